@@ -1,0 +1,138 @@
+"""The contract of an attack: it turns an observation into a reconstruction; the harness checks and times it."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, final
+
+import torch
+from torch import Tensor
+
+from gibench.device import PeakMemory, synchronize, warm_up
+from gibench.errors import AttackError
+from gibench.observation import Observation
+from gibench.plugin import Plugin
+
+Outcome = Literal["ok", "budget_exhausted", "diverged"]
+
+
+def _silent(message: str, fraction: float | None = None) -> None:
+    """The progress callback that shows nothing."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the harness lends an attack for one run."""
+
+    generator: torch.Generator  # on `device`, seeded from the cell
+    device: torch.device
+    deadline: float | None = None  # of time.monotonic(), in seconds
+    progress: Callable[[str, float | None], None] = _silent  # what is being done, and the share done if known
+
+    def expired(self) -> bool:
+        """Whether the wall-clock deadline has passed; an attack that asks often returns what it has by then."""
+        return self.deadline is not None and time.monotonic() >= self.deadline
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """An attack's result, best image first; the number of images may differ from the true batch size.
+
+    `certified` is the attack's own claim, image by image, that it is exact; the harness counts the false ones.
+    `diagnostics` (numbers, texts, flat lists or mappings of them) is logged as it is.
+    """
+
+    images: Tensor  # [N, C, H, W] in [0, 1]
+    labels: Tensor | None = None  # [N]
+    certified: Tensor | None = None  # [N] booleans
+    diagnostics: Mapping[str, Any] = field(default_factory=dict)
+    status: Outcome = "ok"
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class AttackRun:
+    """One timed call of an attack. `reconstruction` is None when the attack was skipped."""
+
+    status: Literal["ok", "budget_exhausted", "diverged", "skipped", "timeout"]
+    reason: str
+    reconstruction: Reconstruction | None
+    runtime_s: float | None = None
+    peak_memory_mb: float | None = None
+
+
+class Attack(Plugin, ABC):
+    """Base of all attacks. A plugin writes `reconstruct` and may override `supports`; its fields are its settings."""
+
+    requires: ClassVar[frozenset[str]] = frozenset()  # facts of observation.KNOWLEDGE it cannot do without
+    references: ClassVar[tuple[str, ...]] = ()  # papers it implements
+    adaptive: ClassVar[bool] = False  # knows the defense (rule E14)
+    oracle: ClassVar[bool] = False  # picks something with the truth (rule E2)
+
+    def supports(self, observation: Observation) -> str | None:
+        """Why this attack can never apply to such an observation, or None when it can."""
+        return None
+
+    @abstractmethod
+    def reconstruct(self, observation: Observation, context: Context) -> Reconstruction:
+        """Recover images from the observation. Everything random comes from `context.generator`."""
+
+    @final
+    def __call__(self, observation: Observation, context: Context) -> AttackRun:
+        """Check, run and time the attack; the clock covers `reconstruct` alone, device-synchronised (rule E16).
+
+        Raises:
+            AttackError: NaN or infinity in the observed update, or a result that is no reconstruction.
+        """
+        if missing := sorted(self.requires - observation.threat_model.knows):
+            return AttackRun("skipped", f"needs to know {', '.join(missing)}: grant it with --knows", None)
+        observation = observation.to(context.device)
+        if reason := self.supports(observation):
+            return AttackRun("skipped", reason, None)
+        _check_finite(observation)
+        warm_up(context.device)
+        with PeakMemory(context.device) as memory:
+            start = time.perf_counter()
+            result = self.reconstruct(observation, context)
+            synchronize(context.device)
+            runtime = time.perf_counter() - start
+        result = _checked(result, observation)
+        if context.expired():
+            return AttackRun("timeout", "the wall clock ran out: raise --timeout", result, runtime, memory.peak_mb)
+        return AttackRun(result.status, result.reason, result, runtime, memory.peak_mb)
+
+
+def _check_finite(observation: Observation) -> None:
+    for name, tensor in observation.update.tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise AttackError(
+                f"the observed {observation.update.kind} holds NaN or infinity at '{name}': nothing can be recovered from it"
+            )
+
+
+def _checked(result: Any, observation: Observation) -> Reconstruction:
+    """The reconstruction with detached, clamped float32 images, or an error that says what is wrong with it."""
+    if not isinstance(result, Reconstruction):
+        raise AttackError(f"the attack returned {type(result).__name__} where a Reconstruction is due")
+    images = result.images.detach()
+    if images.ndim != 4 or tuple(images.shape[1:]) != observation.image_shape:
+        raise AttackError(
+            f"the attack returned images of shape {list(images.shape)}, not [N, {', '.join(map(str, observation.image_shape))}]"
+        )
+    if not bool(torch.isfinite(images).all()):
+        raise AttackError("the attack returned images that hold NaN or infinity")
+    for name in ("labels", "certified"):
+        values = getattr(result, name)
+        if values is not None and tuple(values.shape) != (len(images),):
+            raise AttackError(f"the attack returned {name} of shape {list(values.shape)} beside {len(images)} images")
+    return Reconstruction(
+        images.float().clamp(0, 1),
+        None if result.labels is None else result.labels.detach(),
+        None if result.certified is None else result.certified.detach().bool(),
+        result.diagnostics,
+        result.status,
+        result.reason,
+    )

@@ -1,0 +1,54 @@
+"""The contract of a data set: labelled images on the 8-bit grid in three disjoint splits."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from gibench.plugin import Plugin
+
+
+@dataclass(frozen=True)
+class Split:
+    """Labelled images: float32 `[N, C, H, W]` in [0, 1], every pixel k/255, and int64 labels `[N]`."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Images:
+    """A loaded data set. Splits are disjoint and fixed: they do not depend on any cell's seed (rule E18)."""
+
+    private: Split  # the batches to attack
+    tuning: Split  # hyperparameters
+    public: Split  # training, surrogate data, image statistics
+    classes: tuple[str, ...]
+    mean: Tensor  # [C], of the public split
+    std: Tensor  # [C]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        channels, height, width = self.private.images.shape[1:]
+        return channels, height, width
+
+
+class Dataset(Plugin, ABC):
+    """Base of all data sets; the fields are the settings."""
+
+    @abstractmethod
+    def load(self) -> Images:
+        """Read the images.
+
+        Raises:
+            UsageError: they cannot be had (no folder, no network, ...); the message says how to mend it.
+        """

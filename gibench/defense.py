@@ -1,0 +1,90 @@
+"""The contract of a defense: three optional hooks that change what leaves the client, and what it guarantees.
+
+A chain of defenses has one meaning: first how a step's gradient is computed (DP-SGD), then how steps become an
+update (FedAvg), last what is released (pruning). Within a hook the order is as written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from gibench.observation import LocalTraining, Update
+from gibench.plugin import Plugin
+
+Parameters = dict[str, Tensor]
+# (parameters, model inputs [N, C, H, W], labels [N]) -> gradient of the mean loss, one tensor a parameter
+Gradient = Callable[[Parameters, Tensor, Tensor], Parameters]
+Hook = Literal["step", "update", "release"]
+HOOKS: tuple[Hook, ...] = ("step", "update", "release")  # the canonical order
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One client's private batch as the model takes it."""
+
+    inputs: Tensor  # [B, C, H, W], normalised
+    labels: Tensor  # [B]
+
+
+@dataclass(frozen=True)
+class DefenseContext:
+    """What the harness lends a defense: its noise, and the facts its guarantee depends on."""
+
+    generator: torch.Generator  # on the batch's device
+    batch_size: int  # per client
+    dataset_size: int  # of the split the batch was drawn from
+    memory_mb: float = 1024.0  # a budget for what a defense computes in chunks
+
+
+@dataclass(frozen=True)
+class Guarantee:
+    """What a defense promises or costs; None where it promises nothing. `costs` is logged as it is."""
+
+    epsilon: float | None = None  # of one release
+    delta: float | None = None
+    accountant: str | None = None
+    sampling: str | None = None  # the adjacency and sampling the figures assume
+    costs: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Defense(Plugin):
+    """Base of all defenses. Override the hooks that apply, and name them in `hooks`; the fields are the settings."""
+
+    hooks: ClassVar[frozenset[Hook]] = frozenset()
+    references: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def clients(self) -> int:
+        """How many clients' batches go into the update; the truth is their union."""
+        return 1
+
+    def supports(self, model: nn.Module, context: DefenseContext) -> str | None:
+        """Why this defense cannot be applied to such a model or batch, or None when it can."""
+        return None
+
+    def step(self, gradient: Gradient, parameters: Parameters, batch: Batch, context: DefenseContext) -> Parameters:
+        """The gradient of one step; `gradient` is pure, so torch.func can vmap it for per-example gradients."""
+        return gradient(parameters, batch.inputs, batch.labels)
+
+    def update(
+        self,
+        step: Callable[[Parameters, Batch], Parameters],
+        parameters: Parameters,
+        batches: Sequence[Batch],
+        context: DefenseContext,
+    ) -> tuple[Update, LocalTraining | None]:
+        """The update of all clients' batches, made of steps; the default is one gradient of the only batch."""
+        return Update(step(parameters, batches[0])), None
+
+    def release(self, update: Update, context: DefenseContext) -> Update:
+        """What is sent of the update."""
+        return update
+
+    def guarantee(self, context: DefenseContext) -> Guarantee:
+        """What this defense promises about what `context` describes."""
+        return Guarantee()

@@ -1,0 +1,13 @@
+"""The errors gibench raises on purpose: each message is one line that says what was wrong and how to mend it."""
+
+
+class GibenchError(Exception):
+    """Something went wrong that its message explains in full; the CLI prints it without a traceback."""
+
+
+class UsageError(GibenchError):
+    """The request itself is wrong (unknown name, value out of range, ...); the CLI exits with code 2."""
+
+
+class AttackError(GibenchError):
+    """An attack could not run or returned something that is no reconstruction; its cell is `failed`."""

@@ -1,0 +1,23 @@
+"""The contract of a model: a network from normalised images to logits."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import nn
+
+from gibench.plugin import Plugin
+
+
+class Model(Plugin, ABC):
+    """Base of all models; the fields are the settings."""
+
+    @abstractmethod
+    def build(self, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+        """A freshly initialised network from `[N, C, H, W]` to logits `[N, num_classes]`.
+
+        Random weights come from torch's global generator, which the harness seeds for each cell.
+
+        Raises:
+            UsageError: the network cannot take images of this shape.
+        """

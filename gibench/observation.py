@@ -1,0 +1,146 @@
+"""What the server sees: the update, the model it sent, and only those further facts that the threat model grants."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from gibench.errors import UsageError
+
+KNOWLEDGE = ("batch_size", "labels", "local_hyperparameters", "bn_statistics", "prior", "surrogate_data")
+DEFAULT_KNOWLEDGE = ("batch_size", "local_hyperparameters", "prior")
+
+
+@dataclass(frozen=True)
+class ThreatModel:
+    """The facts, out of `KNOWLEDGE`, that the server is granted beside the model and the update (rule E1)."""
+
+    knows: frozenset[str] = frozenset(DEFAULT_KNOWLEDGE)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `--knows`: a comma-separated list of facts, or `nothing`.
+
+        Raises:
+            UsageError: a fact that is not in `KNOWLEDGE`.
+        """
+        facts = [fact.strip() for fact in text.split(",")]
+        if facts == ["nothing"]:
+            return cls(frozenset())
+        if unknown := [fact for fact in facts if fact not in KNOWLEDGE]:
+            raise UsageError(f"unknown knowledge '{unknown[0]}': list some of {', '.join(KNOWLEDGE)}, or 'nothing'")
+        return cls(frozenset(facts))
+
+    def __str__(self) -> str:
+        return ",".join(fact for fact in KNOWLEDGE if fact in self.knows) or "nothing"
+
+
+@dataclass(frozen=True)
+class Update:
+    """What leaves the client: one tensor a parameter, named as in `model.named_parameters()`.
+
+    `gradient`: the mean-loss gradient. `weight_delta`: local weights minus the weights received.
+    """
+
+    tensors: Mapping[str, Tensor]
+    kind: Literal["gradient", "weight_delta"] = "gradient"
+
+
+@dataclass(frozen=True)
+class LocalTraining:
+    """How a client trained, granted as `local_hyperparameters`.
+
+    `total_lr` is what the delta is, to first order, in units of the gradient: the sum over local steps of the
+    learning rate times the momentum weight that each step's gradient goes on to receive.
+    """
+
+    epochs: int
+    local_batch_size: int
+    lr: float
+    momentum: float
+    clients: int
+    total_lr: float
+
+
+@dataclass(frozen=True)
+class ImagePrior:
+    """What is known of such images in general, granted as `prior`: statistics of the public split in [0, 1]."""
+
+    mean: Tensor  # [C, H, W]
+    std: Tensor  # [C, H, W]
+
+
+@dataclass(frozen=True)
+class SurrogateData:
+    """Labelled public images of the same kind, granted as `surrogate_data`."""
+
+    images: Tensor  # [M, C, H, W] in [0, 1]
+    labels: Tensor  # [M]
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Everything an attack may use. The truth is not in it, and what the threat model withholds is None.
+
+    `model` maps normalised images `(x - mean) / std` to logits, and is in the mode (train or eval) the client used;
+    the loss is the mean cross-entropy of the batch.
+    """
+
+    model: nn.Module
+    update: Update
+    image_shape: tuple[int, int, int]  # C, H, W
+    mean: Tensor  # [C]
+    std: Tensor  # [C]
+    num_classes: int
+    threat_model: ThreatModel
+    batch_size: int | None = None
+    labels: Tensor | None = None
+    local_hyperparameters: LocalTraining | None = None
+    bn_statistics: Mapping[str, Tensor] | None = None
+    prior: ImagePrior | None = None
+    surrogate_data: SurrogateData | None = None
+
+    @property
+    def scale_known(self) -> bool:
+        """Whether `gradient()` has the gradient's scale too, to first order in the local learning rate."""
+        return self.update.kind == "gradient" or self.local_hyperparameters is not None
+
+    def gradient(self) -> dict[str, Tensor]:
+        """The update in gradient sign, whatever the protocol; see `scale_known` for its scale."""
+        if self.update.kind == "gradient":
+            return dict(self.update.tensors)
+        scale = -1.0 / self.local_hyperparameters.total_lr if self.local_hyperparameters else -1.0
+        return {name: tensor * scale for name, tensor in self.update.tensors.items()}
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Pixels `[N, C, H, W]` in [0, 1] to what the model takes."""
+        return (images - _per_channel(self.mean, images)) / _per_channel(self.std, images)
+
+    def denormalize(self, inputs: Tensor) -> Tensor:
+        """What the model takes, `[N, C, H, W]`, to pixels; not clamped."""
+        return inputs * _per_channel(self.std, inputs) + _per_channel(self.mean, inputs)
+
+    def to(self, device: torch.device) -> Self:
+        """The same observation with model and tensors on `device`."""
+        update = replace(self.update, tensors=_move(dict(self.update.tensors), device))
+        moved = {name: _move(getattr(self, name), device) for name in ("mean", "std", "labels", "bn_statistics")}
+        for name in ("prior", "surrogate_data"):
+            granted = getattr(self, name)
+            moved[name] = granted and replace(
+                granted, **{key: _move(value, device) for key, value in vars(granted).items()}
+            )
+        return replace(self, model=self.model.to(device), update=update, **moved)
+
+
+def _per_channel(values: Tensor, images: Tensor) -> Tensor:
+    return values.to(device=images.device, dtype=images.dtype).view(1, -1, 1, 1)
+
+
+def _move(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _move(item, device) for key, item in value.items()}
+    return value.to(device) if isinstance(value, Tensor) else value

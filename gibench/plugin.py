@@ -1,0 +1,66 @@
+"""What attacks, defenses, datasets and models share: settings as validated, typed, frozen fields."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from gibench.errors import UsageError
+
+
+class Plugin(BaseModel):
+    """A class whose fields are its settings: each with a type, a default and a description.
+
+    The name a plugin is selected by is that of its entry point. Settings reach it as text and are validated here.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, arbitrary_types_allowed=True, allow_inf_nan=False
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _none_from_text(cls, settings: Any) -> Any:
+        """`key=none` is how a spec writes None, where the field's default allows it."""
+        if not isinstance(settings, Mapping):
+            return settings
+        optional = {key for key, field in cls.model_fields.items() if field.default is None}
+        return {key: None if value == "none" and key in optional else value for key, value in settings.items()}
+
+    @classmethod
+    def from_settings(cls, name: str, settings: Mapping[str, Any]) -> Self:
+        """Build from a spec's settings.
+
+        Raises:
+            UsageError: an unknown key (the message says which exist) or a value out of range.
+        """
+        try:
+            return cls.model_validate(dict(settings))
+        except ValidationError as error:
+            raise UsageError("; ".join(cls._explain(name, detail) for detail in error.errors())) from None
+
+    @classmethod
+    def _explain(cls, name: str, detail: Any) -> str:
+        key = ".".join(str(part) for part in detail["loc"])
+        if detail["type"] == "extra_forbidden":
+            return f"{name} has no setting '{key}': it has {', '.join(sorted(cls.model_fields)) or 'none'}"
+        message = detail["msg"].removeprefix("Value error, ")
+        return f"{name}: {key}={detail['input']!r} is refused: {message}" if key else f"{name}: {message}"
+
+    def settings(self) -> dict[str, str]:
+        """Every setting, defaults included, as the text that a canonical spec holds."""
+        return {key: format_value(getattr(self, key)) for key in type(self).model_fields}
+
+
+def format_value(value: Any) -> str:
+    """The text of one setting; the field's own type reads it back to the same value."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Enum):
+        return str(value.value)
+    return repr(value) if isinstance(value, float) else str(value)

@@ -1,0 +1,137 @@
+"""Finds plugins by entry points, ours and everybody else's by the same groups, and builds them from specs.
+
+Names are listed from package metadata alone; nothing is imported before it is selected.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
+
+from gibench.errors import UsageError
+from gibench.spec import Spec, parse
+
+if TYPE_CHECKING:
+    from gibench.plugin import Plugin
+
+GROUPS = {kind: f"gibench.{kind}s" for kind in ("attack", "defense", "dataset", "model")}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered plugin: what it is called and which distribution brings it."""
+
+    kind: str
+    name: str
+    distribution: str
+    version: str
+    point: EntryPoint
+
+    @property
+    def source(self) -> str:
+        return f"{self.distribution} {self.version}"
+
+    def problem(self) -> str | None:
+        """What metadata alone shows to be wrong (its package is not installed), or None."""
+        package = self.point.module.partition(".")[0]
+        return None if importlib.util.find_spec(package) else f"its package '{package}' is not installed"
+
+
+def entries(kind: str) -> list[Entry]:
+    """All registered plugins of one kind, sorted by name; a name may stand twice (see `find`)."""
+    found = [
+        Entry(
+            kind,
+            point.name,
+            point.dist.name if point.dist else "unknown",
+            point.dist.version if point.dist else "?",
+            point,
+        )
+        for point in entry_points(group=GROUPS[kind])
+    ]
+    return sorted(found, key=lambda entry: (entry.name, entry.distribution))
+
+
+def clashes(listed: Iterable[Entry]) -> dict[str, list[Entry]]:
+    """Names that more than one distribution registers, with their entries."""
+    by_name: dict[str, list[Entry]] = {}
+    for entry in listed:
+        by_name.setdefault(entry.name, []).append(entry)
+    return {name: same for name, same in by_name.items() if len(same) > 1}
+
+
+def find(kind: str, name: str) -> Entry:
+    """The one plugin of that name.
+
+    Raises:
+        UsageError: there is none (the message says what exists), or two distributions register it.
+    """
+    listed = entries(kind)
+    if clash := clashes(listed).get(name):
+        raise UsageError(
+            f"{kind} '{name}' is registered by {' and '.join(entry.source for entry in clash)}: uninstall or rename one of them"
+        )
+    for entry in listed:
+        if entry.name == name:
+            return entry
+    known = [entry.name for entry in listed]
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f" (did you mean '{close[0]}'?)" if close else ""
+    raise UsageError(f"unknown {kind} '{name}'{hint}: there are {', '.join(known) or 'none'}")
+
+
+def load(kind: str, name: str) -> type[Plugin]:
+    """Import a plugin's class.
+
+    Raises:
+        UsageError: unknown name, an import that fails, or an object that is no plugin of this kind.
+    """
+    entry = find(kind, name)
+    try:
+        loaded = entry.point.load()
+    except Exception as error:  # whatever a plugin's import raises is that plugin's failure, told with its cause
+        raise UsageError(
+            f"{kind} '{name}' of {entry.source} cannot be imported: {type(error).__name__}: {error}: mend or uninstall it"
+        ) from error
+    base = base_class(kind)
+    if not (isinstance(loaded, type) and issubclass(loaded, base)):
+        raise UsageError(f"{kind} '{name}' of {entry.source} is not a subclass of {base.__module__}.{base.__name__}")
+    return loaded
+
+
+def base_class(kind: str) -> type[Plugin]:
+    """The contract that a plugin of this kind fulfils."""
+    from gibench.attack import Attack
+    from gibench.datasets.base import Dataset
+    from gibench.defense import Defense
+    from gibench.models.base import Model
+
+    classes: dict[str, type[Plugin]] = {"attack": Attack, "defense": Defense, "dataset": Dataset, "model": Model}
+    return classes[kind]
+
+
+def create(kind: str, spec: Spec | str) -> Plugin:
+    """Build the plugin that a spec names, its settings validated.
+
+    Raises:
+        UsageError: see `load` and `Plugin.from_settings`.
+    """
+    spec = parse(spec) if isinstance(spec, str) else spec
+    return load(kind, spec.name).from_settings(f"{kind} '{spec.name}'", dict(spec.settings))
+
+
+def resolve(kind: str, spec: Spec | str) -> Spec:
+    """The canonical spec with every setting, defaults included; resolving it again changes nothing."""
+    spec = parse(spec) if isinstance(spec, str) else spec
+    return Spec.of(spec.name, create(kind, spec).settings())
+
+
+def shorten(kind: str, spec: Spec | str) -> Spec:
+    """The same spec without the settings that have their default value, for people to read."""
+    spec = parse(spec) if isinstance(spec, str) else spec
+    fields = load(kind, spec.name).from_settings(spec.name, {}).settings()
+    return Spec.of(spec.name, {key: value for key, value in spec.settings if fields.get(key) != value})

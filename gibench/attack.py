@@ -108,8 +108,9 @@ class Attack(Plugin, ABC):
 def _check_finite(observation: Observation) -> None:
     for name, tensor in observation.update.tensors.items():
         if not bool(torch.isfinite(tensor).all()):
+            kind = observation.update.kind
             raise AttackError(
-                f"the observed {observation.update.kind} holds NaN or infinity at '{name}': nothing can be recovered from it"
+                f"the observed {kind} holds NaN or infinity at '{name}': only finite updates can be attacked"
             )
 
 
@@ -119,9 +120,8 @@ def _checked(result: Any, observation: Observation) -> Reconstruction:
         raise AttackError(f"the attack returned {type(result).__name__} where a Reconstruction is due")
     images = result.images.detach()
     if images.ndim != 4 or tuple(images.shape[1:]) != observation.image_shape:
-        raise AttackError(
-            f"the attack returned images of shape {list(images.shape)}, not [N, {', '.join(map(str, observation.image_shape))}]"
-        )
+        due = ["N", *observation.image_shape]
+        raise AttackError(f"the attack returned images of shape {list(images.shape)}, not {due}")
     if not bool(torch.isfinite(images).all()):
         raise AttackError("the attack returned images that hold NaN or infinity")
     for name in ("labels", "certified"):

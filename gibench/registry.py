@@ -73,7 +73,7 @@ def find(kind: str, name: str) -> Entry:
     listed = entries(kind)
     if clash := clashes(listed).get(name):
         raise UsageError(
-            f"{kind} '{name}' is registered by {' and '.join(entry.source for entry in clash)}: uninstall or rename one of them"
+            f"{kind} '{name}' is registered by {' and '.join(entry.source for entry in clash)}: uninstall one of them"
         )
     for entry in listed:
         if entry.name == name:
@@ -95,7 +95,7 @@ def load(kind: str, name: str) -> type[Plugin]:
         loaded = entry.point.load()
     except Exception as error:  # whatever a plugin's import raises is that plugin's failure, told with its cause
         raise UsageError(
-            f"{kind} '{name}' of {entry.source} cannot be imported: {type(error).__name__}: {error}: mend or uninstall it"
+            f"{kind} '{name}' of {entry.source} cannot be imported: {type(error).__name__}: {error}: reinstall it"
         ) from error
     base = base_class(kind)
     if not (isinstance(loaded, type) and issubclass(loaded, base)):

@@ -69,7 +69,8 @@ def format_chain(specs: Iterable[Spec]) -> str:
 
 def _split(text: str, separator: str, limit: int = -1) -> list[str]:
     """Split outside single quotes, at most `limit` times (-1: everywhere)."""
-    parts, start, quoted = [], 0, False
+    parts: list[str] = []
+    start, quoted = 0, False
     for position, character in enumerate(text):
         if character == "'":
             quoted = not quoted

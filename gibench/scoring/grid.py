@@ -1,0 +1,51 @@
+"""The image grid: each true image over its reconstruction, as a PNG."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from gibench.scoring.evaluate import Score
+
+_COLUMNS = 16
+_TILE = 64  # pixels that a small image's longer side is enlarged to, at least half of it
+_GAP = 4  # pixels between tiles
+_FRAME = 2  # pixels of green around a certified image
+_BAND = 8  # pixels between one pair of rows and the next
+_WHITE, _GREEN = (255, 255, 255), (0, 160, 60)
+
+
+def grid_png(truth: Tensor, score: Score) -> bytes:
+    """The PNG of up to 16 pairs a row, enlarged by whole pixels; certified images have a green frame.
+
+    Args:
+        truth: `[B, C, H, W]` in [0, 1], C 1 or 3, as it was scored.
+        score: what `score` gave for it.
+    """
+    originals, found = _tiles(truth), _tiles(score.matched)
+    height, width = originals.shape[1:3]
+    step_x, step_y = width + _GAP, 2 * (height + _GAP) + _BAND
+    columns = min(_COLUMNS, len(originals))
+    rows = -(-len(originals) // columns)
+    canvas = np.full((rows * step_y - _BAND + _GAP, columns * step_x + _GAP, 3), _WHITE, np.uint8)
+    for index, certified in enumerate(score.images["certified"]):
+        row, column = divmod(index, columns)
+        y, x = row * step_y + _GAP, column * step_x + _GAP
+        below = y + height + _GAP
+        canvas[y : y + height, x : x + width] = originals[index]
+        if certified:
+            canvas[below - _FRAME : below + height + _FRAME, x - _FRAME : x + width + _FRAME] = _GREEN
+        canvas[below : below + height, x : x + width] = found[index]
+    buffer = io.BytesIO()
+    Image.fromarray(canvas).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _tiles(images: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """`[B, C, H, W]` in [0, 1] to enlarged 8-bit colour `[B, H', W', 3]`."""
+    pixels = (images.detach().cpu().clamp(0, 1) * 255).round().byte().expand(-1, 3, -1, -1)
+    scale = max(1, _TILE // max(pixels.shape[2:]))
+    return pixels.permute(0, 2, 3, 1).repeat_interleave(scale, 1).repeat_interleave(scale, 2).numpy()

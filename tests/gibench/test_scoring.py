@@ -1,0 +1,211 @@
+"""The scoring rules E4 to E9, one by one."""
+
+import io
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from skimage import data
+from skimage.metrics import structural_similarity
+from skimage.transform import resize
+
+from gibench.attack import Reconstruction
+from gibench.scoring import grid_png, score
+from gibench.scoring.match import match
+from gibench.scoring.metrics import psnr, ssim
+
+SUMMARY = [
+    *("n_true", "n_reconstructed", "exact_rate", "certified_rate", "false_certificates"),
+    *("psnr_mean", "psnr_median", "psnr_q25", "psnr_q75", "ssim_mean", "lpips_mean", "mse_mean", "label_accuracy"),
+]
+
+
+def photos(count, side=16):
+    """Real tiles of one photograph on the 8-bit grid, `[count, 3, side, side]`."""
+    photo = data.astronaut()
+    corners = [(y, x) for y in range(0, 480, 48) for x in range(0, 480, 48)][:count]
+    tiles = [resize(photo[y : y + 48, x : x + 48], (side, side), anti_aliasing=True) for y, x in corners]
+    return torch.tensor(np.array(tiles)).permute(0, 3, 1, 2).mul(255).round().div(255).float()
+
+
+def noise(*shape, seed=0):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_a_3_cycle_is_undone_exactly():
+    truth = photos(3)
+    found = score(truth, Reconstruction(truth[[1, 2, 0]]))
+    assert found.images["reconstruction"].tolist() == [2, 0, 1]
+    assert found.images["mse"].tolist() == [0, 0, 0]
+    assert found.summary["psnr_mean"] == 100
+    assert found.summary["exact_rate"] == 1
+    assert torch.equal(found.matched, truth)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 5), st.integers(0, 5), st.integers(0, 2**16))
+def test_the_assignment_has_the_least_total_error(n_true, n_found, seed):
+    generator = np.random.default_rng(seed)
+    truth = generator.random((n_true, 1, 2, 2), np.float32)
+    images = generator.random((min(n_found, n_true), 1, 2, 2), np.float32)
+    matched = match(truth, images)
+    pairs = [(row, found) for row, found in enumerate(matched) if found is not None]
+    assert sorted(found for _, found in pairs) == list(range(len(images)))
+
+    def total(chosen):
+        return sum(np.square(truth[row].astype(float) - images[found]).mean() for row, found in chosen)
+
+    best = min(
+        total(zip(rows, range(len(images)), strict=True)) for rows in itertools.permutations(range(n_true), len(images))
+    )
+    assert total(pairs) == pytest.approx(best)
+
+
+def test_a_useless_image_does_not_take_an_exact_one_from_its_truth():
+    grey = torch.full((3, 8, 8), 0.5)
+    detail = (noise(3, 8, 8) - 0.5) / 2
+    truth = torch.stack([grey + detail / 2, grey + 2 * detail])  # alike, but the second has more contrast
+    images = torch.stack([truth[0], grey])
+    squared = (truth[:, None] - images[None]).square().mean((2, 3, 4))
+    assert squared[0, 1] + squared[1, 0] < squared[0, 0] + squared[1, 1]  # least total error alone would swap them
+    found = score(truth, Reconstruction(images, certified=torch.tensor([True, False])))
+    assert found.images["reconstruction"].tolist() == [0, 1]
+    assert found.summary["exact_rate"] == 0.5
+    assert found.summary["false_certificates"] == 0
+
+
+def test_identical_true_images_are_each_matched_once():
+    truth = photos(1).repeat(4, 1, 1, 1)
+    found = score(truth, Reconstruction(truth))
+    assert sorted(found.images["reconstruction"]) == [0, 1, 2, 3]
+    assert found.summary["exact_rate"] == 1
+
+
+def test_guessing_more_gains_nothing():
+    truth = photos(2)
+    wrong = noise(2, 3, 16, 16)
+    more = score(truth, Reconstruction(torch.cat([wrong, truth]), certified=torch.ones(4, dtype=torch.bool)))
+    fewer = score(truth, Reconstruction(wrong, certified=torch.ones(2, dtype=torch.bool)))
+    assert more.images.equals(fewer.images)
+    assert more.summary == fewer.summary | {"n_reconstructed": 4}
+    assert more.summary["false_certificates"] == 2
+
+
+@pytest.mark.parametrize("nothing", [None, Reconstruction(torch.zeros(0, 3, 16, 16), torch.zeros(0))])
+def test_missing_images_are_mid_grey_and_not_certified(nothing):
+    truth = photos(3)
+    found = score(truth, nothing, torch.arange(3))
+    assert found.images["reconstruction"].isna().all()
+    assert not found.images["certified"].any()
+    assert torch.equal(found.matched, torch.full_like(truth, 0.5))
+    assert found.images["mse"].tolist() == pytest.approx((truth.double() - 0.5).square().mean((1, 2, 3)).tolist())
+    assert found.summary["n_reconstructed"] == 0
+    assert found.summary["label_accuracy"] == (None if nothing is None else 0)
+
+
+def test_an_image_that_is_missing_scores_as_grey_beside_those_found():
+    truth = photos(3)
+    found = score(truth, Reconstruction(truth[[2, 0]], certified=torch.tensor([True, True])))
+    assert found.images["reconstruction"].fillna(-1).tolist() == [1, -1, 0]
+    assert found.images["exact"].tolist() == [True, False, True]
+    assert found.summary["certified_rate"] == pytest.approx(2 / 3)
+    assert torch.equal(found.matched[1], torch.full((3, 16, 16), 0.5))
+
+
+def test_exact_means_every_pixel_within_half_a_grid_step():
+    truth = torch.full((2, 1, 8, 8), 100 / 255)
+    images = truth.clone()
+    images[0] += 0.99 / 510
+    images[1, 0, 3, 3] += 1.01 / 510  # one pixel is enough
+    found = score(truth, Reconstruction(images))
+    assert found.images["exact"].tolist() == [True, False]
+
+
+def test_images_are_clipped_once():
+    truth = torch.ones(1, 1, 8, 8)
+    assert score(truth, Reconstruction(truth + 3)).summary["mse_mean"] == 0
+
+
+def test_mse_of_nearly_exact_images_keeps_its_digits():
+    truth = photos(2).clamp(0.1, 0.9)
+    found = score(truth, Reconstruction(truth + 1e-6))
+    true = (truth.double() - (truth + 1e-6).double()).square().mean((1, 2, 3))
+    assert found.images["mse"].tolist() == pytest.approx(true.tolist(), rel=1e-9)
+
+
+def test_psnr_is_capped_and_mse_is_not():
+    assert psnr(0.0) == 100
+    assert psnr(1e-12) == 100
+    assert psnr(1e-4) == pytest.approx(40)
+    assert psnr(1.0) == 0
+    found = score(torch.zeros(1, 1, 8, 8), Reconstruction(torch.full((1, 1, 8, 8), 1e-6)))
+    assert found.summary["psnr_mean"] == 100
+    assert found.summary["mse_mean"] == pytest.approx(1e-12)
+
+
+def test_ssim_is_that_of_scikit_image():
+    first, second = photos(2).numpy().astype(float)
+    assert ssim(first, second) == structural_similarity(first, second, channel_axis=0, data_range=1.0)
+
+
+@pytest.mark.parametrize("side", [3, 4, 5, 6])
+def test_ssim_window_shrinks_with_the_image(side):
+    first, second = noise(2, 1, side, side).numpy()
+    assert ssim(first, first) == pytest.approx(1)
+    assert -1 <= ssim(first, second) < 1
+
+
+def test_ssim_of_images_under_3_px_is_null():
+    assert score(noise(2, 1, 2, 2), None).summary["ssim_mean"] is None
+
+
+def test_the_summary_holds_exactly_the_result_columns_as_plain_numbers():
+    truth = photos(4)
+    labels = torch.tensor([0, 1, 1, 2])
+    images = torch.cat([truth[:2], noise(2, 3, 16, 16)])
+    found = score(truth, Reconstruction(images, labels, torch.tensor([True, False, True, False])), labels)
+    assert list(found.summary) == SUMMARY
+    assert {type(value) for value in found.summary.values()} <= {int, float}
+    assert found.summary["exact_rate"] == 0.5
+    assert found.summary["certified_rate"] == 0.5
+    assert found.summary["false_certificates"] == 1
+    assert found.summary["psnr_median"] == pytest.approx(np.median(found.images["psnr"]))
+    assert found.summary["psnr_q25"] <= found.summary["psnr_median"] <= found.summary["psnr_q75"]
+    columns = ["truth", "reconstruction", "mse", "psnr", "ssim", "lpips", "exact", "certified"]
+    assert list(found.images) == columns
+
+
+def test_labels_are_judged_with_the_image_they_belong_to():
+    truth, labels = photos(3), torch.tensor([5, 6, 7])
+    found = score(truth, Reconstruction(truth[[2, 0]], torch.tensor([7, 6])), labels)
+    assert found.summary["label_accuracy"] == pytest.approx(1 / 3)  # one right, one wrong, one missing
+    assert score(truth, Reconstruction(truth), labels).summary["label_accuracy"] is None
+
+
+def test_the_same_input_gives_the_same_bits():
+    truth, images = photos(6), noise(6, 3, 16, 16)
+    first, second = (score(truth, Reconstruction(images)) for _ in range(2))
+    assert first.images.equals(second.images)
+    assert first.summary == second.summary
+
+
+@pytest.mark.parametrize(("shape", "size"), [((20, 3, 32, 32), (1092, 284)), ((2, 1, 100, 100), (212, 212))])
+def test_the_grid_shows_truth_over_reconstruction(shape, size):
+    truth = noise(*shape).mul(255).round().div(255)
+    images = truth.flip(0)
+    certified = torch.zeros(shape[0], dtype=torch.bool)
+    certified[-1] = True  # belongs to the first true image
+    found = score(truth, Reconstruction(images, certified=certified))
+    grid = Image.open(io.BytesIO(grid_png(truth, found)))
+    assert grid.size == size
+    tile = size[0] // min(16, shape[0]) - 4
+    above, below = grid.crop((4, 4, 4 + tile, 4 + tile)), grid.crop((4, 8 + tile, 4 + tile, 8 + 2 * tile))
+    assert above.tobytes() == below.tobytes()
+    corner = truth[0].expand(3, -1, -1)[:, 0, 0].mul(255).round().int().tolist()
+    assert list(above.getpixel((0, 0))) == corner
+    assert grid.getpixel((3, 8 + tile)) == (0, 160, 60)
+    assert grid.getpixel((3, 4)) == (255, 255, 255)

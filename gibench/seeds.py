@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
+import numpy as np
 import torch
 
 Role = Literal["data", "model", "defense", "attack"]
@@ -19,3 +23,19 @@ def derive(seed: int, role: Role) -> int:
 def generator(seed: int, role: Role, device: torch.device | str = "cpu") -> torch.Generator:
     """A generator on `device` for one role of a cell."""
     return torch.Generator(device).manual_seed(derive(seed, role))
+
+
+@contextmanager
+def isolated(seed: int, role: Role) -> Iterator[None]:
+    """Seed torch's, numpy's and Python's global generators for one role, and put them back afterwards."""
+    value = derive(seed, role)
+    states = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(value)
+        random.seed(value)
+        np.random.seed(value % 2**32)
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])

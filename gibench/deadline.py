@@ -1,0 +1,42 @@
+"""A hard stop for an attack that does not return by itself after its deadline."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class DeadlinePassed(BaseException):
+    """Raised inside an attack that overran; no `Exception`, so that an attack's own handlers let it through."""
+
+
+def grace(timeout: float) -> float:
+    """Seconds after the deadline in which an attack may still return what it has."""
+    return max(2.0, 0.1 * timeout)
+
+
+@contextmanager
+def hard_stop(timeout: float | None) -> Iterator[None]:
+    """Raise `DeadlinePassed` in the body once `timeout` and its grace have passed.
+
+    It works through SIGALRM: where there is none, and outside the main thread, an attack is only asked to stop. Code
+    that stays inside one native call is stopped when that call returns.
+    """
+    if timeout is None or not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise DeadlinePassed
+
+    previous = signal.signal(signal.SIGALRM, stop)
+    # It rings again every second, should native code have swallowed the exception.
+    signal.setitimer(signal.ITIMER_REAL, timeout + grace(timeout), 1.0)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)

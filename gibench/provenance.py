@@ -1,0 +1,57 @@
+"""Where a row comes from: versions, source, machine."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import subprocess
+from dataclasses import asdict
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gibench import device
+from gibench.cell import Cell
+
+LIBRARIES = ("torch", "numpy", "scipy", "pandas", "scikit-image", "lpips", "mlflow")
+
+
+def of(cell: Cell) -> dict[str, Any]:
+    """Everything needed to run the cell again and to judge its times."""
+    return {
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES} | cell.versions,
+        "git_commit": git_commit(),
+        "platform": platform.platform(),
+        "hardware": device.hardware(torch.device(cell.device)),
+        "threads": torch.get_num_threads(),
+        "command": command(cell),
+    }
+
+
+def command(cell: Cell) -> str:
+    """The command line that runs this one cell again."""
+    options = {name.replace("_", "-"): value for name, value in asdict(cell).items() if value is not None}
+    return shlex.join(
+        ["gibench", "run", *(part for name, value in options.items() for part in (f"--{name}", str(value)))]
+    )
+
+
+@lru_cache
+def git_commit() -> str | None:
+    """The commit of the checkout this code runs from, `-dirty` if changed since; None where it is no checkout."""
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return None
+    try:
+        described = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return described.stdout.strip()

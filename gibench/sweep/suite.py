@@ -1,0 +1,114 @@
+"""A suite: axes and fixed settings, from a YAML file or from the command line, validated before anything runs."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import BeforeValidator, ConfigDict, Field
+
+from gibench.cell import Cell, expand
+from gibench.errors import UsageError
+from gibench.observation import ThreatModel
+from gibench.plugin import Plugin
+
+MAX_CELLS = 100_000
+_RANGE = re.compile(r"(\d+)(?:-(\d+))?")
+
+
+def _listed(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+def _seeds(value: Any) -> Any:
+    """Seeds as numbers and ranges `0-9`, written out."""
+    seeds: list[Any] = []
+    for item in _listed(value):
+        match = _RANGE.fullmatch(item) if isinstance(item, str) else None
+        if not match:
+            seeds.append(item)
+            continue
+        first, last = int(match[1]), int(match[2] or match[1])
+        if not first <= last < first + MAX_CELLS:
+            raise ValueError(f"a range goes from a seed up to another, at most {MAX_CELLS} of them")
+        seeds.extend(range(first, last + 1))
+    return seeds
+
+
+T = TypeVar("T")
+_Axis = Annotated[list[T], BeforeValidator(_listed), Field(min_length=1)]
+
+
+class Suite(Plugin):
+    """The options of `gibench run` with underscores. A list is an axis, and the cells are the product of the axes."""
+
+    model_config = ConfigDict(strict=True)
+
+    name: str | None = Field(None, description="what the grid is called in MLflow")
+    attack: _Axis[str] = Field(description="attacks, each name:key=value,...")
+    defense: _Axis[str] = Field(["none"], description="defenses; + composes them")
+    dataset: _Axis[str] = Field(["photos"], description="where the images come from")
+    model: _Axis[str] = Field(["mlp"], description="the network the gradient is of")
+    train_steps: _Axis[Annotated[int, Field(ge=0)]] = Field([0], description="training steps on the public split first")
+    batch_size: _Axis[Annotated[int, Field(ge=1)]] = Field([20], description="private images of each client")
+    labels: _Axis[Literal["iid", "unique", "same"]] = Field(["iid"], description="how the batch's labels are composed")
+    knows: _Axis[str] = Field([str(ThreatModel())], description="what the server knows, joined by commas, or nothing")
+    seed: Annotated[list[Annotated[int, Field(ge=0, lt=2**63)]], BeforeValidator(_seeds), Field(min_length=1)] = Field(
+        [0], description="numbers, and ranges such as 0-9"
+    )
+    device: _Axis[Literal["auto", "cpu", "cuda"]] = Field(["auto"], description="where to compute")
+    dtype: _Axis[Literal["float32", "float64"]] = Field(["float32"], description="of the model and its gradient")
+    timeout: float | None = Field(None, gt=0, description="seconds for the attack of each cell")
+    tracking_uri: str | None = Field(None, min_length=1, description="the MLflow store")
+    experiment: str | None = Field(None, min_length=1, description="the MLflow experiment")
+
+    @classmethod
+    def read(cls, path: Path, overrides: Mapping[str, Any]) -> Self:
+        """The suite in a YAML file, with `overrides` in place of what it says.
+
+        Raises:
+            UsageError: the file cannot be read, or what it says is no suite.
+        """
+        try:
+            document = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"the suite {path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        except yaml.YAMLError as error:
+            raise UsageError(f"the suite {path} is no YAML: {' '.join(str(error).split())}") from None
+        if not isinstance(document, dict):
+            raise UsageError(f"the suite {path} holds no keys: write them as in 'attack: [spearpp, random]'")
+        settings = {str(key): value for key, value in document.items()}
+        return cls.from_settings(f"the suite {path}", {"name": path.stem} | settings | overrides)
+
+    def cells(self) -> list[Cell]:
+        """The cells, each once.
+
+        Raises:
+            UsageError: see `gibench.cell.expand`; or there are too many.
+        """
+        axes = {axis.name: getattr(self, axis.name) for axis in fields(Cell) if axis.name != "timeout"}
+        if (count := math.prod(map(len, axes.values()))) > MAX_CELLS:
+            raise UsageError(f"{count} cells are more than the {MAX_CELLS} of one grid: take fewer values")
+        return expand(axes, self.timeout)
+
+    @classmethod
+    def _explain(cls, name: str, detail: Any) -> str:
+        key = detail["loc"][0] if detail["loc"] else ""
+        if detail["type"] == "missing":
+            return f"{name} names no {key}: add one"
+        return super()._explain(name, {**detail, "loc": detail["loc"][:1]})
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML that refuses a key written twice, where the last would silently win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise yaml.constructor.ConstructorError(None, None, f"the key '{twice[0]}' stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)

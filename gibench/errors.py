@@ -11,3 +11,7 @@ class UsageError(GibenchError):
 
 class AttackError(GibenchError):
     """An attack could not run or returned something that is no reconstruction; its cell is `failed`."""
+
+
+class NotApplicable(GibenchError):
+    """A defense can never apply to such a model or batch; its cell is `skipped`."""

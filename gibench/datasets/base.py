@@ -41,6 +41,11 @@ class Images:
         channels, height, width = self.private.images.shape[1:]
         return channels, height, width
 
+    def normalize(self, pixels: Tensor) -> Tensor:
+        """Pixels `[N, C, H, W]` in [0, 1] to what a model takes."""
+        mean, std = (values.to(pixels).view(1, -1, 1, 1) for values in (self.mean, self.std))
+        return (pixels - mean) / std
+
 
 class Dataset(Plugin, ABC):
     """Base of all data sets; the fields are the settings."""

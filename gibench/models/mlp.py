@@ -1,0 +1,23 @@
+"""The fully connected ReLU network: the setting of SPEAR and SPEAR++."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+from pydantic import Field
+from torch import nn
+
+from gibench.models.base import Model
+
+
+class MLP(Model):
+    """Flatten, `depth` hidden layers of `width` ReLU neurons, a linear layer; torch's default initial weights."""
+
+    width: int = Field(200, ge=1, description="neurons a hidden layer")
+    depth: int = Field(5, ge=1, description="hidden layers")
+
+    def build(self, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+        sizes = [math.prod(image_shape), *[self.width] * self.depth]
+        hidden = [layer for size in pairwise(sizes) for layer in (nn.Linear(*size), nn.ReLU())]
+        return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(self.width, num_classes))

@@ -1,0 +1,55 @@
+"""Trains a model on the public split, so that a cell can attack it in an early or a late state (rule E10)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gibench.datasets.base import Images, Split
+
+BATCH_SIZE, LEARNING_RATE = 64, 1e-3
+
+
+def train(model: nn.Module, images: Images, steps: int, generator: torch.Generator) -> None:
+    """Train `model` in place, where it is: Adam at 1e-3 on minibatches of 64 public images.
+
+    Minibatches are drawn with replacement, so that a public split of any size will do.
+
+    Args:
+        model: from normalised images to logits; it is left in train mode, without gradients.
+        images: the data set.
+        steps: minibatches; 0 changes nothing.
+        generator: on the CPU, draws the minibatches.
+    """
+    model.train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
+    for _ in range(steps):
+        chosen = torch.randint(len(images.public), (BATCH_SIZE,), generator=generator)
+        inputs = model_inputs(model, images, images.public.images[chosen])
+        loss = functional.cross_entropy(model(inputs), images.public.labels[chosen].to(inputs.device))
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    optimizer.zero_grad()
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, images: Images, split: Split) -> float:
+    """The share of a split that `model` classifies rightly in eval mode; its mode is left as it was.
+
+    `model_accuracy` of a row is that on the tuning split, which is disjoint from what the model was trained on.
+    """
+    was_training = model.training
+    model.eval()
+    hits = 0
+    for pixels, labels in zip(torch.split(split.images, 256), torch.split(split.labels, 256), strict=True):
+        hits += int((model(model_inputs(model, images, pixels)).argmax(1).cpu() == labels).sum())
+    model.train(was_training)
+    return hits / len(split)
+
+
+def model_inputs(model: nn.Module, images: Images, pixels: Tensor) -> Tensor:
+    """Pixels `[N, C, H, W]` in [0, 1] as `model` takes them: normalised, in its dtype, on its device."""
+    like = next(model.parameters())
+    return images.normalize(pixels).to(device=like.device, dtype=like.dtype)

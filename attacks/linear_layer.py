@@ -1,0 +1,219 @@
+"""What all linear-layer attacks share: the layer itself, the low rank of its gradient, and inputs from its factors.
+
+For a linear layer `Z = X W^T + b` fed by the flattened images, the server sees `dL/dW = G^T X` and `dL/db = G^T 1`
+with `G = dL/dZ [B, m]`. `dL/dW` has rank B, and every column of `G^T` is a combination `L q` of its left singular
+vectors. Source: Dimitrov et al., "SPEAR: Exact Gradient Inversion of Batches in Federated Learning", NeurIPS 2024.
+"""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+_PASSES_THROUGH = (nn.Flatten, nn.Identity)
+_RESHAPES = {"flatten", "view", "reshape", "contiguous", "size", "shape"}
+
+
+@dataclass(frozen=True)
+class InputLayer:
+    """The linear layer that is fed by the flattened input and followed by a ReLU."""
+
+    name: str  # of the module, as in model.named_modules()
+    weight: Tensor  # [m, n]
+    bias: Tensor  # [m]
+
+    def of(self, gradient: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """This layer's part of a gradient: `dL/dW [m, n]` and `dL/db [m]`."""
+        return gradient[f"{self.name}.weight"], gradient[f"{self.name}.bias"]
+
+
+def find_input_layer(model: nn.Module) -> InputLayer | str:
+    """The layer that linear-layer attacks work on, or the reason why this model has none."""
+    try:
+        graph = fx.symbolic_trace(model).graph
+    except Exception as error:  # fx raises whatever the model's own control flow raises; it becomes the reason shown
+        return f"the model cannot be traced to find its first layer ({type(error).__name__})"
+    modules = dict(model.named_modules())
+    layer: tuple[str, nn.Linear] | None = None
+    reached = {node for node in graph.nodes if node.op == "placeholder"}
+    for node in graph.nodes:
+        if node.op == "placeholder" or not any(argument in reached for argument in node.all_input_nodes):
+            continue
+        module = modules.get(str(node.target)) if node.op == "call_module" else None
+        if layer is None and (isinstance(module, _PASSES_THROUGH) or _reshapes(node)):
+            reached.add(node)
+        elif layer is None and isinstance(module, nn.Linear):
+            layer, reached = (str(node.target), module), {node}
+        elif layer is None:
+            kind = type(module).__name__ if module else node.name
+            return f"needs a linear layer fed by the input, and this model begins with {kind}"
+        elif not (isinstance(module, nn.ReLU) or node.target in (F.relu, torch.relu, "relu")):
+            return f"needs a ReLU right after the first linear layer, which {type(module).__name__ or node.name} is not"
+        else:
+            name, linear = layer
+            if linear.bias is None:
+                return f"needs a bias in the first linear layer ('{name}' has none) to find the scale of each image"
+            return InputLayer(name, linear.weight.detach(), linear.bias.detach())
+    return "needs a linear layer fed by the input and a ReLU after it, and this model has no such pair"
+
+
+def _reshapes(node: fx.Node) -> bool:
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    return name in _RESHAPES or node.target in (operator.getitem, getattr)
+
+
+@dataclass(frozen=True)
+class Factors:
+    """The low-rank factors of a linear layer's gradient, in float64, rows of neurons that never fire included.
+
+    `sigma` is the noise of one entry of `dL/dW`, read off the energy outside the leading singular values.
+    """
+
+    basis: Tensor  # L [m, B]: sqrt(m) times the left singular vectors
+    inputs: Tensor  # L^+ dL/dW [B, n]: what Q X is
+    ones: Tensor  # L^+ dL/db [B]: what Q 1 is
+    singular_values: Tensor  # [B]
+    sigma: float
+    gap: float  # the last kept singular value over the first dropped one
+
+    @property
+    def rank(self) -> int:
+        return self.basis.shape[1]
+
+    def noise(self, directions: Tensor) -> Tensor:
+        """Standard deviation of the entries of `L q` for unit directions q, the columns of `[B, K]`: `[K]`."""
+        scale = len(self.basis) ** 0.5 * self.sigma
+        return scale * (directions / self.singular_values[:, None]).norm(dim=0)
+
+
+@dataclass
+class _Sketch:
+    """A randomised SVD that grows until the noise floor shows."""
+
+    matrix: Tensor  # [m, n] float64
+    generator: torch.Generator
+    range: Tensor = field(init=False)  # orthonormal [m, k]
+
+    def __post_init__(self) -> None:
+        self.range = self.matrix.new_zeros(len(self.matrix), 0)
+
+    def grow(self, columns: int) -> None:
+        """Add columns to the range, with two power iterations so that a slowly falling spectrum is caught."""
+        probe = torch.randn(
+            self.matrix.shape[1], columns, generator=self.generator, device=self.matrix.device, dtype=torch.float64
+        )
+        block = self.matrix @ probe
+        for _ in range(3):
+            block = torch.linalg.qr(self._outside(block)).Q
+            block = self.matrix @ (self.matrix.T @ block)
+        block = torch.linalg.qr(self._outside(block)).Q
+        self.range = torch.linalg.qr(torch.cat([self.range, block], dim=1)).Q
+
+    def _outside(self, block: Tensor) -> Tensor:
+        return block - self.range @ (self.range.T @ block)
+
+
+def factorize(weight_gradient: Tensor, bias_gradient: Tensor, generator: torch.Generator) -> Factors | None:
+    """Rank, noise level and factors of a linear layer's gradient; the batch size is read off the singular values.
+
+    Args:
+        weight_gradient: `dL/dW [m, n]`.
+        bias_gradient: `dL/db [m]`.
+        generator: for the randomised SVD, on the gradient's device.
+
+    Returns:
+        The factors, or None when no singular value stands clear of the noise or none of them is noise (no rank gap).
+    """
+    eps = torch.finfo(weight_gradient.dtype).eps
+    matrix = weight_gradient.double()
+    limit = min(matrix.shape)
+    entry = float(matrix.square().mean().sqrt())
+    if entry == 0.0:
+        return None
+    sketch = _Sketch(matrix, generator)
+    while True:
+        sketch.grow(min(max(32, sketch.range.shape[1]), limit - sketch.range.shape[1]))
+        inner = sketch.range.T @ matrix
+        left, values, right = torch.linalg.svd(inner, full_matrices=False)
+        rank, sigma = _rank(matrix - sketch.range @ inner, values, entry, eps)
+        if rank < len(values) - 4 or len(values) == limit:
+            break
+    if rank in (0, limit):
+        return None
+    basis = len(matrix) ** 0.5 * (sketch.range @ left[:, :rank])
+    return Factors(
+        basis=basis,
+        inputs=values[:rank, None] * right[:rank] / len(matrix) ** 0.5,
+        ones=basis.T @ bias_gradient.double() / len(matrix),
+        singular_values=values[:rank],
+        sigma=sigma,
+        gap=float(values[rank - 1] / values[rank].clamp_min(torch.finfo(torch.float64).tiny)),
+    )
+
+
+def _rank(residual: Tensor, values: Tensor, entry: float, eps: float) -> tuple[int, float]:
+    """How many of the singular values are signal, and the noise of one entry.
+
+    White noise of an m x n matrix has no singular value above `sigma (sqrt(m) + sqrt(n))`, give or take a few per
+    cent. Rounding noise is not white: below its level the widest gap decides instead.
+    """
+    m, n = residual.shape
+    outside = float(residual.square().sum())
+    rank, sigma = len(values), 0.0
+    for _ in range(len(values)):  # each pass moves the values below the edge into the noise, until that is stable
+        noise = outside + float(values[rank:].square().sum())
+        sigma = (noise / max((m - rank) * (n - rank), 1)) ** 0.5
+        edge = sigma * ((m - rank) ** 0.5 + (n - rank) ** 0.5)
+        above = int((values[:rank] > 1.15 * edge).sum())
+        if above == rank:
+            break
+        rank = above
+    if sigma < 4 * eps * entry and 0 < rank:
+        floor = max(edge, 1e-15 * float(values[0]))
+        gaps = values[:rank] / torch.cat([values[1:], values.new_zeros(1)])[:rank].clamp_min(floor)
+        rank = int(gaps.argmax()) + 1
+        noise = outside + float(values[rank:].square().sum())
+        sigma = (noise / max((m - rank) * (n - rank), 1)) ** 0.5
+    return rank, sigma
+
+
+def solve_inputs(columns: Tensor, weight_gradient: Tensor) -> Tensor:
+    """Least-squares X `[B, n]` of `G^T X = dL/dW`, a fit over all m rows.
+
+    Args:
+        columns: `G^T [m, B]` in float64, its zeros set exactly.
+        weight_gradient: `dL/dW [m, n]`.
+    """
+    basis, triangle = torch.linalg.qr(columns)
+    return torch.linalg.solve_triangular(triangle, basis.T @ weight_gradient.double(), upper=True)
+
+
+def sparsity_matching(inputs: Tensor, support: Tensor, layer: InputLayer, error: Tensor) -> Tensor:
+    """The sparsity-matching coefficient lambda of each image, `[B]` in [0, 1] (SPEAR, section 4).
+
+    The share of neurons whose activation for the image agrees with the support of its column of `G^T`. Neurons
+    whose pre-activation is within the error bound of the arithmetic and the noise do not vote.
+
+    Args:
+        inputs: X `[B, n]` in float64.
+        support: `[m, B]` booleans, where `G^T` is not zero.
+        layer: the linear layer.
+        error: `[B]`, how far each image's inputs may be off, as the norm of a random error vector.
+    """
+    weight, bias = layer.weight.double(), layer.bias.double()
+    activation = weight @ inputs.T + bias[:, None]
+    norms = weight.norm(dim=1)[:, None]
+    rounding = 8 * torch.finfo(layer.weight.dtype).eps * norms * inputs.norm(dim=1)[None]
+    votes = activation.abs() > rounding + 4 * norms * error[None] / inputs.shape[1] ** 0.5
+    agree = ((activation > 0) == support) & votes
+    return agree.sum(dim=0) / votes.sum(dim=0).clamp_min(1)
+
+
+def diagnostics_of(factors: Factors) -> dict[str, Any]:
+    """What the factors say of the observation, for an attack's diagnostics."""
+    return {"rank": factors.rank, "sigma": factors.sigma, "singular_value_gap": factors.gap}

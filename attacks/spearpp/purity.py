@@ -1,0 +1,123 @@
+"""Tells a true direction from a mixture of near-duplicate images, and takes mixtures apart.
+
+For two similar images the search may end on `a q_i + c q_j`, which is zero where both images are inactive. On its
+zero rows L then has nullity 2, or nullity 1 carried by a few rows that each hold a dimension alone (leverage near 1),
+where a true direction of a generic batch has nullity 1 by all its rows together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..linear_layer import Factors
+from .refine import Directions, refine, smallest, tolerance
+
+_LEVERAGE = 0.9  # a zero row above it holds a dimension nearly alone
+_DEPTH = 6  # null vectors looked for
+_DRAWS = 3000  # row sets sampled inside a null space of three or more dimensions
+_KEPT = 6  # directions kept of one null space
+
+
+@dataclass(frozen=True)
+class Purity:
+    """Whether each direction is pure, and the null space of its robust zero rows: `nullity [K]`, `spaces [K, B, 6]`."""
+
+    pure: Tensor
+    nullity: Tensor
+    spaces: Tensor
+
+
+def examine(factors: Factors, directions: Directions) -> Purity:
+    """Find the null space of L on each direction's zero rows, rows of leverage near 1 left out.
+
+    A direction is pure when that space has dimension 1, or when at least two rows more than the `k - 1` that any
+    direction of a k-dimensional space can zero agree on it, beyond those that chance puts within the tolerance.
+    """
+    rows = directions.zeros.clone()
+    depth = min(_DEPTH, factors.rank)
+    todo = torch.arange(len(directions), device=rows.device)
+    for _ in range(4):  # leaving rows out may raise the leverage of others
+        lone = _leverage(factors, rows[:, todo], directions.vectors[:, todo]) > _LEVERAGE
+        hit = lone.any(dim=0)
+        rows[:, todo] &= ~lone
+        todo = todo[hit]
+        if not len(todo):
+            break
+    spaces, values = smallest(factors, rows, directions.vectors, depth)
+    limits = torch.stack([_limit(factors, spaces[:, :, k].T) for k in range(depth)], dim=1)
+    nullity = (values <= limits).cumprod(dim=1).sum(dim=1).clamp_min(1)  # a null vector is one that noise explains
+    pure = nullity == 1
+    for k in (~pure).nonzero()[:, 0].tolist():
+        pure[k] = _agreement(factors, directions.select(torch.tensor([k])), spaces[k, :, : int(nullity[k])]) >= 2
+    return Purity(pure, nullity, spaces)
+
+
+def _agreement(factors: Factors, direction: Directions, space: Tensor) -> float:
+    """How many zero rows agree on a direction of a null space, beyond the choice of the direction and chance."""
+    live = (factors.basis @ space).norm(dim=1) > _limit(factors, space).max()
+    column = (factors.basis @ direction.vectors)[:, 0].abs()
+    limit = _limit(factors, direction.vectors)
+    near = (live & (column > limit) & (column <= 10 * limit)).sum() / 9
+    return float((live & direction.zeros[:, 0]).sum() - (space.shape[1] - 1) - 3 * near)
+
+
+def _limit(factors: Factors, vectors: Tensor) -> Tensor:
+    return tolerance(factors, vectors, factors.basis @ vectors)
+
+
+def _leverage(factors: Factors, rows: Tensor, vectors: Tensor) -> Tensor:
+    """The leverage of each zero row in L restricted to the zero rows, `[m, K]`; zero on other rows."""
+    basis, rank = factors.basis, factors.rank
+    leverage = torch.zeros(rows.shape, dtype=basis.dtype, device=basis.device)
+    eye = torch.eye(rank, dtype=basis.dtype, device=basis.device)
+    for k in range(rows.shape[1]):
+        chosen = basis[rows[:, k]]
+        gram = chosen.T @ chosen
+        trace = gram.diagonal().sum().clamp_min(1e-300)
+        filled = gram + trace * torch.outer(vectors[:, k], vectors[:, k]) + 1e-13 * trace * eye
+        factor = torch.linalg.cholesky_ex(filled)[0]
+        leverage[rows[:, k], k] = torch.linalg.solve_triangular(factor, chosen.T, upper=False).square().sum(dim=0)
+    return leverage
+
+
+def take_apart(factors: Factors, purity: Purity, generator: torch.Generator) -> Directions | None:
+    """The directions inside the null spaces of mixtures that are zero on the most further rows, refined."""
+    spaces: list[Tensor] = []
+    for k in (~purity.pure).nonzero()[:, 0].tolist():
+        space = purity.spaces[k, :, : int(purity.nullity[k])]
+        if not any(_same(space, other) for other in spaces):
+            spaces.append(space)
+    inside = [found for space in spaces if (found := _inside(factors, space, generator)) is not None]
+    return refine(factors, torch.cat(inside, dim=1)) if inside else None
+
+
+def _same(space: Tensor, other: Tensor) -> bool:
+    return space.shape == other.shape and bool((other.T @ space).norm() ** 2 > space.shape[1] - 1e-6)
+
+
+def _inside(factors: Factors, space: Tensor, generator: torch.Generator) -> Tensor | None:
+    """Directions of one null space `[B, k]` on which many rows agree: `[B, found]`."""
+    rows = factors.basis @ space  # [m, k]
+    live = rows[rows.norm(dim=1) > 10 * _limit(factors, space).max()]
+    k = space.shape[1]
+    if len(live) < k:
+        return None
+    if k == 2:  # every row excludes one direction of the plane
+        drawn = torch.stack([-live[:, 1], live[:, 0]], dim=1)
+    else:
+        pick = torch.randint(len(live), (_DRAWS, k - 1), generator=generator, device=live.device)
+        drawn = torch.linalg.svd(live[pick], full_matrices=True).Vh[:, -1]
+    drawn = drawn / drawn.norm(dim=1, keepdim=True)
+    vectors = space @ drawn.T
+    columns = live @ drawn.T
+    votes = (columns.abs() <= _limit(factors, vectors)).sum(dim=0)
+    chosen: list[int] = []
+    for index in votes.argsort(descending=True, stable=True).tolist():
+        if votes[index] < k or len(chosen) == _KEPT:  # k - 1 rows vote for any direction drawn from them
+            break
+        if all(abs(float(drawn[index] @ drawn[other])) < 1 - 1e-8 for other in chosen):
+            chosen.append(index)
+    return vectors[:, chosen] if chosen else None

@@ -1,0 +1,135 @@
+"""Turns the search's approximate minimisers into exact directions, in float64, all candidates at once.
+
+A true direction is the null vector of the rows of L where its column is zero. Which rows those are is decided by a
+test calibrated on the noise read off the singular values; both are repeated until the zero set stops changing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..linear_layer import Factors
+
+_ZERO_AT = 4.0  # standard deviations of the noise of `L q` within which an entry counts as zero
+_FLOOR = 1e-6  # of the largest entry: what float32 arithmetic leaves where exact arithmetic has zero
+_SHIFT = 1e-13  # keeps the Gram matrix of the zero rows invertible; relative to its trace
+_MEMORY = 2**28  # bytes of row copies in one chunk
+
+
+@dataclass(frozen=True)
+class Directions:
+    """Candidate directions: unit vectors `[B, K]` and where their columns `L q` are zero, `[m, K]`."""
+
+    vectors: Tensor
+    zeros: Tensor
+
+    def __len__(self) -> int:
+        return self.vectors.shape[1]
+
+    def select(self, index: Tensor) -> Directions:
+        """Those candidates, in that order."""
+        return Directions(self.vectors[:, index], self.zeros[:, index])
+
+    def join(self, other: Directions) -> Directions:
+        """These candidates and then the other ones."""
+        return Directions(
+            torch.cat([self.vectors, other.vectors], dim=1), torch.cat([self.zeros, other.zeros], dim=1)
+        )
+
+
+def tolerance(factors: Factors, vectors: Tensor, columns: Tensor) -> Tensor:
+    """Below which an entry of each column of `columns = L q` counts as zero: `[K]`."""
+    return _ZERO_AT * factors.noise(vectors) + _FLOOR * columns.abs().amax(dim=0)
+
+
+def zero_rows(factors: Factors, vectors: Tensor) -> Tensor:
+    """The zero set of `L q` of each direction, `[m, K]` booleans."""
+    columns = factors.basis @ vectors
+    return columns.abs() <= tolerance(factors, vectors, columns)
+
+
+def smallest(factors: Factors, rows: Tensor, start: Tensor, vectors: int = 1) -> tuple[Tensor, Tensor]:
+    """The smallest right singular vectors of L restricted to each candidate's rows.
+
+    Args:
+        factors: of the gradient.
+        rows: `[m, K]` booleans.
+        start: `[B, K]`, where the inverse iteration starts.
+        vectors: how many singular vectors.
+
+    Returns:
+        Singular vectors `[K, B, vectors]`, smallest first, and the root mean square of L times them over the rows,
+        `[K, vectors]`.
+    """
+    basis = factors.basis
+    m, rank = basis.shape
+    found, values = [], []
+    for part in torch.arange(rows.shape[1], device=rows.device).split(max(1, _MEMORY // (8 * m * rank))):
+        chosen = rows[:, part].T.to(basis.dtype)  # [k, m]
+        gram = torch.matmul(basis.T, chosen[:, :, None] * basis)  # [k, B, B]
+        trace = gram.diagonal(dim1=1, dim2=2).sum(dim=1).clamp_min(1e-300)
+        shifted = gram + _SHIFT * trace[:, None, None] * torch.eye(rank, dtype=basis.dtype, device=basis.device)
+        factor = torch.linalg.cholesky_ex(shifted)[0]
+        block = _start_block(start[:, part].T, vectors)
+        for _ in range(2 if vectors == 1 else 6):
+            block = torch.linalg.qr(torch.cholesky_solve(block, factor)).Q
+        small, mix = torch.linalg.eigh(block.mT @ gram @ block)
+        found.append(block @ mix)
+        values.append((small.clamp_min(0) / chosen.sum(dim=1)[:, None].clamp_min(1)).sqrt())
+    return torch.cat(found), torch.cat(values)
+
+
+def _start_block(start: Tensor, vectors: int) -> Tensor:
+    """`[K, B, vectors]`: the start and, beside it, fixed generic vectors."""
+    count, rank = start.shape
+    ramp = torch.arange(rank * (vectors - 1), dtype=start.dtype, device=start.device)
+    extra = torch.cos(1.7 * ramp * ramp + 0.3).view(rank, vectors - 1)  # deterministic, and generic enough
+    return torch.cat([start[:, :, None], extra.expand(count, rank, vectors - 1)], dim=2)
+
+
+def refine(factors: Factors, approximate: Tensor, passes: int = 12) -> Directions:
+    """Round approximate directions to exact ones.
+
+    Args:
+        factors: of the gradient.
+        approximate: unit vectors `[B, K]`.
+        passes: at most so many rounds of zero set and null vector.
+
+    Returns:
+        The directions whose zero set became stable and is large enough to determine them.
+    """
+    vectors = approximate.double()
+    m, rank = factors.basis.shape
+    fewest = min(m, int(1.2 * rank) + 1)
+    zeros = torch.zeros(m, vectors.shape[1], dtype=torch.bool, device=vectors.device)
+    active = torch.arange(vectors.shape[1], device=vectors.device)
+    for attempt in range(passes):
+        columns = factors.basis @ vectors[:, active]
+        rows = columns.abs() <= tolerance(factors, vectors[:, active], columns)
+        if attempt < 3:  # the approximate direction has no exact zeros yet: take its smallest rows
+            rows |= columns.abs() <= columns.abs().kthvalue(fewest, dim=0).values
+            changed = torch.ones_like(active, dtype=torch.bool)
+        else:
+            changed = (rows != zeros[:, active]).any(dim=0)
+        zeros[:, active] = rows
+        changed &= rows.sum(dim=0) >= rank - 1
+        active = active[changed]
+        if not len(active):
+            break
+        vectors[:, active] = smallest(factors, zeros[:, active], vectors[:, active])[0][:, :, 0].T
+    stable = torch.ones(vectors.shape[1], dtype=torch.bool, device=vectors.device)
+    stable[active] = False
+    stable &= zeros.sum(dim=0) >= rank - 1
+    return distinct(Directions(vectors[:, stable], zeros[:, stable]))
+
+
+def distinct(directions: Directions, same: float = 1e-6) -> Directions:
+    """Without repetitions, those with the most zeros first; `same` is how far `1 - |cos|` may be off."""
+    order = directions.zeros.sum(dim=0).argsort(descending=True, stable=True)
+    ordered = directions.select(order)
+    alike = (ordered.vectors.T @ ordered.vectors).abs() > 1 - same
+    first = ~torch.triu(alike, diagonal=1).any(dim=0)
+    return ordered.select(first.nonzero()[:, 0])

@@ -1,0 +1,44 @@
+"""Whether a direction's support can be the activation pattern of an input in the gradient's row space.
+
+The support of a true column is where `w_j . x + b_j > 0` for an x in the span of the rows of `L^+ dL/dW`, so it is
+linearly separable in B unknowns; for m > 4 B the support of an unrelated mixture is not.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..linear_layer import Factors, InputLayer
+
+_STEPS, _RATE = 200, 0.3
+
+
+def features(factors: Factors, layer: InputLayer) -> Tensor:
+    """F `[m, B]`: image i's pre-activations are `F c_i`, with `c_i` the i-th row of `Q^-1`; the bias is included."""
+    return layer.weight.double() @ factors.inputs.T + torch.outer(layer.bias.double(), factors.ones)
+
+
+def separability(pre_activations: Tensor, zeros: Tensor) -> Tensor:
+    """The share of neurons that a linear fit puts on the right side of each support, `[K]`.
+
+    Args:
+        pre_activations: F `[m, B]`.
+        zeros: `[m, K]` booleans, where the columns are zero.
+    """
+    whitened = torch.linalg.qr(pre_activations).Q.float() * len(pre_activations) ** 0.5
+    transposed = whitened.T.contiguous() / len(whitened)
+    target = 1.0 - 2.0 * zeros.float()  # +1 where active
+    fit = transposed @ target
+    fit /= fit.norm(dim=0).clamp_min(1e-12)
+    momentum, second = torch.zeros_like(fit), torch.zeros_like(fit)
+    best = torch.zeros(zeros.shape[1], device=zeros.device)
+    for step in range(1, _STEPS + 1):  # logistic loss by Adam: its margin grows on the rows still misplaced
+        margin = target * (whitened @ fit)
+        best = torch.maximum(best, (margin > 0).float().mean(dim=0))
+        gradient = -transposed @ (target * torch.sigmoid(-margin))
+        momentum = 0.9 * momentum + 0.1 * gradient
+        second = 0.99 * second + 0.01 * gradient.square()
+        rate = _RATE / (1 - 0.9**step) * (1 - 0.99**step) ** 0.5
+        fit = fit - rate * momentum / (second.sqrt() + 1e-8)
+    return best

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import lru_cache
-from typing import Any, cast
+from typing import cast
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gibench import client, provenance, seeds, training
 from gibench.attack import Attack, Context, Reconstruction
@@ -22,6 +20,7 @@ from gibench.datasets.base import Dataset, Images, Split
 from gibench.deadline import DeadlinePassed, hard_stop
 from gibench.defense import Defense
 from gibench.errors import GibenchError, NotApplicable
+from gibench.jsonable import jsonable
 from gibench.models.base import Model
 from gibench.observation import Observation, ThreatModel
 from gibench.registry import create
@@ -142,8 +141,9 @@ class _Trial:
                 self.row |= scored.summary
                 images, grid = scored.images, grid_png(self.truth.images, scored)
         diagnostics = self.reconstruction.diagnostics if self.reconstruction else {}
-        row = {name: plain(value) for name, value in self.row.items()}
-        return Result(row, images, grid, plain(diagnostics), plain(self.provenance), self.watch.seconds)
+        return Result(
+            jsonable(self.row), images, grid, jsonable(diagnostics), jsonable(self.provenance), self.watch.seconds
+        )
 
 
 class Stopwatch:
@@ -198,16 +198,3 @@ def _model(dataset: str, model: str, train_steps: int, seed: int, device: str, d
         if train_steps:  # making an optimizer alone takes seconds of imports
             training.train(network, images, train_steps, torch.default_generator)
         return network, training.accuracy(network, images, images.tuning)
-
-
-def plain(value: Any) -> Any:
-    """A value as JSON can hold it: tensors and arrays as lists, null for NaN and infinity, else its text."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, Tensor | np.ndarray | np.generic):
-        return plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, bool | int | str) else str(value)

@@ -1,0 +1,62 @@
+"""The `gibench` program: its verbs, and how errors become one line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from gibench.cli.doctor import doctor
+from gibench.cli.leaderboard import leaderboard
+from gibench.cli.list import list_plugins
+from gibench.cli.run import run
+from gibench.cli.show import show
+from gibench.cli.sweep import sweep
+from gibench.errors import GibenchError, UsageError
+
+app = typer.Typer(
+    name="gibench",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Which gradient-inversion attack recovers a client's images from its gradients, under which defense.",
+)
+app.command("list")(list_plugins)
+for verb in (run, sweep, leaderboard, show, doctor):
+    app.command()(verb)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"gibench {version('gibench')}")
+        raise typer.Exit
+
+
+@app.callback()
+def gibench(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """The program itself has no option but its version."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the program: exit code 0, 1 for a failed cell or another failure, 2 for usage, 130 for Ctrl-C."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        app(args=list(arguments), prog_name="gibench")
+    except Exception as error:  # nothing is lost: it becomes the error line, and --debug shows where it came from
+        if "--debug" in arguments:
+            traceback.print_exc()
+        if isinstance(error, GibenchError):
+            message = str(error)
+        else:
+            message = f"{type(error).__name__}: {error}: run again with --debug to see where"
+        typer.echo(f"error: {' '.join(message.split())}", err=True)
+        sys.exit(2 if isinstance(error, UsageError) else 1)

@@ -1,0 +1,23 @@
+"""Where things are printed: results on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import typer
+
+
+def print_json(value: Any) -> None:
+    """JSON on standard output; NaN and infinity are errors."""
+    typer.echo(json.dumps(value, indent=2, allow_nan=False))
+
+
+def note(message: str) -> None:
+    """One line for the reader on standard error."""
+    typer.echo(message, err=True)
+
+
+def warn(message: str) -> None:
+    """One warning line on standard error."""
+    note(f"warning: {message}")

@@ -1,0 +1,68 @@
+"""`gibench list`: what can run and where it comes from."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from gibench.cli.console import print_json, warn
+from gibench.cli.options import Debug, Json
+from gibench.errors import UsageError
+from gibench.registry import GROUPS, Entry, clashes, entries
+
+_KINDS = {f"{kind}s": kind for kind in GROUPS}
+
+
+def list_plugins(
+    what: Annotated[
+        str | None, typer.Argument(metavar="[attacks|defenses|datasets|models|NAME]", help="A kind, or one name.")
+    ] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Show what can run; with a NAME or --json also settings, requirements and references."""
+    if what is None or what in _KINDS:
+        kinds = [_KINDS[what]] if what else list(GROUPS)
+        listed = [entry for kind in kinds for entry in entries(kind)]
+    else:
+        listed = [entry for kind in GROUPS for entry in entries(kind) if entry.name == what]
+        if not listed:
+            known = ", ".join(sorted({entry.name for kind in GROUPS for entry in entries(kind)}))
+            raise UsageError(f"nothing is called '{what}': there are the kinds {', '.join(_KINDS)}, and {known}")
+    _warn_of_problems(listed)
+    if as_json or (what and what not in _KINDS):
+        _show_details(listed, as_json)
+    else:
+        _show_names(listed)
+
+
+def _warn_of_problems(listed: list[Entry]) -> None:
+    for kind in GROUPS:
+        for name, same in clashes(entry for entry in listed if entry.kind == kind).items():
+            warn(f"{kind} '{name}' is registered by {' and '.join(entry.source for entry in same)}: uninstall one")
+    for entry in listed:
+        if problem := entry.problem():
+            warn(f"{entry.kind} '{entry.name}' of {entry.source} cannot be used: {problem}")
+
+
+def _show_names(listed: list[Entry]) -> None:
+    width = max((len(entry.name) for entry in listed), default=0)
+    for plural, kind in _KINDS.items():
+        if of_kind := [entry for entry in listed if entry.kind == kind]:
+            typer.echo(plural)
+            for entry in of_kind:
+                typer.echo(f"  {entry.name:<{width}}  {entry.source}")
+
+
+def _show_details(listed: list[Entry], as_json: bool) -> None:
+    from gibench.cli.describe import describe, print_description
+
+    descriptions: list[dict[str, Any]] = [describe(entry) for entry in listed]
+    if as_json:
+        print_json(descriptions)
+        return
+    for description in descriptions:
+        print_description(description)
+    if any(description["error"] for description in descriptions):
+        raise typer.Exit(1)

@@ -1,0 +1,34 @@
+"""`gibench sweep`: the cells of a suite file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gibench.cli import options
+
+
+def sweep(
+    suite: Annotated[Path, typer.Argument(metavar="SUITE.yaml", help="Axes and fixed settings.")],
+    device: options.Devices = None,
+    timeout: options.Timeout = None,
+    tracking_uri: options.TrackingUri = None,
+    experiment: options.Experiment = None,
+    force: options.Force = False,
+    as_json: options.Json = False,
+    dry_run: options.DryRun = False,
+    debug: options.Debug = False,
+) -> None:
+    """Run the cells of a suite, one after the other; finished ones are not run again.
+
+    Its keys are the options of gibench run with underscores, and a name; a key with a list is an axis. Options given
+    here take the place of the file's.
+    """
+    from gibench.cli.grid import run_suite
+    from gibench.sweep.suite import Suite
+
+    given = {"device": device, "timeout": timeout, "tracking_uri": tracking_uri, "experiment": experiment}
+    loaded = Suite.read(suite, {key: value for key, value in given.items() if value is not None})
+    run_suite(loaded, force=force, as_json=as_json, dry_run=dry_run)

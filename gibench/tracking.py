@@ -1,0 +1,216 @@
+"""Stores results in MLflow, one run a cell under a parent run a grid, and reads them back as rows."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Literal
+
+from gibench.errors import UsageError
+from gibench.jsonable import jsonable
+from gibench.mlflow_store import explained, open_store, shown
+from gibench.plugin import format_value
+from gibench.result import COLUMNS, UNFINISHED, Column, Result, Row
+from gibench.spec import parse, parse_chain
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+_PAGE = 1000  # runs fetched at once
+_BATCH = 100  # parameters, or tags, that MLflow takes at once
+_KEY_LENGTH = 250  # characters
+_NOT_A_KEY = re.compile(r"[^\w.-]", re.ASCII)  # MLflow refuses most of them, or reads them as folders
+_OLDEST_FIRST = ["attributes.start_time ASC", "attributes.end_time ASC"]
+_CELLS = "tags.cell != '' and attributes.status != 'RUNNING'"  # grids have no cell; a run cut off stays RUNNING
+
+
+class Store:
+    """The results of one experiment in one MLflow store."""
+
+    def __init__(self, uri: str | None = None, experiment: str = "gibench", create: bool = True) -> None:
+        """Open the store.
+
+        Args:
+            uri: see `gibench.mlflow_store.open_store`; None is `gibench.db` in the working folder.
+            experiment: the MLflow experiment's name.
+            create: make what does not exist; a reader leaves it out.
+
+        Raises:
+            UsageError: the store cannot be had, reached or written.
+        """
+        self._uri = uri
+        self._client, self._experiment = open_store(uri, experiment, create)
+
+    def open_grid(self, name: str, settings: Mapping[str, Any]) -> str:
+        """Start the parent run of a grid; returns its id."""
+        with explained(self._uri):
+            run: str = self._client.create_run(self._experiment, run_name=name).info.run_id
+            self._log(run, params={key: str(value) for key, value in settings.items() if value is not None})
+        return run
+
+    def close_grid(self, run_id: str, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED") -> None:
+        """End the parent run of a grid."""
+        with explained(self._uri):
+            self._client.set_terminated(run_id, status)
+
+    def save(self, result: Result, parent: str | None = None) -> str:
+        """Store one cell; returns its run's id.
+
+        The run counts from its very last write on, so that one cut off half-way is no result.
+        """
+        row = result.row
+        started = int((time.time() - sum(result.seconds.values())) * 1000)
+        tags = {"mlflow.parentRunId": parent} if parent else {}
+        with explained(self._uri):
+            run: str = self._client.create_run(self._experiment, started, tags, _title(row)).info.run_id
+            self._log(
+                run,
+                params=_texts(row, "param") | _settings(row),
+                metrics=_metrics(result),
+                tags={f"provenance.{key}": str(value) for key, value in _leaves(result.provenance)},
+            )
+            with TemporaryDirectory() as folder:
+                _write_artifacts(result, Path(folder))
+                self._client.log_artifacts(run, folder)
+            self._log(run, tags=_texts(row, "tag"))
+            self._client.set_terminated(run, "FAILED" if row["status"] in UNFINISHED else "FINISHED")
+        return run
+
+    def finished(self) -> set[str]:
+        """The keys of the cells that are stored with a final status."""
+        return {row["cell"] for row in self.rows() if row["status"] not in UNFINISHED}
+
+    def rows(self) -> list[Row]:
+        """Every stored cell, oldest first: the columns, `run_id`, and `started` (UTC, ISO 8601)."""
+        return [_row(run) for run in self._runs()]
+
+    def row(self, run_id: str) -> tuple[Row, dict[str, Any]]:
+        """One stored cell and what lies beside it.
+
+        Args:
+            run_id: a run's id, or the beginning of one.
+
+        Returns:
+            The row, and a mapping of `artifacts` (the folder), `grid` and `images` (paths in it, None if the cell has
+            none), `diagnostics`, `provenance`, `seconds`.
+
+        Raises:
+            UsageError: no run or more than one begins so, or its artifacts are gone.
+        """
+        found = [row for row in self.rows() if row["run_id"].startswith(run_id)]
+        if len(found) != 1:
+            what = "no stored cell" if not found else f"{len(found)} stored cells"
+            raise UsageError(
+                f"'{run_id}' is the beginning of {what} in {shown(self._uri)}: `gibench leaderboard --format json` "
+                "lists each row's run_id"
+            )
+        with explained(self._uri):
+            folder = Path(self._client.download_artifacts(found[0]["run_id"], ""))
+            stored = json.loads((folder / "result.json").read_text())
+        paths = {key: folder / name for key, name in (("grid", "images.png"), ("images", "images.csv"))}
+        details = {key: str(path) if path.exists() else None for key, path in paths.items()}
+        return found[0], {"artifacts": str(folder), **details} | {key: stored[key] for key in stored if key != "row"}
+
+    def _runs(self) -> Iterator[Run]:
+        token = None
+        with explained(self._uri):
+            while True:
+                page = self._client.search_runs(
+                    [self._experiment], _CELLS, max_results=_PAGE, order_by=_OLDEST_FIRST, page_token=token
+                )
+                yield from page
+                if not (token := page.token):
+                    return
+
+    def _log(
+        self,
+        run: str,
+        params: Mapping[str, str] | None = None,
+        metrics: Mapping[str, float] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        from mlflow.entities import Metric, Param, RunTag
+
+        now = int(time.time() * 1000)
+        all_metrics = [Metric(_key(name), value, now, 0) for name, value in (metrics or {}).items()]
+        all_params = [Param(_key(name), value) for name, value in (params or {}).items()]
+        all_tags = [RunTag(_key(name), value) for name, value in (tags or {}).items()]
+        for start in range(0, max(len(all_metrics), len(all_params), len(all_tags)), _BATCH):
+            part = slice(start, start + _BATCH)
+            self._client.log_batch(run, all_metrics[part], all_params[part], all_tags[part])
+
+
+def _title(row: Row) -> str:
+    defenses = "+".join(spec.name for spec in parse_chain(row["defense"]))
+    return f"{parse(row['attack']).name} | {defenses} | seed {row['seed']}"
+
+
+def _key(name: str) -> str:
+    return _NOT_A_KEY.sub("_", name)[:_KEY_LENGTH]
+
+
+def _texts(row: Row, place: Literal["param", "tag"]) -> dict[str, str]:
+    return {
+        name: format_value(row[name])
+        for name, column in COLUMNS.items()
+        if column.stored_as == place and row[name] is not None
+    }
+
+
+def _settings(row: Row) -> dict[str, str]:
+    """Each resolved setting as a parameter of its own: `attack.KEY`, ..., and `defense.NAME.KEY`, as those compose."""
+    settings = {
+        f"{kind}.{key}": value for kind in ("attack", "dataset", "model") for key, value in parse(row[kind]).settings
+    }
+    seen: Counter[str] = Counter()
+    for spec in parse_chain(row["defense"]):
+        seen[spec.name] += 1
+        place = spec.name if seen[spec.name] == 1 else f"{spec.name}{seen[spec.name]}"
+        settings |= {f"defense.{place}.{key}": value for key, value in spec.settings}
+    return settings
+
+
+def _metrics(result: Result) -> dict[str, float]:
+    """The row's metrics, the stages' seconds and the diagnostics that are numbers, without nulls and infinities."""
+    found = {name: result.row[name] for name, column in COLUMNS.items() if column.stored_as == "metric"}
+    found |= {f"seconds.{stage}": seconds for stage, seconds in result.seconds.items()}
+    found |= {f"diagnostics.{key}": value for key, value in _leaves(result.diagnostics)}
+    numbers = {key: value for key, value in jsonable(found).items() if isinstance(value, int | float)}
+    return {key: float(value) for key, value in numbers.items()}
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The single values of nested mappings, with dotted keys."""
+    for key, value in jsonable(values).items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        elif value is not None and not isinstance(value, list):
+            yield prefix + key, value
+
+
+def _write_artifacts(result: Result, folder: Path) -> None:
+    if result.images is not None:
+        result.images.to_csv(folder / "images.csv", index=False)
+    if result.grid_png is not None:
+        (folder / "images.png").write_bytes(result.grid_png)
+    beside = {name: getattr(result, name) for name in ("row", "diagnostics", "provenance", "seconds")}
+    (folder / "result.json").write_text(json.dumps(jsonable(beside), indent=2, allow_nan=False))
+
+
+def _row(run: Run) -> Row:
+    places = {"param": run.data.params, "metric": run.data.metrics, "tag": run.data.tags}
+    row: Row = {name: _value(places[column.stored_as].get(name), column) for name, column in COLUMNS.items()}
+    started = datetime.fromtimestamp(run.info.start_time / 1000, UTC).isoformat(timespec="milliseconds")
+    return row | {"run_id": run.info.run_id, "started": started}
+
+
+def _value(stored: Any, column: Column) -> Any:
+    if stored is None:
+        return None
+    return stored == "true" if column.type is bool else column.type(stored)

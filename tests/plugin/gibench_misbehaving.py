@@ -1,0 +1,134 @@
+"""Attacks and a defense that do what plugins should not, and a few that are odd but right."""
+
+import os
+import random
+import signal
+import time
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from gibench.attack import Attack, Reconstruction
+from gibench.defense import Defense
+from gibench.observation import Update
+
+
+def _grey(observation, count=1, value=0.25):
+    return torch.full((count, *observation.image_shape), value)
+
+
+class Raises(Attack):
+    """Raises a two-line error."""
+
+    def reconstruct(self, observation, context):
+        raise ValueError("no luck\ntoday")
+
+
+class Hangs(Attack):
+    """Never looks at its deadline and swallows every exception."""
+
+    def reconstruct(self, observation, context):
+        while True:
+            try:
+                time.sleep(0.05)
+            except Exception:
+                continue
+
+
+class HangsDeaf(Attack):
+    """Swallows the first interruption, whatever it is."""
+
+    def reconstruct(self, observation, context):
+        try:
+            time.sleep(600)
+        except BaseException:
+            time.sleep(600)
+
+
+class ReturnsLate(Attack):
+    """Stops at its deadline and returns what it has."""
+
+    def reconstruct(self, observation, context):
+        while not context.expired():
+            time.sleep(0.01)
+        return Reconstruction(_grey(observation))
+
+
+class WrongShape(Attack):
+    """Returns images with a row too many."""
+
+    def reconstruct(self, observation, context):
+        channels, height, width = observation.image_shape
+        return Reconstruction(torch.zeros(1, channels, height + 1, width))
+
+
+class ReturnsNaN(Attack):
+    """Returns images that are no numbers."""
+
+    def reconstruct(self, observation, context):
+        return Reconstruction(_grey(observation, value=float("nan")))
+
+
+class Diverges(Attack):
+    """Says that it diverged, and has one image and odd diagnostics to show."""
+
+    def reconstruct(self, observation, context):
+        diagnostics = {"loss": float("inf"), "norms": torch.tensor([1.0, float("nan")]), "steps": np.int64(3)}
+        return Reconstruction(_grey(observation), diagnostics=diagnostics, status="diverged", reason="loss is infinite")
+
+
+class FindsNothing(Attack):
+    """Runs well and finds no image."""
+
+    def reconstruct(self, observation, context):
+        return Reconstruction(_grey(observation, count=0))
+
+
+class GlobalRng(Attack):
+    """Draws from every global generator, as much code does."""
+
+    def reconstruct(self, observation, context):
+        noise = torch.rand(1, *observation.image_shape) * float(np.random.rand()) * random.random()
+        return Reconstruction(noise)
+
+
+class Overwrites(Attack):
+    """Changes everything it was shown, in place."""
+
+    def reconstruct(self, observation, context):
+        with torch.no_grad():
+            for tensor in (*observation.model.parameters(), *observation.update.tensors.values()):
+                tensor.zero_()
+            for tensor in (observation.mean, observation.std, observation.prior.mean, observation.prior.std):
+                tensor.zero_()
+        return Reconstruction(_grey(observation))
+
+
+class Interrupts(Attack):
+    """Presses Ctrl-C."""
+
+    def reconstruct(self, observation, context):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(600)
+
+
+class Refuses(Attack):
+    """Supports nothing."""
+
+    needs: str = Field("a miracle", description="what it asks for")
+
+    def supports(self, observation):
+        return f"this model is not {self.needs}"
+
+    def reconstruct(self, observation, context):
+        raise AssertionError("never called")
+
+
+class Poison(Defense):
+    """Releases infinity."""
+
+    hooks = frozenset({"release"})
+
+    def release(self, update, context):
+        return Update({name: tensor * float("inf") for name, tensor in update.tensors.items()}, update.kind)

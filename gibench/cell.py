@@ -12,7 +12,7 @@ from importlib.metadata import version
 from typing import Any
 
 from gibench import device
-from gibench.client import canonical_chain
+from gibench.chain import canonical_chain
 from gibench.observation import ThreatModel
 from gibench.registry import find, resolve
 from gibench.spec import format_chain, parse, parse_chain

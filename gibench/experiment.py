@@ -13,7 +13,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from gibench import client, provenance, seeds, training
+from gibench import batches, client, provenance, seeds, training
 from gibench.attack import Attack, Context, Reconstruction
 from gibench.cell import Cell
 from gibench.datasets.base import Dataset, Images, Split
@@ -176,7 +176,7 @@ def draw(cell: Cell) -> Split:
     """
     clients = max(defense.clients for defense in defenses(cell))
     generator = seeds.generator(cell.seed, "data")
-    return client.draw(load(cell.dataset), cell.batch_size, cell.labels, clients, generator)
+    return batches.draw(load(cell.dataset), cell.batch_size, cell.labels, clients, generator)
 
 
 def defenses(cell: Cell) -> list[Defense]:

@@ -50,6 +50,6 @@ def accuracy(model: nn.Module, images: Images, split: Split) -> float:
 
 
 def model_inputs(model: nn.Module, images: Images, pixels: Tensor) -> Tensor:
-    """Pixels `[N, C, H, W]` in [0, 1] as `model` takes them: normalised, in its dtype, on its device."""
+    """Pixels `[N, C, H, W]` in [0, 1] as `model` takes them: normalised in its dtype, on its device."""
     like = next(model.parameters())
-    return images.normalize(pixels).to(device=like.device, dtype=like.dtype)
+    return images.normalize(pixels.to(device=like.device, dtype=like.dtype))

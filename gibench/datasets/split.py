@@ -43,7 +43,7 @@ def split(pixels: Pixels, labels: Any, classes: Sequence[str], public_from: int 
         public, rest = np.split(rest, [_count(PUBLIC_SHARE, len(kept))])
     targets = np.asarray(labels, dtype=np.int64)
     private, held_out, known = (_take(pixels, targets, chosen) for chosen in (rest, tuning, public))
-    std, mean = torch.std_mean(known.images, dim=(0, 2, 3))
+    std, mean = torch.std_mean(known.images, dim=(0, 2, 3), correction=0)
     return Images(private, held_out, known, tuple(classes), mean, std.clamp(min=1 / 255))  # flat images have no std
 
 

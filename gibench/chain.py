@@ -1,0 +1,83 @@
+"""How composed defenses act as one: their canonical order, their hooks on an update, what they guarantee together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from gibench.defense import HOOKS, Batch, Defense, DefenseContext, Gradient, Guarantee, Hook, Parameters
+from gibench.errors import UsageError
+from gibench.observation import LocalTraining, Update
+from gibench.registry import load
+from gibench.spec import Spec, format_chain
+
+
+def canonical_chain(specs: Iterable[Spec]) -> tuple[Spec, ...]:
+    """The order in which composed defenses act: by their first hook (step, update, release), else as written.
+
+    `none` stands for the empty chain, so it is dropped beside others.
+
+    Raises:
+        UsageError: an unknown defense, one named twice, or two that make the update.
+    """
+    chain = tuple(specs)
+    names = [spec.name for spec in chain]
+    others = tuple(spec for spec in chain if spec.name != "none")
+    if repeated := [spec.name for spec in others if names.count(spec.name) > 1]:
+        raise UsageError(f"'{format_chain(chain)}' names {repeated[0]} twice: keep one of them")
+    hooks = {spec.name: _hooks_of(spec.name) for spec in others}
+    if len(makers := [name for name in hooks if "update" in hooks[name]]) > 1:
+        raise UsageError(f"{' and '.join(makers)} cannot be composed: each decides how steps become the update")
+    ordered = sorted(others, key=lambda spec: min(map(HOOKS.index, hooks[spec.name]), default=len(HOOKS)))
+    return tuple(ordered) or chain[:1]
+
+
+def _hooks_of(name: str) -> frozenset[Hook]:
+    defense = load("defense", name)
+    assert issubclass(defense, Defense)  # the registry checked it
+    return defense.hooks
+
+
+def run(
+    defenses: Sequence[Defense],
+    gradient: Gradient,
+    parameters: Parameters,
+    batches: Sequence[Batch],
+    context: DefenseContext,
+) -> tuple[Update, LocalTraining | None]:
+    """Apply the hooks in their order: steps (the first written is the innermost), the update, what is released of it.
+
+    Args:
+        defenses: in canonical order.
+        gradient: undefended.
+        parameters: where the clients start from.
+        batches: one a client.
+        context: what the harness lends the defenses.
+
+    Returns:
+        The update as it is sent, and how the clients trained if a defense makes them train.
+    """
+    for defense in defenses:
+        if "step" in defense.hooks:
+            gradient = _defended(defense, gradient, context)
+
+    def step(parameters: Parameters, batch: Batch) -> Parameters:
+        return gradient(parameters, batch.inputs, batch.labels)
+
+    makers = [defense for defense in defenses if "update" in defense.hooks]
+    update, local_training = (makers or [Defense()])[0].update(step, parameters, batches, context)
+    for defense in defenses:
+        if "release" in defense.hooks:
+            update = defense.release(update, context)
+    return update, local_training
+
+
+def _defended(defense: Defense, gradient: Gradient, context: DefenseContext) -> Gradient:
+    return lambda parameters, inputs, labels: defense.step(gradient, parameters, Batch(inputs, labels), context)
+
+
+def guarantee(defenses: Sequence[Defense], context: DefenseContext) -> Guarantee:
+    """The privacy of the one defense that promises any, and the costs of all."""
+    guarantees = [defense.guarantee(context) for defense in defenses]
+    private = next((guarantee for guarantee in guarantees if guarantee.accountant), Guarantee())
+    return replace(private, costs={key: value for each in guarantees for key, value in each.costs.items()})

@@ -65,7 +65,7 @@ class Suite(Plugin):
     dtype: _Axis[Literal["float32", "float64"]] = Field(["float32"], description="of the model and its gradient")
     timeout: float | None = Field(None, gt=0, description="seconds for the attack of each cell")
     tracking_uri: str | None = Field(None, min_length=1, description="the MLflow store")
-    experiment: str | None = Field(None, min_length=1, description="the MLflow experiment")
+    experiment: str = Field("gibench", min_length=1, description="the MLflow experiment")
 
     @classmethod
     def read(cls, path: Path, overrides: Mapping[str, Any]) -> Self:

@@ -1,0 +1,64 @@
+"""How a grid gets on, on standard error: a line a finished cell, and on a terminal a bar and what is being done."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from gibench.cell import Cell
+from gibench.cli.table import number, title
+from gibench.result import Row
+
+
+class GridProgress:
+    """A `gibench.sweep.run.Listener` for people, to be entered while cells run."""
+
+    def __init__(self, total: int) -> None:
+        self.done = 0  # cells that are stored
+        self._total = total
+        self._console = Console(stderr=True, soft_wrap=True, highlight=False)
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+        # Drawn seldom, because drawing takes time from the attack that is timed.
+        self._bars = Progress(
+            *columns, console=self._console, transient=True, refresh_per_second=4, disable=not self._console.is_terminal
+        )
+        self._cells = self._bars.add_task("cells", total=total)
+        self._stage = self._bars.add_task("", total=None, visible=False)
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def started(self, number: int, cell: Cell) -> None:
+        """Show the cell's name."""
+        self._bars.update(self._cells, description=escape(title(cell)))
+
+    def working(self, message: str, fraction: float | None = None) -> None:
+        """Show what the cell is doing."""
+        total, completed = (None, 0.0) if fraction is None else (100, round(100 * fraction))
+        self._bars.update(self._stage, description=escape(message), total=total, completed=completed, visible=True)
+
+    def finished(self, number: int, row: Row, stored_before: bool) -> None:
+        """Print the cell's outcome."""
+        self.done = number
+        outcome = "stored before" if stored_before else _outcome(row)
+        self._bars.update(self._cells, completed=number)
+        self._bars.update(self._stage, visible=False)
+        self._console.print(escape(f"[{number}/{self._total}] {title(row)}: {outcome}"))
+
+
+def _outcome(row: Row) -> str:
+    if row["status"] == "skipped":
+        return "skipped"
+    found = f"PSNR {number(row['psnr_mean'], 1)} dB, exact {number(row['exact_rate'], 2)}"
+    seconds = "" if row["runtime_s"] is None else f", {number(row['runtime_s'], 2)} s"
+    return f"{row['status']}, {found}{seconds}"

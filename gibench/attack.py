@@ -6,7 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, final
+from typing import Any, ClassVar, Literal, final, get_args
 
 import torch
 from torch import Tensor
@@ -118,6 +118,14 @@ def _checked(result: Any, observation: Observation) -> Reconstruction:
     """The reconstruction with detached, clamped float32 images, or an error that says what is wrong with it."""
     if not isinstance(result, Reconstruction):
         raise AttackError(f"the attack returned {type(result).__name__} where a Reconstruction is due")
+    for name in ("images", "labels", "certified"):
+        values = getattr(result, name)
+        if not (isinstance(values, Tensor) or (values is None and name != "images")):
+            raise AttackError(f"the attack returned {name} as {type(values).__name__} where a tensor is due")
+    if not isinstance(result.diagnostics, Mapping):
+        raise AttackError(f"the attack returned diagnostics as {type(result.diagnostics).__name__}, not a mapping")
+    if result.status not in get_args(Outcome):
+        raise AttackError(f"the attack returned the status '{result.status}', not {', '.join(get_args(Outcome))}")
     images = result.images.detach()
     if images.ndim != 4 or tuple(images.shape[1:]) != observation.image_shape:
         due = ["N", *observation.image_shape]

@@ -29,8 +29,11 @@ def hard_stop(timeout: float | None) -> Iterator[None]:
         yield
         return
 
+    armed = True
+
     def stop(number: int, frame: FrameType | None) -> None:
-        raise DeadlinePassed
+        if armed:
+            raise DeadlinePassed
 
     previous = signal.signal(signal.SIGALRM, stop)
     # It rings again every second, should native code have swallowed the exception.
@@ -38,5 +41,6 @@ def hard_stop(timeout: float | None) -> Iterator[None]:
     try:
         yield
     finally:
+        armed = False  # a ring from here on must not keep the handler from being put back
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)

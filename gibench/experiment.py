@@ -38,7 +38,7 @@ def check(cell: Cell) -> None:
         UsageError: the data cannot be had or are too few, or the model cannot take them.
     """
     draw(cell)
-    _build(cell.dataset, cell.model)
+    _check_model(cell.dataset, cell.model)
 
 
 def run_cell(cell: Cell, progress: Progress) -> Result:
@@ -63,7 +63,7 @@ def run_cell(cell: Cell, progress: Progress) -> Result:
     except DeadlinePassed:
         trial.ended("timeout", "the attack ran on past its deadline and was stopped: raise --timeout")
         trial.row["runtime_s"] = watch.seconds["attack"]
-    except Exception as error:  # whatever fails in a cell is that cell's result
+    except (Exception, SystemExit) as error:  # whatever fails in a cell is that cell's result
         trial.ended("failed", str(error) if isinstance(error, GibenchError) else f"{type(error).__name__}: {error}")
         trial.provenance["traceback"] = traceback.format_exc()
     return trial.result()
@@ -182,6 +182,12 @@ def draw(cell: Cell) -> Split:
 def defenses(cell: Cell) -> list[Defense]:
     """The cell's chain of defenses, in canonical order."""
     return [cast(Defense, create("defense", spec)) for spec in parse_chain(cell.defense)]
+
+
+@lru_cache
+def _check_model(dataset: str, model: str) -> None:
+    """Once for all cells with the two."""
+    _build(dataset, model)
 
 
 def _build(dataset: str, model: str) -> nn.Module:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
 
@@ -43,6 +45,12 @@ class Entry:
 
 def entries(kind: str) -> list[Entry]:
     """All registered plugins of one kind, sorted by name; a name may stand twice (see `find`)."""
+    return list(_entries(kind, tuple(sys.path)))
+
+
+@lru_cache
+def _entries(kind: str, path: tuple[str, ...]) -> tuple[Entry, ...]:
+    """Kept, because reading the metadata of all that is installed takes as long as a small cell."""
     found = [
         Entry(
             kind,
@@ -53,7 +61,7 @@ def entries(kind: str) -> list[Entry]:
         )
         for point in entry_points(group=GROUPS[kind])
     ]
-    return sorted(found, key=lambda entry: (entry.name, entry.distribution))
+    return tuple(sorted(found, key=lambda entry: (entry.name, entry.distribution)))
 
 
 def clashes(listed: Iterable[Entry]) -> dict[str, list[Entry]]:

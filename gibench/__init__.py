@@ -1,0 +1,10 @@
+"""A benchmark of gradient-inversion attacks: which recovers a client's images, under which defense, at what cost."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the package is callable, which type checkers do not see
+    from gibench.leaderboard import leaderboard as leaderboard
+else:
+    from gibench import leaderboard
+
+__all__ = ["leaderboard"]

@@ -43,28 +43,28 @@ def open_store(uri: str | None, experiment: str, create: bool) -> tuple[MlflowCl
     Raises:
         UsageError: the store cannot be had, reached or written.
     """
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
     uri = uri or DEFAULT_URI
+    client = _client(uri, create)
     with explained(uri), _environment(_CHECK):
-        if uri.startswith(_SQLITE):
-            file = Path(uri.removeprefix(_SQLITE).partition("?")[0]).absolute()
-            _check_sqlite(file, create)
-            address, artifacts = f"{_SQLITE}{file}?timeout={_LOCK_TIMEOUT}", (file.parent / ARTIFACTS).as_uri()
-        elif urlsplit(uri).scheme.partition("+")[0] in _DATABASES:
-            _check_database(uri)
-            address, artifacts = uri, Path(ARTIFACTS).absolute().as_uri()
-        elif urlsplit(uri).scheme in ("http", "https"):
-            address, artifacts = uri, None  # the server's own place
-        else:
-            raise UsageError(
-                f"'{uri}' is no tracking store (plain folders no longer are): use sqlite:///FILE.db, "
-                "or http://HOST:PORT of an MLflow server"
-            )
-        from mlflow import MlflowClient
+        return client, _experiment(client, experiment, _artifacts(uri), create, shown(uri))
 
-        client = MlflowClient(address)
-        return client, _experiment(client, experiment, artifacts, create, shown(uri))
+
+def check_store(uri: str | None) -> str:
+    """What is found at the address, without making anything that is not there.
+
+    Raises:
+        UsageError: the store cannot be reached; or, a local one, not written.
+    """
+    file = _sqlite_file(uri or DEFAULT_URI)
+    if file and not file.exists():
+        folder = next(parent for parent in file.parents if parent.exists())
+        if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+            raise UsageError(f"the tracking store {file} cannot be made: {folder} is not writable: see --tracking-uri")
+        return f"none yet at {file}: the first run makes it"
+    client = _client(uri or DEFAULT_URI, write=file is not None)
+    with explained(uri), _environment(_CHECK):
+        names = sorted(experiment.name for experiment in client.search_experiments())
+    return f"{shown(uri)}, experiments {', '.join(names)}"
 
 
 def shown(uri: str | None) -> str:
@@ -94,13 +94,45 @@ def explained(uri: str | None) -> Iterator[None]:
         raise UsageError(f"the tracking store {shown(uri)} cannot be used: {cause}: see --tracking-uri") from error
 
 
-def _check_sqlite(file: Path, create: bool) -> None:
-    """MLflow would try for an hour to open what cannot be opened."""
-    if not create and not file.exists():
+def _client(uri: str, write: bool) -> MlflowClient:
+    """A client of a store that was reached a moment ago; MLflow would try for minutes, or an hour, to reach one."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    scheme = urlsplit(uri).scheme
+    with explained(uri), _environment(_CHECK):
+        if file := _sqlite_file(uri):
+            _check_sqlite(file, write)
+            uri = f"{_SQLITE}{file}?timeout={_LOCK_TIMEOUT}"
+        elif scheme.partition("+")[0] in _DATABASES:
+            _check_database(uri)
+        elif scheme not in ("http", "https"):
+            raise UsageError(
+                f"'{uri}' is no tracking store (plain folders no longer are): use sqlite:///FILE.db, "
+                "or http://HOST:PORT of an MLflow server"
+            )
+        from mlflow import MlflowClient
+
+        return MlflowClient(uri)
+
+
+def _sqlite_file(uri: str) -> Path | None:
+    return Path(uri.removeprefix(_SQLITE).partition("?")[0]).absolute() if uri.startswith(_SQLITE) else None
+
+
+def _artifacts(uri: str) -> str | None:
+    """Where the artifacts of a new experiment go: beside a local database; a server has a place of its own."""
+    if urlsplit(uri).scheme in ("http", "https"):
+        return None
+    file = _sqlite_file(uri)
+    return (file.parent / ARTIFACTS if file else Path(ARTIFACTS).absolute()).as_uri()
+
+
+def _check_sqlite(file: Path, write: bool) -> None:
+    if not write and not file.exists():
         raise UsageError(f"there is no tracking store {file} yet: run something first, or see --tracking-uri")
     file.parent.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(file, timeout=_LOCK_TIMEOUT)) as connection:
-        connection.execute("BEGIN IMMEDIATE" if create else "PRAGMA schema_version")
+        connection.execute("BEGIN IMMEDIATE" if write else "PRAGMA schema_version")
         connection.rollback()
 
 

@@ -1,0 +1,39 @@
+"""From stored rows to tables. The package is callable: `gibench.leaderboard()` is the table of all stored rows."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def leaderboard(tracking_uri: str | None = None, experiment: str = "gibench") -> pd.DataFrame:
+    """The stored rows as a table: the columns of `gibench.result.COLUMNS`, then `run_id` and `started` (UTC).
+
+    Nothing is run. See `gibench.leaderboard.table.summarize` for the means over seeds.
+
+    Args:
+        tracking_uri: `sqlite:///FILE` or the address of an MLflow server; None is `gibench.db` in the working folder.
+        experiment: the MLflow experiment's name.
+
+    Raises:
+        UsageError: there is no such store or experiment, or it cannot be read.
+    """
+    from gibench.tracking import Store
+
+    from .table import table
+
+    return table(Store(tracking_uri, experiment, create=False).rows())
+
+
+class _CallablePackage(ModuleType):
+    """Python makes a submodule an attribute of its package, so the name `gibench.leaderboard` must serve as both."""
+
+    def __call__(self, tracking_uri: str | None = None, experiment: str = "gibench") -> pd.DataFrame:
+        return leaderboard(tracking_uri, experiment)
+
+
+sys.modules[__name__].__class__ = _CallablePackage

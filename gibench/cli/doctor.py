@@ -1,0 +1,96 @@
+"""`gibench doctor`: whether everything a run needs is here and works."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import typer
+
+from gibench.cli.console import print_json
+from gibench.cli.options import Debug, Json, TrackingUri
+from gibench.errors import GibenchError
+
+
+class Check(NamedTuple):
+    """One thing looked at: what it is, whether it works, and what was found."""
+
+    check: str
+    ok: bool
+    detail: str
+
+
+def doctor(tracking_uri: TrackingUri = None, as_json: Json = False, debug: Debug = False) -> None:
+    """Check versions, device, LPIPS, the tracking store and every plugin; exit code 1 if something is broken."""
+    checks: list[Check] = []
+    for check in _checks(tracking_uri):
+        checks.append(check)
+        if not as_json:
+            typer.echo(f"{'ok' if check.ok else 'BROKEN':<6}  {check.check}: {check.detail}")
+    if as_json:
+        print_json([check._asdict() for check in checks])
+    if not all(check.ok for check in checks):
+        raise typer.Exit(1)
+
+
+def _checks(tracking_uri: str | None) -> Iterator[Check]:
+    yield _attempt("versions", _versions)
+    yield _attempt("device", _device)
+    yield _attempt("LPIPS self-test", _lpips)
+    yield _attempt("tracking store", lambda: _store(tracking_uri))
+    yield from _plugins()
+
+
+def _attempt(name: str, look: Callable[[], str]) -> Check:
+    try:
+        return Check(name, True, look())
+    except Exception as error:  # a broken installation can raise anything: it is what this verb is there to tell
+        text = str(error) if isinstance(error, GibenchError) else f"{type(error).__name__}: {error}"
+        return Check(name, False, " ".join(text.split()))
+
+
+def _versions() -> str:
+    import platform
+    from importlib.metadata import version
+
+    from gibench.provenance import LIBRARIES
+
+    return ", ".join(
+        [f"python {platform.python_version()}", *(f"{name} {version(name)}" for name in ("gibench", *LIBRARIES))]
+    )
+
+
+def _device() -> str:
+    from gibench import device
+
+    found = device.choose("auto")
+    return f"{found.type}, {device.hardware(found)}"
+
+
+def _lpips() -> str:
+    from gibench.scoring.lpips import NAME, self_test
+
+    errors = self_test()
+    return f"{NAME}, off by at most {max(map(abs, errors.values())):.1e} on {len(errors)} reference pairs"
+
+
+def _store(tracking_uri: str | None) -> str:
+    from gibench.mlflow_store import check_store
+
+    return check_store(tracking_uri)
+
+
+def _plugins() -> Iterator[Check]:
+    """A line for each kind, and one for each plugin of it that cannot be used."""
+    from gibench.registry import GROUPS, entries, load
+
+    for kind in GROUPS:
+        names = sorted({entry.name for entry in entries(kind)})
+        broken = []
+        for name in names:
+            check = _attempt(f"{kind} {name}", lambda kind=kind, name=name: load(kind, name).__name__)
+            if not check.ok:
+                broken.append(check)
+        usable = [name for name in names if f"{kind} {name}" not in {check.check for check in broken}]
+        yield Check(f"{kind}s", bool(usable), ", ".join(usable) or "none can be used")
+        yield from broken

@@ -1,0 +1,86 @@
+"""`gibench leaderboard`: the table of what is stored."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gibench.cli.options import Debug, Experiment, Json, TrackingUri
+from gibench.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+_WIDTH = 160  # characters of a table that goes to a file or a pipe
+
+
+class Format(StrEnum):
+    """How the table is written."""
+
+    TABLE = "table"
+    MD = "md"
+    CSV = "csv"
+    JSON = "json"
+
+
+def leaderboard(
+    form: Annotated[
+        Format, typer.Option("--format", help="table and md: means over the seeds; csv and json: every stored row.")
+    ] = Format.TABLE,
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="FILE", help="Write there, not to standard output.")
+    ] = None,
+    tracking_uri: TrackingUri = None,
+    experiment: Experiment = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Show what is stored, without running anything.
+
+    Attacks are ranked by mean PSNR, within one scenario, threat model and defense only.
+    """
+    from gibench.leaderboard import formats
+    from gibench.leaderboard.table import summarize, table
+    from gibench.tracking import Store
+
+    rows = Store(tracking_uri, experiment or "gibench", create=False).rows()
+    form = Format.JSON if as_json else form
+    if form is Format.JSON:
+        text = formats.to_json(table(rows))
+    elif form is Format.CSV:
+        text = formats.to_csv(table(rows))
+    elif form is Format.MD:  # is published, so defenses state what they were set to (rule E12)
+        text = formats.to_markdown(summarize(rows), lambda kind, spec: spec if kind == "defense" else short(kind, spec))
+    else:
+        text = _drawn(formats.to_terminal(summarize(rows), short), output is None)
+    if output is None:
+        typer.echo(text, nl=False)
+        return
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{output} cannot be written: {error.strerror or error}: choose another --output") from None
+
+
+def short(kind: str, spec: str) -> str:
+    """The spec without what has its default value; as it is stored where its plugin is not installed any more."""
+    from gibench.registry import shorten
+
+    try:
+        return str(shorten(kind, spec))
+    except UsageError:
+        return spec
+
+
+def _drawn(group: Group, to_terminal: bool) -> str:
+    """The tables as wide as the terminal, with its colours; in a file plain and wide."""
+    from rich.console import Console
+
+    console = Console() if to_terminal and sys.stdout.isatty() else Console(width=_WIDTH)
+    with console.capture() as captured:
+        console.print(group)
+    return captured.get()

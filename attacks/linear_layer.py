@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -193,27 +192,24 @@ def solve_inputs(columns: Tensor, weight_gradient: Tensor) -> Tensor:
     return torch.linalg.solve_triangular(triangle, basis.T @ weight_gradient.double(), upper=True)
 
 
-def sparsity_matching(inputs: Tensor, support: Tensor, layer: InputLayer, error: Tensor) -> Tensor:
-    """The sparsity-matching coefficient lambda of each image, `[B]` in [0, 1] (SPEAR, section 4).
+def match_patterns(inputs: Tensor, support: Tensor, layer: InputLayer, error: Tensor) -> tuple[Tensor, Tensor]:
+    """Whether each neuron's activation for each image agrees with the support of the image's column of `G^T`.
 
-    The share of neurons whose activation for the image agrees with the support of its column of `G^T`. Neurons
-    whose pre-activation is within the error bound of the arithmetic and the noise do not vote.
+    The share of votes that agree is the sparsity-matching coefficient lambda (SPEAR, section 4). Neurons whose
+    pre-activation is within the error bound of the arithmetic and the noise do not vote.
 
     Args:
         inputs: X `[B, n]` in float64.
         support: `[m, B]` booleans, where `G^T` is not zero.
         layer: the linear layer.
-        error: `[B]`, how far each image's inputs may be off, as the norm of a random error vector.
+        error: `[B]`, standard deviation of an entry of each image's inputs.
+
+    Returns:
+        `agree` and `votes`, `[m, B]` booleans; what does not vote does not agree.
     """
     weight, bias = layer.weight.double(), layer.bias.double()
     activation = weight @ inputs.T + bias[:, None]
     norms = weight.norm(dim=1)[:, None]
     rounding = 8 * torch.finfo(layer.weight.dtype).eps * norms * inputs.norm(dim=1)[None]
-    votes = activation.abs() > rounding + 4 * norms * error[None] / inputs.shape[1] ** 0.5
-    agree = ((activation > 0) == support) & votes
-    return agree.sum(dim=0) / votes.sum(dim=0).clamp_min(1)
-
-
-def diagnostics_of(factors: Factors) -> dict[str, Any]:
-    """What the factors say of the observation, for an attack's diagnostics."""
-    return {"rank": factors.rank, "sigma": factors.sigma, "singular_value_gap": factors.gap}
+    votes = activation.abs() > rounding + 4 * norms * error[None]
+    return ((activation > 0) == support) & votes, votes

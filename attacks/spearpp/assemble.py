@@ -1,4 +1,4 @@
-"""From directions to images: which B directions form the batch, their scale, the inputs, and what can be certified."""
+"""From directions to images: which B directions form the batch, their scale, the inputs, and lambda of each image."""
 
 from __future__ import annotations
 
@@ -7,22 +7,27 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..linear_layer import Factors, InputLayer, solve_inputs, sparsity_matching
+from ..linear_layer import Factors, InputLayer, match_patterns, solve_inputs
 from .refine import Directions
 
 _INDEPENDENT = 1e-4  # QR residual above which a direction is not a combination of those before it
-_COINCIDENCE = 1.3  # times B: how many zeros a mixture may have beyond those that all its images share
 
 
 @dataclass(frozen=True)
 class Batch:
-    """B directions made whole: `columns = G^T [m, B]` with exact zeros, inputs `X [B, n]`, lambda `[B]`."""
+    """B directions made whole: `columns = G^T [m, B]` with exact zeros, inputs `X [B, n]`, and how they agree."""
 
     directions: Directions
     columns: Tensor
     inputs: Tensor
-    matching: Tensor  # lambda of each image
     error: Tensor  # [B], standard deviation of one entry of X that the observed noise explains
+    agree: Tensor  # [m, B], neurons whose activation for the recovered image agrees with the column's support
+    votes: Tensor  # [m, B], neurons that are clear of the error bound
+
+    @property
+    def matching(self) -> Tensor:
+        """The sparsity-matching coefficient lambda of each image, `[B]` in [0, 1]."""
+        return self.agree.sum(dim=0) / self.votes.sum(dim=0).clamp_min(1)
 
 
 def independent(vectors: Tensor, order: Tensor, most: int) -> list[int]:
@@ -42,18 +47,14 @@ def independent(vectors: Tensor, order: Tensor, most: int) -> list[int]:
     return kept
 
 
-def assemble(
-    factors: Factors, layer: InputLayer, weight_gradient: Tensor, directions: Directions
-) -> Batch:
+def assemble(factors: Factors, layer: InputLayer, weight_gradient: Tensor, directions: Directions) -> Batch:
     """Scale B independent directions by the bias gradient and solve for the inputs by least squares over all rows."""
     vectors = directions.vectors
     scale = torch.linalg.solve(vectors, factors.ones)
-    columns = (factors.basis @ vectors) * scale
-    columns = columns.masked_fill(directions.zeros, 0.0)
+    columns = ((factors.basis @ vectors) * scale).masked_fill(directions.zeros, 0.0)
     inputs = solve_inputs(columns, weight_gradient)
     error = input_error(factors, vectors, scale, columns, inputs)
-    total = error * inputs.shape[1] ** 0.5
-    return Batch(directions, columns, inputs, sparsity_matching(inputs, ~directions.zeros, layer, total), error)
+    return Batch(directions, columns, inputs, error, *match_patterns(inputs, ~directions.zeros, layer, error))
 
 
 def input_error(factors: Factors, vectors: Tensor, scale: Tensor, columns: Tensor, inputs: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from ..linear_layer import Factors
 
 _ZERO_AT = 4.0  # standard deviations of the noise of `L q` within which an entry counts as zero
 _FLOOR = 1e-6  # of the largest entry: what float32 arithmetic leaves where exact arithmetic has zero
-_SHIFT = 1e-13  # keeps the Gram matrix of the zero rows invertible; relative to its trace
+_SHIFT = 1e-13  # keeps the Gram matrix of the zero rows invertible; relative to the trace of that of all rows
 _MEMORY = 2**28  # bytes of row copies in one chunk
 
 
@@ -35,9 +35,7 @@ class Directions:
 
     def join(self, other: Directions) -> Directions:
         """These candidates and then the other ones."""
-        return Directions(
-            torch.cat([self.vectors, other.vectors], dim=1), torch.cat([self.zeros, other.zeros], dim=1)
-        )
+        return Directions(torch.cat([self.vectors, other.vectors], dim=1), torch.cat([self.zeros, other.zeros], dim=1))
 
 
 def tolerance(factors: Factors, vectors: Tensor, columns: Tensor) -> Tensor:
@@ -70,9 +68,8 @@ def smallest(factors: Factors, rows: Tensor, start: Tensor, vectors: int = 1) ->
     for part in torch.arange(rows.shape[1], device=rows.device).split(max(1, _MEMORY // (8 * m * rank))):
         chosen = rows[:, part].T.to(basis.dtype)  # [k, m]
         gram = torch.matmul(basis.T, chosen[:, :, None] * basis)  # [k, B, B]
-        trace = gram.diagonal(dim1=1, dim2=2).sum(dim=1).clamp_min(1e-300)
-        shifted = gram + _SHIFT * trace[:, None, None] * torch.eye(rank, dtype=basis.dtype, device=basis.device)
-        factor = torch.linalg.cholesky_ex(shifted)[0]
+        shift = _SHIFT * m * rank * torch.eye(rank, dtype=basis.dtype, device=basis.device)
+        factor = torch.linalg.cholesky_ex(gram + shift)[0]
         block = _start_block(start[:, part].T, vectors)
         for _ in range(2 if vectors == 1 else 6):
             block = torch.linalg.qr(torch.cholesky_solve(block, factor)).Q

@@ -21,9 +21,7 @@ def complement(found: Tensor) -> Tensor:
     return torch.linalg.qr(found, mode="complete").Q[:, found.shape[1] :]
 
 
-def last_directions(
-    factors: Factors, pre_activations: Tensor, found: Tensor, generator: torch.Generator
-) -> Directions:
+def last_directions(factors: Factors, pre_activations: Tensor, found: Tensor, generator: torch.Generator) -> Directions:
     """Candidates for the missing directions: fixed points between a pattern and the null vector it predicts.
 
     Args:

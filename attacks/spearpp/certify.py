@@ -1,0 +1,53 @@
+"""Which recovered images are certified to be exact, from what the server sees alone.
+
+An image is trusted when its direction is pure and its activation pattern agrees with its column's support at every
+neuron that votes: then the support is separable, by the image itself. A trusted direction gives an exact image once the
+other directions span the rest, unless one of those others is a mixture that hides part of this image. A mixture is zero
+only where all its images are inactive, so one that has clearly more zeros outside this image's own zeros than B, which
+is what a free choice in B dimensions can reach, does not hide it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..linear_layer import Factors
+from .assemble import Batch
+from .refine import tolerance
+
+_COINCIDENCE = 1.3  # times B
+_SAFETY = 5.0  # standard deviations of the predicted error
+_EXACT = 1 / 510  # of the pixel range: a pixel within it rounds to the true 8-bit value
+
+
+def trusted(factors: Factors, batch: Batch, pure: Tensor) -> Tensor:
+    """The images whose direction passes its own tests, `[B]` booleans.
+
+    An active neuron may show a zero only where the noise hides a small entry, at most twice as often as entries show
+    between one and two tolerances.
+    """
+    columns = factors.basis @ batch.directions.vectors
+    limit = tolerance(factors, batch.directions.vectors, columns)
+    hidden = (~batch.agree & batch.votes & batch.directions.zeros).sum(dim=0)
+    near = ((columns.abs() > limit) & (columns.abs() <= 2 * limit)).sum(dim=0)
+    wrong = (~batch.agree & batch.votes & ~batch.directions.zeros).sum(dim=0)
+    return pure & (wrong == 0) & (hidden <= 2 * near)
+
+
+def certify(factors: Factors, batch: Batch, pure: Tensor, pixel_scale: Tensor) -> Tensor:
+    """The images certified to round to the true 8-bit pixels, `[B]` booleans.
+
+    Args:
+        factors: of the gradient.
+        batch: all B directions found.
+        pure: `[B]`, the purity test of each direction.
+        pixel_scale: `[C]`, pixels in [0, 1] per unit of model input.
+    """
+    sure = trusted(factors, batch, pure)
+    zeros = batch.directions.zeros.to(torch.float64)
+    outside = zeros.sum(dim=0)[:, None] - zeros.T @ zeros  # [j, i]: zeros of j that are none of i
+    hides = ~sure[:, None] & (outside <= _COINCIDENCE * factors.rank)
+    hides.fill_diagonal_(False)
+    precise = _SAFETY * batch.error * pixel_scale.max() < _EXACT
+    return sure & ~hides.any(dim=0) & precise

@@ -84,7 +84,7 @@ class _Trial:
             "cell": cell.key,
             "labels_policy": cell.labels,
             "threat_model": cell.knows,
-            "duplicate_labels": len(truth) - len(truth.labels.unique()),
+            "duplicate_labels": len(truth) - len(set(truth.labels.tolist())),
             "adaptive": self.attack.adaptive,
             "oracle": self.attack.oracle,
             "hardware": self.provenance["hardware"],

@@ -8,9 +8,9 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import sys
-from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 GROUPS = {kind: f"gibench.{kind}s" for kind in ("attack", "defense", "dataset", "model")}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Entry:
     """One registered plugin: what it is called and which distribution brings it."""
 
@@ -31,7 +31,7 @@ class Entry:
     name: str
     distribution: str
     version: str
-    point: EntryPoint
+    point: EntryPoint = field(compare=False)
 
     @property
     def source(self) -> str:
@@ -45,23 +45,19 @@ class Entry:
 
 def entries(kind: str) -> list[Entry]:
     """All registered plugins of one kind, sorted by name; a name may stand twice (see `find`)."""
-    return list(_entries(kind, tuple(sys.path)))
+    return list(_entries(tuple(sys.path))[kind])
 
 
 @lru_cache
-def _entries(kind: str, path: tuple[str, ...]) -> tuple[Entry, ...]:
-    """Kept, because reading the metadata of all that is installed takes as long as a small cell."""
-    found = [
-        Entry(
-            kind,
-            point.name,
-            point.dist.name if point.dist else "unknown",
-            point.dist.version if point.dist else "?",
-            point,
-        )
-        for point in entry_points(group=GROUPS[kind])
-    ]
-    return tuple(sorted(found, key=lambda entry: (entry.name, entry.distribution)))
+def _entries(path: tuple[str, ...]) -> Mapping[str, Sequence[Entry]]:
+    """By kind; kept, because the metadata of all that is installed takes as long to read as a small cell to run."""
+    points = entry_points()
+    return {kind: sorted(map(partial(_entry, kind), points.select(group=group))) for kind, group in GROUPS.items()}
+
+
+def _entry(kind: str, point: EntryPoint) -> Entry:
+    name, version = (point.dist.name, point.dist.version) if point.dist else ("unknown", "?")
+    return Entry(kind, point.name, name, version, point)
 
 
 def clashes(listed: Iterable[Entry]) -> dict[str, list[Entry]]:

@@ -11,7 +11,8 @@ import typer
 
 from gibench.cli.doctor import doctor
 from gibench.cli.leaderboard import leaderboard
-from gibench.cli.list import list_plugins
+from gibench.cli.list import USAGE, list_plugins
+from gibench.cli.quick import QuickCommand, QuickGroup
 from gibench.cli.run import run
 from gibench.cli.show import show
 from gibench.cli.sweep import sweep
@@ -19,12 +20,13 @@ from gibench.errors import GibenchError, UsageError
 
 app = typer.Typer(
     name="gibench",
+    cls=QuickGroup,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Which gradient-inversion attack recovers a client's images from its gradients, under which defense.",
 )
-app.command("list")(list_plugins)
+app.command("list", cls=QuickCommand, options_metavar=USAGE, context_settings={"allow_extra_args": True})(list_plugins)
 for verb in (run, sweep, leaderboard, show, doctor):
     app.command()(verb)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
@@ -12,16 +12,15 @@ from gibench.errors import UsageError
 from gibench.registry import GROUPS, Entry, clashes, entries
 
 _KINDS = {f"{kind}s": kind for kind in GROUPS}
+USAGE = f"[OPTIONS] [{'|'.join(_KINDS)}|NAME]"
 
 
-def list_plugins(
-    what: Annotated[
-        str | None, typer.Argument(metavar="[attacks|defenses|datasets|models|NAME]", help="A kind, or one name.")
-    ] = None,
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
+def list_plugins(context: typer.Context, as_json: Json = False, debug: Debug = False) -> None:
     """Show what can run; with a NAME or --json also settings, requirements and references."""
+    # Not declared as an argument, see gibench.cli.quick.
+    if len(context.args) > 1:
+        raise UsageError(f"gibench list takes one kind or name, not {' '.join(context.args)}: list them one by one")
+    what = context.args[0] if context.args else None
     if what is None or what in _KINDS:
         kinds = [_KINDS[what]] if what else list(GROUPS)
         listed = [entry for kind in kinds for entry in entries(kind)]

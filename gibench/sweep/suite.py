@@ -29,10 +29,11 @@ def _seeds(value: Any) -> Any:
     """Seeds as numbers and ranges `0-9`, written out."""
     seeds: list[Any] = []
     for item in _listed(value):
-        match = _RANGE.fullmatch(item) if isinstance(item, str) else None
-        if not match:
+        if not isinstance(item, str):
             seeds.append(item)
             continue
+        if not (match := _RANGE.fullmatch(item)):
+            raise ValueError(f"'{item}' is no seed: write a number such as 0, or a range such as 0-9")
         first, last = int(match[1]), int(match[2] or match[1])
         if not first <= last < first + MAX_CELLS:
             raise ValueError(f"a range goes from a seed up to another, at most {MAX_CELLS} of them")
@@ -83,7 +84,7 @@ class Suite(Plugin):
         if not isinstance(document, dict):
             raise UsageError(f"the suite {path} holds no keys: write them as in 'attack: [spearpp, random]'")
         settings = {str(key): value for key, value in document.items()}
-        return cls.from_settings(f"the suite {path}", {"name": path.stem} | settings | overrides)
+        return cls.from_settings(f"the suite {path}", {"name": path.stem, **settings, **overrides})
 
     def cells(self) -> list[Cell]:
         """The cells, each once.

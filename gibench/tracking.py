@@ -26,6 +26,7 @@ _PAGE = 1000  # runs fetched at once
 _BATCH = 100  # parameters, or tags, that MLflow takes at once
 _KEY_LENGTH = 250  # characters
 _NOT_A_KEY = re.compile(r"[^\w.-]", re.ASCII)  # MLflow refuses most of them, or reads them as folders
+_RUN_ID = re.compile("[0-9a-f]{1,32}")
 _OLDEST_FIRST = ["attributes.start_time ASC", "attributes.end_time ASC"]
 _CELLS = "tags.cell != '' and attributes.status != 'RUNNING'"  # grids have no cell; a run cut off stays RUNNING
 
@@ -82,10 +83,6 @@ class Store:
             self._client.set_terminated(run, "FAILED" if row["status"] in UNFINISHED else "FINISHED")
         return run
 
-    def finished(self) -> set[str]:
-        """The keys of the cells that are stored with a final status."""
-        return {row["cell"] for row in self.rows() if row["status"] not in UNFINISHED}
-
     def rows(self) -> list[Row]:
         """Every stored cell, oldest first: the columns, `run_id`, and `started` (UTC, ISO 8601)."""
         return [_row(run) for run in self._runs()]
@@ -103,7 +100,8 @@ class Store:
         Raises:
             UsageError: no run or more than one begins so, or its artifacts are gone.
         """
-        found = [row for row in self.rows() if row["run_id"].startswith(run_id)]
+        is_id = _RUN_ID.fullmatch(run_id)
+        found = [_row(run) for run in self._runs(f"attributes.run_id LIKE '{run_id}%'")] if is_id else []
         if len(found) != 1:
             what = "no stored cell" if not found else f"{len(found)} stored cells"
             raise UsageError(
@@ -117,12 +115,12 @@ class Store:
         details = {key: str(path) if path.exists() else None for key, path in paths.items()}
         return found[0], {"artifacts": str(folder), **details} | {key: stored[key] for key in stored if key != "row"}
 
-    def _runs(self) -> Iterator[Run]:
-        token = None
+    def _runs(self, *conditions: str) -> Iterator[Run]:
+        token, wanted = None, " and ".join((_CELLS, *conditions))
         with explained(self._uri):
             while True:
                 page = self._client.search_runs(
-                    [self._experiment], _CELLS, max_results=_PAGE, order_by=_OLDEST_FIRST, page_token=token
+                    [self._experiment], wanted, max_results=_PAGE, order_by=_OLDEST_FIRST, page_token=token
                 )
                 yield from page
                 if not (token := page.token):

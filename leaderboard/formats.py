@@ -35,7 +35,7 @@ def to_json(table: pd.DataFrame) -> str:
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """The table's lines as plain Python values, nulls as None."""
-    columns = {name: [None if _null(value) else value for value in table[name].tolist()] for name in table}
+    columns = {str(name): [None if _null(value) else value for value in table[name].tolist()] for name in table}
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 

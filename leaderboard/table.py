@@ -131,6 +131,4 @@ def _order(line: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _frame(lines: Sequence[dict[str, Any]], types: dict[str, str]) -> pd.DataFrame:
-    return pd.DataFrame(
-        {name: pd.Series([line[name] for line in lines], dtype=dtype) for name, dtype in types.items()}  # type: ignore[call-overload]
-    )
+    return pd.DataFrame({name: pd.Series([line[name] for line in lines], dtype=dtype) for name, dtype in types.items()})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import typer
@@ -10,6 +11,7 @@ import typer
 from gibench.cli.console import print_json
 from gibench.cli.options import Debug, Json, TrackingUri
 from gibench.errors import GibenchError
+from gibench.registry import GROUPS, Entry, entries, load
 
 
 class Check(NamedTuple):
@@ -82,15 +84,12 @@ def _store(tracking_uri: str | None) -> str:
 
 def _plugins() -> Iterator[Check]:
     """A line for each kind, and one for each plugin of it that cannot be used."""
-    from gibench.registry import GROUPS, entries, load
-
     for kind in GROUPS:
-        names = sorted({entry.name for entry in entries(kind)})
-        broken = []
-        for name in names:
-            check = _attempt(f"{kind} {name}", lambda kind=kind, name=name: load(kind, name).__name__)
-            if not check.ok:
-                broken.append(check)
-        usable = [name for name in names if f"{kind} {name}" not in {check.check for check in broken}]
+        checks = {entry.name: _attempt(f"{kind} {entry.name}", partial(_plugin, entry)) for entry in entries(kind)}
+        usable = [name for name, check in checks.items() if check.ok]
         yield Check(f"{kind}s", bool(usable), ", ".join(usable) or "none can be used")
-        yield from broken
+        yield from (check for check in checks.values() if not check.ok)
+
+
+def _plugin(entry: Entry) -> str:
+    return load(entry.kind, entry.name).__name__

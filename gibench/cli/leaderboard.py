@@ -69,9 +69,10 @@ def leaderboard(
 def short(kind: str, spec: str) -> str:
     """The spec without what has its default value; as it is stored where its plugin is not installed any more."""
     from gibench.registry import shorten
+    from gibench.spec import format_chain, parse_chain
 
     try:
-        return str(shorten(kind, spec))
+        return format_chain(shorten(kind, part) for part in parse_chain(spec))
     except UsageError:
         return spec
 

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from scipy.optimize import brentq
 from scipy.special import erfcx
 
-PLD_FROM = 0.3  # the noise multiplier below which privacy loss distributions want gigabytes
+# Where privacy loss distributions want gigabytes: below this noise multiplier, above this epsilon.
+PLD_FROM, PLD_UP_TO = 0.3, 1e4
 
 
 @functools.cache
@@ -26,7 +27,7 @@ def release_epsilon(noise_multiplier: float, delta: float) -> float | None:
     exp(-a^2 / 2) / 2 and what remains are scaled error functions: nothing overflows or cancels, however large epsilon.
 
     Args:
-        noise_multiplier: above 0.
+        noise_multiplier: from 1e-300 to 1e6.
         delta: in (0, 1).
 
     Returns:
@@ -52,14 +53,14 @@ def run_epsilon(noise_multiplier: float, delta: float, sample_rate: float, steps
     """Epsilon of a training run with Poisson sampling, by dp-accounting's accountants.
 
     Args:
-        noise_multiplier: above 0.
+        noise_multiplier: from 1e-9 to 1e6.
         delta: in (0, 1).
         sample_rate: each step's, in (0, 1].
-        steps: how many.
+        steps: how many, up to 100,000.
 
     Returns:
-        `run_epsilon_rdp` (Renyi) and `run_epsilon_pld` (privacy loss distribution, tighter; None for noise multipliers
-        below `PLD_FROM`), None also where the accountant finds no finite one.
+        `run_epsilon_rdp` (Renyi) and `run_epsilon_pld` (privacy loss distribution, tighter; None beyond `PLD_FROM` and
+        `PLD_UP_TO`), None also where the accountant finds no finite one.
     """
     from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent, SelfComposedDpEvent
     from dp_accounting.pld import PLDAccountant
@@ -67,12 +68,15 @@ def run_epsilon(noise_multiplier: float, delta: float, sample_rate: float, steps
 
     run = SelfComposedDpEvent(PoissonSampledDpEvent(sample_rate, GaussianDpEvent(noise_multiplier)), steps)
     with _quiet():
-        found = {"run_epsilon_rdp": RdpAccountant().compose(run).get_epsilon(delta), "run_epsilon_pld": math.inf}
-        if noise_multiplier >= PLD_FROM:
-            # Losses shrink as noise grows, and so must the grid; it errs on the safe side by well under 1%.
-            accountant = PLDAccountant(value_discretization_interval=1e-3 / noise_multiplier)
-            found["run_epsilon_pld"] = accountant.compose(run).get_epsilon(delta)
-    return {name: float(value) if math.isfinite(value) else None for name, value in found.items()}
+        rdp = float(RdpAccountant().compose(run).get_epsilon(delta))
+        pld = math.inf
+        if noise_multiplier >= PLD_FROM and rdp <= PLD_UP_TO:
+            # A step's losses shrink as noise grows, and so must the grid, whose rounding errs on the safe side; its
+            # length, which is the cost, is about epsilon over its interval.
+            accountant = PLDAccountant(value_discretization_interval=max(1e-3 / noise_multiplier, 1e-5 * rdp))
+            pld = float(accountant.compose(run).get_epsilon(delta))
+    found = {"run_epsilon_rdp": rdp, "run_epsilon_pld": pld}
+    return {name: value if math.isfinite(value) else None for name, value in found.items()}
 
 
 @contextmanager

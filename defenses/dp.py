@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -25,10 +25,19 @@ class DPSGD(Defense):
     hooks = frozenset({"step"})
     references = ("Abadi et al., Deep Learning with Differential Privacy, CCS 2016, arXiv 1607.00133, algorithm 1",)
 
-    noise_multiplier: float = Field(1.0, ge=0, description="noise on the sum, in units of the clip norm")
+    noise_multiplier: float = Field(
+        1.0, ge=0, le=1e6, description="noise on the sum, in units of the clip norm: 0, or 1e-9 to 1e6"
+    )
     max_grad_norm: float = Field(1.0, gt=0, description="clip norm: L2, of one example's gradient, all parameters")
     delta: float = Field(1e-5, gt=0, lt=1, description="of (epsilon, delta)")
-    run_steps: int = Field(1000, ge=1, description="steps of the training run that run_epsilon_* is for")
+    run_steps: int = Field(1000, ge=1, le=100_000, description="steps of the training run that run_epsilon_* is for")
+
+    @field_validator("noise_multiplier")
+    @classmethod
+    def _nothing_or_noticeable(cls, value: float) -> float:
+        if 0 < value < 1e-9:
+            raise ValueError("the least noise with an epsilon worth a name is 1e-9: use 0 for none")
+        return value
 
     def supports(self, model: nn.Module, context: DefenseContext) -> str | None:
         if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
@@ -81,22 +90,23 @@ class DPSGD(Defense):
     def _clip_scale(self, gradients: Parameters) -> Tensor:
         """What each example's gradient is multiplied by `[N]`: 1 within the clip norm."""
         norms = torch.stack([torch.linalg.vector_norm(value.flatten(1), dim=1) for value in gradients.values()])
-        return (self.max_grad_norm / torch.linalg.vector_norm(norms, dim=0)).clamp(max=1)
+        scale: Tensor = self.max_grad_norm / torch.linalg.vector_norm(norms, dim=0)
+        return scale.clamp(max=1)
 
 
-class _Outputs(TorchDispatchMode):
+class _Outputs(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up the bytes of everything computed: more than is alive at once, and the same in every run."""
 
-    bytes = 0
+    total = 0
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = operation(*args, **(kwargs or {}))
-        self.bytes += sum(leaf.nbytes for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
+        self.total += sum(leaf.nbytes for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
         return result
 
 
 def _bytes_needed(one: Any, batch: Batch) -> int:
     """An upper bound of the memory that one example's gradient takes, activations included, found by computing one."""
-    with _Outputs() as outputs:
+    with _Outputs() as outputs:  # type: ignore[no-untyped-call]
         one(batch.inputs[0], batch.labels[0])
-    return max(1, outputs.bytes)
+    return max(1, int(outputs.total))

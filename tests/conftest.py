@@ -1,0 +1,105 @@
+"""Stored rows to test with, and local tracking stores whose tables are made once."""
+
+import shutil
+
+import pandas as pd
+import pytest
+
+from gibench.result import COLUMNS, Result
+from gibench.tracking import Store
+
+ROW = {
+    "cell": "0123456789abcdef",
+    "attack": "spearpp:preset=ours,restarts=3",
+    "defense": "dp:delta=1e-05,max_grad_norm=1.0",
+    "dataset": "photos",
+    "model": "mlp:depth=5,width=200",
+    "train_steps": 0,
+    "model_accuracy": 0.1,
+    "grad_norm": 1.5,
+    "batch_size": 20,
+    "labels_policy": "iid",
+    "duplicate_labels": 11,
+    "threat_model": "batch_size,local_hyperparameters,prior",
+    "adaptive": False,
+    "oracle": False,
+    "seed": 0,
+    "device": "cpu",
+    "hardware": "a processor (2 threads)",
+    "dtype": "float32",
+    "status": "ok",
+    "reason": None,
+    "n_true": 20,
+    "n_reconstructed": 20,
+    "exact_rate": 0.95,
+    "certified_rate": 0.9,
+    "false_certificates": 0,
+    "psnr_mean": 95.5,
+    "psnr_median": 100.0,
+    "psnr_q25": 100.0,
+    "psnr_q75": 100.0,
+    "ssim_mean": 0.97,
+    "lpips_mean": 0.01,
+    "mse_mean": 1e-9,
+    "label_accuracy": None,
+    "runtime_s": 1.25,
+    "peak_memory_mb": 300.0,
+    "epsilon": 4.2,
+    "delta": 1e-5,
+    "accountant": "analytic-gaussian",
+    "sampling": "full batch",
+    "utility_accuracy": None,
+}
+
+
+@pytest.fixture(scope="session")
+def make_row():
+    """A function that gives a result's row, with some columns changed."""
+
+    def make(**changes):
+        assert set(changes) <= set(COLUMNS)
+        return {name: (ROW | changes)[name] for name in COLUMNS}
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_stored(make_row):
+    """A function that gives a row as it is read back from a store."""
+
+    def make(run_id="0" * 32, started="2026-01-01T00:00:00.000+00:00", **changes):
+        return make_row(**changes) | {"run_id": run_id, "started": started}
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_result(make_row):
+    """A function that gives a whole result, with some columns changed."""
+
+    def make(**changes):
+        return Result(
+            make_row(**changes),
+            pd.DataFrame({"truth": [0, 1], "mse": [0.0, 0.25], "exact": [True, False]}),
+            b"\x89PNG",
+            {"gap": 12.5, "rounds": 3, "stages": {"svd": 0.25, "lost": None}, "losses": [1.0, 0.5], "kind": "sphere"},
+            {"versions": {"gibench": "0.1.0"}, "git_commit": None},
+            {"data": 0.5, "attack": 1.25},
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory):
+    """A SQLite file with MLflow's tables, which take seconds to make."""
+    file = tmp_path_factory.mktemp("database") / "empty.db"
+    Store(f"sqlite:///{file}", "unused")
+    return file
+
+
+@pytest.fixture
+def uri(empty_database, tmp_path):
+    """A local store of the test's own."""
+    shutil.copy(empty_database, tmp_path / "store.db")
+    return f"sqlite:///{tmp_path}/store.db"

@@ -1,0 +1,228 @@
+"""Rows and artifacts come back from a real MLflow store as they went in."""
+
+import csv
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from mlflow import MlflowClient
+
+from gibench.errors import UsageError
+from gibench.result import COLUMNS, STATUSES, UNFINISHED, Result
+from gibench.tracking import Store
+
+TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), max_size=40)
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+SPECS = {
+    "attack": st.sampled_from(["random", "spearpp:a=none,b=1.0"]),
+    "defense": st.sampled_from(["none", "dp:delta=1e-05+dp:delta=0.1+none", "noise:path='a+b:c,d'"]),
+    "dataset": st.sampled_from(["photos", "folder:path='it''s, here'"]),
+    "model": st.just("mlp:depth=5,width=200"),
+    "status": st.sampled_from(STATUSES),
+}
+OPTIONAL = {str: TEXT, int: st.integers(0, 2**31), float: FINITE, bool: st.booleans()}
+ROWS = st.fixed_dictionaries(
+    {name: SPECS.get(name, st.none() | OPTIONAL[column.type]) for name, column in COLUMNS.items()}
+    | {"cell": st.text("0123456789abcdef", min_size=16, max_size=16), "seed": st.integers(0, 2**63 - 1)}
+)
+
+
+@pytest.fixture
+def store(uri):
+    return Store(uri)
+
+
+def runs(uri, store):
+    """The MLflow runs, as another tool sees them."""
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("gibench")
+    return {run.info.run_id: run for run in client.search_runs([experiment.experiment_id])}
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(ROWS)
+def test_a_row_comes_back_with_the_same_values_and_types(store, row):
+    stored, _ = store.row(store.save(Result(row)))
+    assert {name: stored[name] for name in COLUMNS} == row
+    assert all(type(stored[name]) is type(row[name]) for name in COLUMNS)
+
+
+def test_rows_have_the_columns_in_order_then_where_they_come_from(store, make_result):
+    run = store.save(make_result())
+    (row,) = store.rows()
+    assert list(row) == [*COLUMNS, "run_id", "started"]
+    assert row["run_id"] == run
+    assert row["started"].endswith("+00:00")
+
+
+def test_rows_come_oldest_first(store, make_result):
+    saved = [store.save(make_result(seed=seed)) for seed in (3, 1, 2)]
+    assert [row["run_id"] for row in store.rows()] == saved
+
+
+def test_infinity_and_nan_are_stored_as_null(store, make_row):
+    run = store.save(Result(make_row(psnr_mean=float("inf"), grad_norm=float("nan")), diagnostics={"loss": 1e400}))
+    row, details = store.row(run)
+    assert (row["psnr_mean"], row["grad_norm"]) == (None, None)
+    assert details["diagnostics"] == {"loss": None}
+
+
+def test_the_artifacts_are_found(store, make_result):
+    _, details = store.row(store.save(make_result()))
+    assert Path(details["grid"]).read_bytes() == b"\x89PNG"
+    assert [line["exact"] for line in csv.DictReader(Path(details["images"]).open())] == ["True", "False"]
+    assert Path(details["artifacts"]) == Path(details["grid"]).parent
+    assert details["diagnostics"]["losses"] == [1.0, 0.5]
+    assert details["provenance"] == {"versions": {"gibench": "0.1.0"}, "git_commit": None}
+    assert details["seconds"] == {"data": 0.5, "attack": 1.25}
+
+
+def test_a_row_without_images_has_no_grid(store, make_row):
+    _, details = store.row(store.save(Result(make_row(status="skipped"))))
+    assert (details["grid"], details["images"]) == (None, None)
+
+
+def test_the_artifacts_lie_beside_a_local_database(store, make_result, tmp_path):
+    _, details = store.row(store.save(make_result()))
+    assert Path(details["grid"]).is_relative_to(tmp_path / "gibench-artifacts")
+
+
+def test_mlflow_shows_parameters_metrics_and_tags(uri, store, make_result):
+    defense = "dp:noise_multiplier=1.0+dp:noise_multiplier=2.0"
+    saved = store.save(make_result(defense=defense))
+    run = runs(uri, store)[saved]
+    params, metrics, tags = run.data.params, run.data.metrics, run.data.tags
+    assert params["attack.preset"] == "ours"
+    assert params["defense"] == defense
+    assert (params["defense.dp.noise_multiplier"], params["defense.dp2.noise_multiplier"]) == ("1.0", "2.0")
+    assert metrics["psnr_mean"] == 95.5
+    assert metrics["seconds.attack"] == 1.25
+    assert metrics["diagnostics.stages.svd"] == 0.25
+    assert (tags["status"], tags["cell"]) == ("ok", "0123456789abcdef")
+    assert tags["provenance.versions.gibench"] == "0.1.0"
+    assert "label_accuracy" not in metrics
+    assert run.info.run_name == "spearpp | dp+dp | seed 0"
+    assert run.info.end_time - run.info.start_time >= 1750  # the stages' seconds lie between
+
+
+@pytest.mark.parametrize("status", STATUSES)
+def test_an_unfinished_cell_is_a_failed_run(uri, store, make_result, status):
+    run = store.save(make_result(status=status, reason="why"))
+    assert runs(uri, store)[run].info.status == ("FAILED" if status in UNFINISHED else "FINISHED")
+
+
+def test_cells_are_nested_under_their_grid_which_is_no_row(uri, store, make_result):
+    grid = store.open_grid("smoke", {"attack": "['random']", "timeout": None})
+    run = store.save(make_result(), grid)
+    store.close_grid(grid, "KILLED")
+    found = runs(uri, store)
+    assert found[run].data.tags["mlflow.parentRunId"] == grid
+    assert (found[grid].info.status, found[grid].info.run_name) == ("KILLED", "smoke")
+    assert found[grid].data.params == {"attack": "['random']"}
+    assert [row["run_id"] for row in store.rows()] == [run]
+
+
+def test_a_run_cut_off_half_way_does_not_count(uri, store, make_result, monkeypatch):
+    def cut(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gibench.tracking._write_artifacts", cut)
+    with pytest.raises(KeyboardInterrupt):
+        store.save(make_result())
+    assert len(runs(uri, store)) == 1
+    assert store.rows() == []
+
+
+def test_a_run_without_its_last_write_does_not_count(uri, store, make_result):
+    run = store.save(make_result())
+    MlflowClient(uri).update_run(run, "RUNNING")
+    assert store.rows() == []
+
+
+def test_another_experiments_rows_are_not_read(uri, store, make_result):
+    run = store.save(make_result())
+    other = Store(uri, "other")
+    assert other.rows() == []
+    with pytest.raises(UsageError, match="no stored cell"):
+        other.row(run)
+
+
+def test_the_beginning_of_a_run_id_is_enough_if_only_one_run_has_it(store, make_result):
+    saved = [store.save(make_result(seed=seed)) for seed in range(17)]
+    assert store.row(saved[5][:12])[0]["seed"] == 5
+    shared = next(digit for digit in "0123456789abcdef" if sum(run[0] == digit for run in saved) > 1)
+    with pytest.raises(UsageError, match=rf"'{shared}' is the beginning of \d+ stored cells"):
+        store.row(shared)
+
+
+@pytest.mark.parametrize("wrong", ["", "%", "zzz", "' OR 1=1", "0" * 33])
+def test_what_is_no_run_id_is_one_clear_line(store, make_result, wrong):
+    store.save(make_result())
+    with pytest.raises(UsageError, match=r"no stored cell in sqlite:.*gibench leaderboard --format json"):
+        store.row(wrong)
+
+
+def test_artifacts_that_are_gone_are_one_clear_line(store, make_result):
+    run = store.save(make_result())
+    Path(store.row(run)[1]["artifacts"], "result.json").unlink()
+    with pytest.raises(UsageError, match=r"cannot be used: .*result\.json"):
+        store.row(run)
+
+
+def test_long_texts_and_odd_names_are_stored(store, make_row):
+    reason = "x" * 20_000
+    diagnostics = {"a b/c:d" + "e" * 400: 1.0, **{f"number {index}": float(index) for index in range(450)}}
+    provenance = {"traceback": "line\n" * 5000, **{f"name {index}": index for index in range(250)}}
+    result = Result(make_row(status="failed", reason=reason), None, None, diagnostics, provenance)
+    row, details = store.row(store.save(result))
+    assert row["status"] == "failed"
+    assert reason.startswith(row["reason"][:1000])
+    assert (details["diagnostics"], details["provenance"]) == (diagnostics, provenance)
+
+
+def test_more_rows_than_a_page_are_all_read(store, make_row, monkeypatch):
+    monkeypatch.setattr("gibench.tracking._PAGE", 2)
+    saved = [store.save(Result(make_row(seed=seed))) for seed in range(5)]
+    assert [row["run_id"] for row in store.rows()] == saved
+
+
+WRITER = """
+import json, resource, signal, sys
+from gibench.errors import UsageError
+from gibench.result import Result
+from gibench.tracking import Store
+uri, row, bytes_free = sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3])
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_free, bytes_free))
+try:
+    store = Store(uri, "written")
+    for seed in range(5):
+        store.save(Result(row | {"seed": seed}))
+except UsageError as error:
+    print(error)
+"""
+
+
+def writer(uri, row, bytes_free=resource.RLIM_INFINITY):
+    command = [sys.executable, "-c", WRITER, uri, json.dumps(row), str(bytes_free)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def test_two_processes_may_write_at_once(uri, make_row):
+    writers = [writer(uri, make_row()) for _ in range(2)]
+    assert [each.communicate(timeout=120)[0] for each in writers] == ["", ""]
+    assert [each.returncode for each in writers] == [0, 0]
+    assert sorted(row["seed"] for row in Store(uri, "written").rows()) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+
+
+def test_a_full_disk_is_one_clear_line(uri, make_row, tmp_path):
+    """A limit on the size of a file stands for the disk: the system refuses the write all the same."""
+    size = (tmp_path / "store.db").stat().st_size
+    (line,) = writer(uri, make_row(), size).communicate(timeout=120)[0].splitlines()
+    assert line.startswith(f"the tracking store {uri} cannot be used: ")
+    assert line.endswith(": see --tracking-uri")

@@ -19,13 +19,13 @@ def grace(timeout: float) -> float:
 
 
 @contextmanager
-def hard_stop(timeout: float | None) -> Iterator[None]:
-    """Raise `DeadlinePassed` in the body once `timeout` and its grace have passed.
+def hard_stop(seconds: float | None) -> Iterator[None]:
+    """Raise `DeadlinePassed` in the body once so many seconds have passed; None never does.
 
     It works through SIGALRM: where there is none, and outside the main thread, an attack is only asked to stop. Code
     that stays inside one native call is stopped when that call returns.
     """
-    if timeout is None or not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+    if seconds is None or not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         yield
         return
 
@@ -37,7 +37,7 @@ def hard_stop(timeout: float | None) -> Iterator[None]:
 
     previous = signal.signal(signal.SIGALRM, stop)
     # It rings again every second, should native code have swallowed the exception.
-    signal.setitimer(signal.ITIMER_REAL, timeout + grace(timeout), 1.0)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
     try:
         yield
     finally:

@@ -17,7 +17,7 @@ from gibench import batches, client, provenance, seeds, training
 from gibench.attack import Attack, Context, Reconstruction
 from gibench.cell import Cell
 from gibench.datasets.base import Dataset, Images, Split
-from gibench.deadline import DeadlinePassed, hard_stop
+from gibench.deadline import DeadlinePassed, grace, hard_stop
 from gibench.defense import Defense
 from gibench.errors import GibenchError, NotApplicable
 from gibench.jsonable import jsonable
@@ -119,8 +119,9 @@ class _Trial:
 
     def _attack(self, observation: Observation) -> None:
         timeout = self.cell.timeout
+        limit = None if timeout is None else timeout + grace(timeout)
         generator = seeds.generator(self.cell.seed, "attack", self.device)
-        with self.watch.stage("attack"), seeds.isolated(self.cell.seed, "attack"), hard_stop(timeout):
+        with self.watch.stage("attack"), seeds.isolated(self.cell.seed, "attack"), hard_stop(limit):
             deadline = None if timeout is None else time.monotonic() + timeout
             run = self.attack(observation, Context(generator, self.device, deadline, self.progress))
         self.ended(run.status, run.reason)

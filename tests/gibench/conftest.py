@@ -1,13 +1,15 @@
-"""Real distributions, installed by pip into temporary folders."""
+"""Real distributions, installed by pip into temporary folders; a working folder with a tracking store; the program."""
 
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
-PLUGIN = Path(__file__).parents[1] / "plugin"
+PLUGINS = Path(__file__).parents[1] / "plugin"
 
 
 @pytest.fixture(scope="session")
@@ -28,10 +30,75 @@ def pip_install(tmp_path_factory):
 @pytest.fixture(scope="session")
 def plugin_site(pip_install):
     """The folder that the misbehaving plugins are installed in."""
-    return pip_install(PLUGIN)
+    return pip_install(PLUGINS / "misbehaving")
 
 
 @pytest.fixture
 def plugins(plugin_site, monkeypatch):
     """The misbehaving plugins, importable in this process."""
     monkeypatch.syspath_prepend(str(plugin_site))
+
+
+@pytest.fixture(scope="session")
+def broken_site(pip_install):
+    """The folder that a distribution is installed in whose plugins cannot be used."""
+    return pip_install(PLUGINS / "broken")
+
+
+@pytest.fixture(scope="session")
+def store_file(tmp_path_factory):
+    """A tracking store without results, to be copied, since MLflow takes seconds to make one."""
+    from gibench.mlflow_store import open_store
+
+    file = tmp_path_factory.mktemp("store") / "gibench.db"
+    open_store(f"sqlite:///{file}", "unused", create=True)
+    return file
+
+
+@pytest.fixture
+def workplace(tmp_path, store_file, monkeypatch):
+    """A working folder of its own with the default tracking store,."""
+    shutil.copy(store_file, tmp_path / "gibench.db")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+class Outcome(NamedTuple):
+    """How a call of the program ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def call(capsys):
+    """Call the program's `main` in this process, which spares its imports."""
+    from gibench.cli import main
+
+    def run(*arguments):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main(list(map(str, arguments)))
+        return Outcome(end.value.code or 0, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def program(tmp_path):
+    """Start the installed program as a process of its own, in `tmp_path`; it is ended with the test."""
+    started = []
+
+    def start(*arguments, site=None):
+        environment = os.environ | ({"PYTHONPATH": str(site)} if site else {})
+        command = [str(Path(sys.executable).with_name("gibench")), *map(str, arguments)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        started.append(subprocess.Popen(command, cwd=tmp_path, env=environment, **pipes))
+        return started[-1]
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()

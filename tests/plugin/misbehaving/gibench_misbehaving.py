@@ -1,9 +1,13 @@
 """Attacks and a defense that do what plugins should not, and a few that are odd but right."""
 
+import gc
 import os
 import random
 import signal
+import sys
 import time
+from pathlib import Path
+from types import FunctionType, ModuleType
 
 import numpy as np
 import torch
@@ -113,6 +117,84 @@ class Interrupts(Attack):
         time.sleep(600)
 
 
+class Exits(Attack):
+    """Ends the program."""
+
+    def reconstruct(self, observation, context):
+        sys.exit("enough")
+
+
+class Prints(Attack):
+    """Writes to standard output."""
+
+    def reconstruct(self, observation, context):
+        print("hello from the attack")
+        return Reconstruction(_grey(observation))
+
+
+class Waits(Attack):
+    """Returns once a file exists."""
+
+    file: str = Field("go", description="what it waits for")
+
+    def reconstruct(self, observation, context):
+        while not Path(self.file).exists():
+            time.sleep(0.05)
+        return Reconstruction(_grey(observation))
+
+
+class ReturnsAnything(Attack):
+    """Returns what no contract allows."""
+
+    what: str = Field("images", description="images, diagnostics, status, labels or nothing")
+
+    def reconstruct(self, observation, context):
+        odd = {
+            "images": lambda: Reconstruction([[0.5]]),
+            "diagnostics": lambda: Reconstruction(_grey(observation), diagnostics=[1, 2]),
+            "status": lambda: Reconstruction(_grey(observation), status="splendid"),
+            "labels": lambda: Reconstruction(_grey(observation), labels=torch.zeros(7)),
+            "nothing": lambda: None,
+        }
+        return odd[self.what]()
+
+
+class Claims(Attack):
+    """Certifies two grey images."""
+
+    def reconstruct(self, observation, context):
+        return Reconstruction(_grey(observation, count=2), certified=torch.tensor([True, True]))
+
+
+SEEN = []  # every tensor that the last `Inspects` could reach
+
+
+class Inspects(Attack):
+    """Collects every tensor that can be reached from what it is handed, closures and bound objects included."""
+
+    def reconstruct(self, observation, context):
+        SEEN[:] = reachable(observation, context)
+        return Reconstruction(_grey(observation))
+
+
+def reachable(*objects):
+    """The tensors that can be reached from some objects without going through modules, classes and globals."""
+    waiting, known, tensors = list(objects), {}, []
+    while waiting:
+        item = waiting.pop()
+        if id(item) in known or isinstance(item, ModuleType | type):
+            continue
+        known[id(item)] = item  # kept alive, so that no id comes twice
+        if isinstance(item, torch.Tensor):
+            tensors.append(item)
+        if isinstance(item, FunctionType):
+            waiting += [item.__closure__, item.__defaults__, item.__kwdefaults__, item.__dict__]
+        else:
+            waiting += gc.get_referents(item)
+            waiting += vars(item).values() if hasattr(item, "__dict__") else []
+    return tensors
+
+
 class Refuses(Attack):
     """Supports nothing."""
 
@@ -126,7 +208,7 @@ class Refuses(Attack):
 
 
 class Poison(Defense):
-    """Releases infinity."""
+    """Releases infinity and what is no number."""
 
     hooks = frozenset({"release"})
 

@@ -1,0 +1,56 @@
+"""An attack that overruns is stopped; one that returns in time is left alone."""
+
+import signal
+import time
+
+import pytest
+
+from gibench.deadline import DeadlinePassed, grace, hard_stop
+
+
+def test_the_grace_is_two_seconds_and_a_tenth_of_long_timeouts():
+    assert [grace(timeout) for timeout in (0.1, 20, 300)] == [2, 2, 30]
+
+
+def test_what_overruns_is_stopped_through_its_own_handlers():
+    start = time.monotonic()
+    with pytest.raises(DeadlinePassed), hard_stop(0.05):
+        while True:
+            try:
+                time.sleep(0.01)
+            except Exception:
+                continue
+    assert 0.1 <= time.monotonic() - start < 1
+
+
+def test_who_swallows_the_first_stop_is_stopped_again():
+    with pytest.raises(DeadlinePassed), hard_stop(0.05):
+        try:
+            time.sleep(60)
+        except BaseException:
+            time.sleep(60)
+
+
+def test_what_returns_in_time_meets_no_stop_later():
+    with hard_stop(0.05):
+        pass
+    time.sleep(0.2)
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+def test_the_handler_before_is_put_back():
+    def mine(number, frame):
+        pass
+
+    before = signal.signal(signal.SIGALRM, mine)
+    try:
+        with pytest.raises(DeadlinePassed), hard_stop(0.01):
+            time.sleep(60)
+        assert signal.getsignal(signal.SIGALRM) is mine
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_no_timeout_sets_no_alarm():
+    with hard_stop(None):
+        assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)

@@ -1,0 +1,39 @@
+"""Which device is chosen, what it is called, and what a piece of work took."""
+
+import pytest
+import torch
+
+from gibench import device
+from gibench.errors import UsageError
+
+
+def test_cpu_is_cpu_everywhere():
+    assert device.choose("cpu") == torch.device("cpu")
+
+
+def test_auto_takes_a_gpu_where_there_is_one():
+    assert device.choose("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_cuda_where_there_is_none_is_refused_with_the_mend():
+    with pytest.raises(UsageError, match="no CUDA device is available here: use --device cpu or auto"):
+        device.choose("cuda")
+
+
+def test_an_unknown_device_says_which_exist():
+    with pytest.raises(UsageError, match="unknown device 'tpu': use auto, cpu or cuda"):
+        device.choose("tpu")
+
+
+def test_hardware_names_the_threads():
+    assert device.hardware(torch.device("cpu")).endswith(f"({torch.get_num_threads()} threads)")
+
+
+def test_peak_memory_sees_what_was_freed_again():
+    mebibytes = 200
+    with device.PeakMemory(torch.device("cpu")) as nothing:
+        pass
+    with device.PeakMemory(torch.device("cpu")) as much:
+        torch.ones(mebibytes * 2**18)
+    assert 0.9 * mebibytes < much.peak_mb - nothing.peak_mb < 1.5 * mebibytes

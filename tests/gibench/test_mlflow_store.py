@@ -1,0 +1,184 @@
+"""A store that cannot be used is one clear line within seconds; nothing is made that was not asked for."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+from mlflow import MlflowClient
+
+from gibench.errors import UsageError
+from gibench.mlflow_store import check_store, shown
+from gibench.tracking import Store
+
+NOBODY_IS_ROOT = pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_a_new_store_is_made_with_its_folders(empty_database):
+    assert empty_database.exists()
+    assert check_store(f"sqlite:///{empty_database}") == f"sqlite:///{empty_database}, experiments Default, unused"
+
+
+def test_the_default_store_lies_in_the_working_folder(empty_database, tmp_path, monkeypatch, make_result):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gibench.db").write_bytes(empty_database.read_bytes())
+    Store().save(make_result())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["gibench-artifacts", "gibench.db"]
+
+
+def test_a_store_opened_again_has_the_same_rows(uri, make_result):
+    run = Store(uri).save(make_result())
+    assert [row["run_id"] for row in Store(uri, create=False).rows()] == [run]
+
+
+def test_a_reader_makes_no_store(tmp_path):
+    with pytest.raises(UsageError, match=r"there is no tracking store .*missing\.db yet: run something first"):
+        Store(f"sqlite:///{tmp_path}/folder/missing.db", create=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reader_makes_no_experiment(uri):
+    with pytest.raises(UsageError, match=r"there is no experiment 'other' in .*: there are Default, unused"):
+        Store(uri, "other", create=False)
+    assert MlflowClient(uri).get_experiment_by_name("other") is None
+
+
+def test_a_deleted_experiment_is_one_clear_line(uri):
+    Store(uri, "old")
+    client = MlflowClient(uri)
+    client.delete_experiment(client.get_experiment_by_name("old").experiment_id)
+    with pytest.raises(UsageError, match="the experiment 'old' .* is deleted: restore it"):
+        Store(uri, "old")
+
+
+def test_a_folder_is_no_store(tmp_path):
+    with pytest.raises(UsageError, match="cannot be used: unable to open database file: see --tracking-uri"):
+        Store(f"sqlite:///{tmp_path}")
+
+
+def test_a_file_that_is_no_database_is_left_alone(tmp_path):
+    (tmp_path / "notes.db").write_text("nothing that SQLite could read\n" * 100)
+    with pytest.raises(UsageError, match="cannot be used: file is not a database"):
+        Store(f"sqlite:///{tmp_path}/notes.db")
+    assert (tmp_path / "notes.db").read_text().startswith("nothing that")
+
+
+def test_a_store_below_a_file_is_one_clear_line(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="cannot be used: .*file"):
+        Store(f"sqlite:///{tmp_path}/file/store.db")
+
+
+@NOBODY_IS_ROOT
+def test_a_folder_without_write_permission_is_one_clear_line(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(UsageError, match="cannot be used: unable to open database file"):
+        Store(f"sqlite:///{tmp_path}/store.db")
+
+
+def test_a_store_on_a_file_system_that_refuses_writes_is_one_clear_line():
+    with pytest.raises(UsageError, match="cannot be used: .*/proc"):
+        Store("sqlite:////proc/gibench/store.db")
+
+
+@pytest.mark.parametrize(
+    "uri", ["mlruns", "/var/mlruns", "file:///var/mlruns", "ftp://host/store", "sqlite://store.db"]
+)
+def test_other_addresses_are_refused_with_those_that_work(uri, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="is no tracking store .* use sqlite:///FILE.db, or http://HOST:PORT"):
+        Store(uri)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_password_is_not_shown():
+    assert shown("https://me:secret@host:5000/store") == "https://host:5000/store"
+
+
+def test_no_server_is_one_clear_line_within_seconds():
+    start = time.monotonic()
+    with pytest.raises(UsageError, match=r"cannot be used: no server answers there: see --tracking-uri"):
+        Store(f"http://127.0.0.1:{free_port()}")
+    assert time.monotonic() - start < 10
+
+
+def test_a_server_that_never_answers_is_one_clear_line_within_seconds():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        start = time.monotonic()
+        with pytest.raises(UsageError, match="no server answers there"):
+            Store(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        assert time.monotonic() - start < 20
+
+
+def test_opening_a_store_leaves_the_retries_of_later_calls_alone(uri):
+    Store(uri)
+    assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "4"
+    assert "MLFLOW_HTTP_REQUEST_TIMEOUT" not in os.environ
+
+
+def test_checking_makes_nothing(tmp_path):
+    assert "none yet at" in check_store(f"sqlite:///{tmp_path}/folder/store.db")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_checking_notices_a_store_that_is_in_the_way(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"cannot be made: .*file is not writable"):
+        check_store(f"sqlite:///{tmp_path}/file/store.db")
+
+
+@pytest.fixture(scope="module")
+def server(empty_database, tmp_path_factory):
+    """The address of an MLflow server of our own."""
+    folder = tmp_path_factory.mktemp("server")
+    (folder / "server.db").write_bytes(empty_database.read_bytes())
+    address = f"http://127.0.0.1:{(port := free_port())}"
+    options = ["--backend-store-uri", f"sqlite:///{folder}/server.db", "--artifacts-destination", str(folder / "kept")]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "server", *options, "--port", str(port), "--workers", "1"],
+            stdout=log,
+            stderr=log,
+            cwd=folder,
+            start_new_session=True,
+        )
+    try:
+        _wait_for(f"{address}/health", process, folder / "log")
+        yield address
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=30)
+
+
+def _wait_for(address, process, log):
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            return urllib.request.urlopen(address, timeout=5).close()
+        except OSError:
+            time.sleep(0.2)
+    raise AssertionError(log.read_text()[-2000:])
+
+
+@pytest.mark.slow
+def test_a_server_keeps_rows_and_artifacts(server, make_result, make_row, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    store = Store(server)
+    grid = store.open_grid("grid", {})
+    run = store.save(make_result(), grid)
+    store.close_grid(grid)
+    (row,) = store.rows()
+    assert {name: row[name] for name in make_row()} == make_row()
+    _, details = Store(server, create=False).row(run[:10])
+    assert open(details["grid"], "rb").read() == b"\x89PNG"
+    assert check_store(server) == f"{server}, experiments Default, gibench, unused"

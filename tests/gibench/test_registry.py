@@ -1,0 +1,106 @@
+"""Plugins are found by entry points, ours and others' alike."""
+
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gibench.attack import Attack
+from gibench.errors import UsageError
+from gibench.registry import GROUPS, clashes, create, entries, find, load, resolve, shorten
+from gibench.spec import parse
+
+
+def names(kind):
+    return [entry.name for entry in entries(kind)]
+
+
+def test_the_built_ins_are_found_by_their_entry_points():
+    assert {"spearpp", "random", "mean-image"} <= set(names("attack"))
+    assert {"none", "dp"} <= set(names("defense"))
+    assert {"photos", "digits", "lfw", "folder", "cifar10", "cifar100", "mnist", "fashion-mnist"} <= set(
+        names("dataset")
+    )
+    assert {"mlp", "linear", "lenet", "convnet", "resnet18"} <= set(names("model"))
+
+
+@pytest.mark.parametrize("kind", GROUPS)
+def test_names_are_sorted(kind):
+    assert names(kind) == sorted(names(kind))
+
+
+def test_finding_names_imports_no_plugin():
+    code = "import sys; from gibench.registry import entries; entries('attack'); print('gibench.attack' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+@pytest.mark.usefixtures("plugins")
+def test_another_distribution_registers_by_the_same_groups():
+    entry = find("attack", "finds-nothing")
+    assert entry.source == "gibench-misbehaving 1.2.3"
+    assert issubclass(load("attack", "finds-nothing"), Attack)
+
+
+@pytest.mark.usefixtures("plugins")
+def test_an_installed_distribution_is_noticed_and_so_is_that_it_left(monkeypatch):
+    assert "raises" in names("attack")
+    monkeypatch.undo()
+    assert "raises" not in names("attack")
+
+
+def test_an_unknown_name_says_what_exists_and_what_was_meant():
+    with pytest.raises(
+        UsageError, match=r"unknown attack 'randon' \(did you mean 'random'\?\): there are .*mean-image"
+    ):
+        find("attack", "randon")
+
+
+def test_two_plugins_of_one_name_are_an_error_that_names_both(broken_site, monkeypatch):
+    monkeypatch.syspath_prepend(str(broken_site))
+    assert set(clashes(entries("attack"))) == {"random"}
+    with pytest.raises(UsageError, match=r"'random' is registered by gibench 0\S+ and gibench-broken 0.0.7: uninstall"):
+        find("attack", "random")
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("not-installed", "cannot be imported: ModuleNotFoundError: No module named 'gibench_no_such_package'"),
+        ("import-fails", "of gibench-broken 0.0.7 cannot be imported: RuntimeError: an old"),
+        ("no-attack", r"is not a subclass of gibench\.attack\.Attack"),
+    ],
+)
+def test_a_broken_plugin_is_a_clear_error_when_selected(broken_site, monkeypatch, name, complaint):
+    monkeypatch.syspath_prepend(str(broken_site))
+    with pytest.raises(UsageError, match=complaint):
+        load("attack", name)
+
+
+def test_a_plugin_whose_package_is_missing_shows_in_the_metadata(broken_site, monkeypatch):
+    monkeypatch.syspath_prepend(str(broken_site))
+    problems = {entry.name: entry.problem() for entry in entries("attack")}
+    assert problems["not-installed"] == "its package 'gibench_no_such_package' is not installed"
+    assert problems["mean-image"] is None
+
+
+def test_create_validates_the_settings():
+    assert create("model", "mlp:width=7").width == 7
+    with pytest.raises(UsageError, match="model 'mlp' has no setting 'height': it has depth, width"):
+        create("model", "mlp:height=7")
+
+
+def test_resolving_adds_every_default():
+    assert str(resolve("model", "mlp:width=007")) == "mlp:depth=5,width=7"
+
+
+@given(st.integers(1, 999), st.integers(1, 9))
+def test_resolving_twice_changes_nothing(width, depth):
+    once = resolve("model", f"mlp:width={width},depth={depth}")
+    assert resolve("model", once) == once
+
+
+def test_shortening_leaves_out_the_defaults_and_means_the_same():
+    assert str(shorten("model", "mlp:depth=5,width=7")) == "mlp:width=7"
+    assert shorten("model", resolve("model", "mlp")) == parse("mlp")

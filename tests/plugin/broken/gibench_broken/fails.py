@@ -1,0 +1,4 @@
+"""Cannot be imported."""
+
+print("printed on import")
+raise RuntimeError("an old\nlibrary")

@@ -75,7 +75,8 @@ def test_infinity_and_nan_are_stored_as_null(store, make_row):
 def test_the_artifacts_are_found(store, make_result):
     _, details = store.row(store.save(make_result()))
     assert Path(details["grid"]).read_bytes() == b"\x89PNG"
-    assert [line["exact"] for line in csv.DictReader(Path(details["images"]).open())] == ["True", "False"]
+    table = csv.DictReader(Path(details["images"]).read_text().splitlines())
+    assert [line["exact"] for line in table] == ["True", "False"]
     assert Path(details["artifacts"]) == Path(details["grid"]).parent
     assert details["diagnostics"]["losses"] == [1.0, 0.5]
     assert details["provenance"] == {"versions": {"gibench": "0.1.0"}, "git_commit": None}

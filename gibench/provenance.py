@@ -16,13 +16,17 @@ import torch
 from gibench import device
 from gibench.cell import Cell
 
-LIBRARIES = ("torch", "numpy", "scipy", "pandas", "scikit-image", "lpips", "mlflow")
+LIBRARIES = ("numpy", "scipy", "pandas", "scikit-image", "lpips", "mlflow")
 
 
 def of(cell: Cell) -> dict[str, Any]:
     """Everything needed to run the cell again and to judge its times."""
+    ours = {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+    }  # its build, which metadata leaves out
     return {
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES} | cell.versions,
+        "versions": ours | {name: version(name) for name in LIBRARIES} | cell.versions,
         "git_commit": git_commit(),
         "platform": platform.platform(),
         "hardware": device.hardware(torch.device(cell.device)),

@@ -50,7 +50,8 @@ def test_any_text_is_a_spec_or_a_usage_error_that_quotes_it(text):
     try:
         spec = parse(text)
     except UsageError as error:
-        assert "'" in str(error)
+        complaint = str(error)
+        assert "'" in complaint
     else:
         assert parse(str(spec)) == spec
 

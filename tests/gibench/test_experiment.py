@@ -1,0 +1,234 @@
+"""One cell from its spec to its row: a pure function of the two, whatever happens in it."""
+
+import pandas as pd
+import pytest
+import torch
+
+from gibench.errors import UsageError
+from gibench.experiment import check, draw, load, run_cell
+from gibench.result import COLUMNS
+from gibench.sweep.suite import Suite
+
+MODEL = "mlp:width=20,depth=2"
+pytestmark = pytest.mark.usefixtures("plugins")
+
+
+def cell(attack, **options):
+    suite = {"attack": attack, "model": MODEL, "batch_size": 4, "device": "cpu"} | options
+    (only,) = Suite.from_settings("suite", suite).cells()
+    return only
+
+
+def run(attack, progress=lambda message, fraction=None: None, **options):
+    return run_cell(cell(attack, **options), progress)
+
+
+def lasting(row):
+    """What must be the same whenever the cell is run."""
+    return {name: value for name, value in row.items() if name not in ("runtime_s", "peak_memory_mb")}
+
+
+def test_a_row_has_every_column_in_order():
+    assert list(run("random").row) == list(COLUMNS)
+
+
+def test_a_row_says_what_was_run():
+    row = run("mean-image", labels="unique", defense="dp", seed=5).row
+    assert (row["status"], row["reason"]) == ("ok", None)
+    assert (row["attack"], row["dataset"], row["model"]) == ("mean-image", "photos", "mlp:depth=2,width=20")
+    assert (row["seed"], row["device"], row["dtype"], row["labels_policy"]) == (5, "cpu", "float32", "unique")
+    assert (row["n_true"], row["n_reconstructed"], row["duplicate_labels"]) == (4, 4, 0)
+    assert row["delta"] == 1e-5
+    assert row["epsilon"] > 0
+    assert row["grad_norm"] > 0
+    assert 0 <= row["model_accuracy"] <= 1
+    assert row["runtime_s"] >= 0
+
+
+def test_duplicate_labels_are_counted():
+    assert run("random", labels="same").row["duplicate_labels"] == 3
+
+
+@pytest.mark.parametrize("attack", ["random", "global-rng"])
+@pytest.mark.parametrize("defense", ["none", "dp"])
+def test_the_same_cell_twice_gives_the_same_bits(attack, defense):
+    first, second = run(attack, defense=defense), run(attack, defense=defense)
+    assert lasting(first.row) == lasting(second.row)
+    pd.testing.assert_frame_equal(first.images, second.images, check_exact=True)
+    assert first.grid_png == second.grid_png
+
+
+def test_another_seed_gives_another_row():
+    assert run("random", seed=0).row["mse_mean"] != run("random", seed=1).row["mse_mean"]
+
+
+def test_the_globals_an_attack_draws_from_are_as_they_were():
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    run("global-rng")
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_every_attack_of_a_column_sees_the_same_update():
+    from gibench_misbehaving import SEEN
+
+    seen = []
+    for attack in ("inspects", "random", "inspects"):
+        run(attack, defense="dp")
+        seen.append([tensor.clone() for tensor in SEEN])
+    assert seen[0]
+    assert len(seen[0]) == len(seen[2])
+    assert all(torch.equal(*pair) for pair in zip(seen[0], seen[2], strict=True))
+
+
+def test_an_attack_that_overwrites_what_it_saw_changes_no_other_cell():
+    before = lasting(run("mean-image").row)
+    run("overwrites")
+    assert lasting(run("mean-image").row) == before
+
+
+def truth_in(tensors, one):
+    """Whether some tensor holds a true image, as pixels or as the model takes it, or the true labels."""
+    truth, images = draw(one), load(one.dataset)
+    wanted = torch.cat([truth.images, images.normalize(truth.images)]).flatten(1)
+    for tensor in tensors:
+        values = torch.empty(0, dtype=tensor.dtype).set_(tensor.untyped_storage())  # whatever a view is a part of
+        if values.numel() == 0 or values.dtype == torch.bool:
+            continue
+        if values.is_floating_point() and values.numel() % wanted.shape[1] == 0:
+            distances = torch.cdist(values.float().reshape(-1, wanted.shape[1]), wanted)
+            if bool((distances < 1e-2).any()):
+                return True
+        if not values.is_floating_point() and values.tolist() == truth.labels.tolist():
+            return True
+    return False
+
+
+@pytest.mark.parametrize("defense", ["none", "dp"])
+def test_the_truth_cannot_be_reached_from_what_an_attack_is_handed(defense):
+    from gibench_misbehaving import SEEN
+
+    run("inspects", defense=defense)
+    assert len(SEEN) > 8
+    assert not truth_in(SEEN, cell("inspects"))
+    assert all(tensor.grad_fn is None for tensor in SEEN)
+
+
+def test_the_search_for_the_truth_finds_a_planted_one():
+    from gibench_misbehaving import SEEN
+
+    truth = draw(cell("inspects")).images
+    run("inspects", progress=lambda message, fraction=None: truth)
+    assert truth_in(SEEN, cell("inspects"))
+
+
+def test_labels_are_reached_only_when_granted():
+    from gibench_misbehaving import SEEN
+
+    run("inspects", knows="labels")
+    assert truth_in([tensor for tensor in SEEN if not tensor.is_floating_point()], cell("inspects"))
+
+
+@pytest.mark.parametrize(
+    ("attack", "reason"),
+    [
+        ("raises", "ValueError: no luck today"),
+        ("exits", "SystemExit: enough"),
+        ("wrong-shape", "the attack returned images of shape [1, 3, 33, 32], not ['N', 3, 32, 32]"),
+        ("returns-nan", "the attack returned images that hold NaN or infinity"),
+        ("returns-anything:what=images", "the attack returned images as list where a tensor is due"),
+        ("returns-anything:what=diagnostics", "the attack returned diagnostics as list, not a mapping"),
+        ("returns-anything:what=status", "the status 'splendid', not ok, budget_exhausted, diverged"),
+        ("returns-anything:what=labels", "the attack returned labels of shape [7] beside 1 images"),
+        ("returns-anything:what=nothing", "the attack returned NoneType where a Reconstruction is due"),
+    ],
+)
+def test_what_goes_wrong_is_a_failed_row_that_scores_as_grey(attack, reason):
+    result = run(attack)
+    assert result.row["status"] == "failed"
+    assert reason in result.row["reason"]
+    assert (result.row["n_reconstructed"], result.row["exact_rate"]) == (0, 0)
+    assert result.row["mse_mean"] == pytest.approx(float(((draw(cell(attack)).images - 0.5) ** 2).mean()), rel=1e-5)
+    assert "Traceback" in result.provenance["traceback"]
+
+
+def test_nan_in_the_observed_gradient_is_a_failed_row():
+    row = run("random", defense="poison").row
+    assert row["status"] == "failed"
+    assert "the observed gradient holds NaN or infinity at '1.weight'" in row["reason"]
+
+
+def test_an_attack_that_supports_no_such_model_is_skipped_without_a_score():
+    result = run("refuses:needs=resnet")
+    assert (result.row["status"], result.row["reason"]) == ("skipped", "this model is not resnet")
+    assert result.row["psnr_mean"] is result.row["runtime_s"] is result.images is result.grid_png is None
+
+
+def test_an_attack_that_lacks_knowledge_is_skipped_with_the_mend():
+    assert "needs to know prior: grant it with --knows" in run("mean-image", knows="nothing").row["reason"]
+
+
+def test_a_defense_that_cannot_apply_is_skipped():
+    row = run("random", defense="dp", model="resnet18", batch_size=2).row
+    assert row["status"] == "skipped"
+    assert "BatchNorm" in row["reason"]
+
+
+def test_an_attack_that_found_nothing_is_ok_and_grey():
+    row = run("finds-nothing").row
+    assert (row["status"], row["n_reconstructed"], row["exact_rate"]) == ("ok", 0, 0)
+    assert row["mse_mean"] == run("raises").row["mse_mean"]
+
+
+def test_a_divergence_keeps_its_reason_and_diagnostics_are_strict_json():
+    result = run("diverges")
+    assert (result.row["status"], result.row["reason"]) == ("diverged", "loss is infinite")
+    assert result.diagnostics == {"loss": None, "norms": [1.0, None], "steps": 3}
+
+
+def test_an_attack_that_heeds_its_deadline_is_scored_as_a_timeout():
+    row = run("returns-late", timeout=0.2).row
+    assert (row["status"], row["n_reconstructed"]) == ("timeout", 1)
+    assert "raise --timeout" in row["reason"]
+    assert 0.2 <= row["runtime_s"] < 2
+
+
+@pytest.mark.parametrize("attack", ["hangs", "hangs-deaf"])
+def test_an_attack_that_hangs_is_stopped(attack):
+    row = run(attack, timeout=0.05).row
+    assert (row["status"], row["n_reconstructed"]) == ("timeout", 0)
+    assert "was stopped: raise --timeout" in row["reason"]
+    assert 2 <= row["runtime_s"] < 5
+
+
+def test_false_certificates_are_counted():
+    row = run("claims").row
+    assert (row["certified_rate"], row["false_certificates"]) == (0.5, 2)
+
+
+def test_ctrl_c_is_no_result():
+    with pytest.raises(KeyboardInterrupt):
+        run("interrupts")
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"batch_size": 361}, "a batch of 361 is more than the 360 images of the private split"),
+        ({"batch_size": 11, "labels": "unique"}, "labels=unique has 10 labels to offer"),
+        ({"dataset": "folder:path=nowhere"}, "there is no directory nowhere"),
+    ],
+)
+def test_a_cell_that_cannot_be_prepared_is_a_usage_error(options, complaint):
+    with pytest.raises(UsageError, match=complaint):
+        check(cell("random", **options))
+
+
+def test_stages_are_timed():
+    assert list(run("random").seconds) == ["data", "model", "client", "attack", "scoring"]
+
+
+def test_progress_is_told_what_is_done():
+    told = []
+    run("random", progress=lambda message, fraction=None: told.append(message))
+    assert told == ["preparing the model", "computing the update", "scoring"]

@@ -1,0 +1,120 @@
+"""The same table as CSV, strict JSON, Markdown and for a terminal."""
+
+import csv
+import io
+import json
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from gibench.leaderboard.formats import to_csv, to_json, to_markdown, to_terminal
+from gibench.leaderboard.table import summarize, table
+from gibench.result import COLUMNS
+
+NAMES = [*COLUMNS, "run_id", "started"]
+
+
+def printed(summary):
+    console = Console(width=200, file=io.StringIO())
+    console.print(to_terminal(summary))
+    return console.file.getvalue()
+
+
+def refuse(constant):
+    raise AssertionError(f"{constant} is no JSON")
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    number=st.none() | st.floats(),
+    count=st.none() | st.integers(0, 10**6),
+    flag=st.none() | st.booleans(),
+    text=st.none() | st.text(max_size=10),
+)
+def test_json_is_strict_and_holds_the_rows(make_stored, number, count, flag, text):
+    row = make_stored(psnr_mean=number, n_true=count, adaptive=flag, reason=text)
+    (read,) = json.loads(to_json(table([row])), parse_constant=refuse)
+    finite = number is not None and abs(number) < float("inf")
+    assert read == row | {"psnr_mean": number if finite else None}
+    assert list(read) == NAMES
+    assert type(read["n_true"]) is type(count)
+
+
+def test_json_of_no_rows_is_an_empty_array():
+    assert json.loads(to_json(table([]))) == []
+
+
+def test_csv_holds_the_columns_and_empty_fields_for_null(make_stored):
+    row = make_stored(reason='a "quoted", long\nreason', oracle=True)
+    (read,) = csv.DictReader(io.StringIO(to_csv(table([row]))))
+    assert list(read) == NAMES
+    assert read["reason"] == row["reason"]
+    assert (read["adaptive"], read["oracle"], read["label_accuracy"]) == ("false", "true", "")
+    assert (int(read["seed"]), float(read["mse_mean"])) == (0, 1e-9)
+
+
+def test_csv_of_no_rows_is_the_header():
+    assert to_csv(table([])).split(",")[0] == "cell"
+
+
+def test_the_summary_can_be_exported_too(make_stored):
+    (line,) = json.loads(to_json(summarize([make_stored()])), parse_constant=refuse)
+    assert (line["rank"], line["n_ok"], line["n_tried"], line["reason"]) == (1, 1, 1, None)
+
+
+def test_markdown_has_a_section_for_each_threat_model(make_stored):
+    rows = [make_stored(), make_stored(attack="random", psnr_mean=8.0), make_stored(threat_model="nothing")]
+    text = to_markdown(summarize(rows))
+    headings = [line for line in text.splitlines() if line.startswith("### ")]
+    assert len(headings) == 2
+    assert "server knows batch_size,local_hyperparameters,prior" in headings[0]
+    assert "server knows nothing" in headings[1]
+    assert r"photos \| mlp:depth=5,width=200 untrained \| batch 20, labels iid" in headings[0]
+    line = "| dp:delta=1e-05,max_grad_norm=1.0 | random | 2 | 1 / 1 | 8.00 | 0.970 | 0.010 | 0.950 | 0.900 | 0 | 1.25 |"
+    assert line in text
+
+
+def test_markdown_cells_cannot_break_the_table(make_stored):
+    text = to_markdown(summarize([make_stored(defense="folder:path='a|b'")]))
+    (line,) = [line for line in text.splitlines() if "folder" in line]
+    assert r"a\|b" in line
+
+
+@pytest.mark.parametrize("form", [to_markdown, printed])
+def test_what_is_not_ok_is_named_below_the_table(make_stored, form):
+    rows = [make_stored(), make_stored(seed=1, status="failed", reason="NaN in the gradient")]
+    text = form(summarize(rows))
+    assert "1 / 2" in text
+    assert "against dp:delta=1e-05,max_grad_norm=1.0: failed: NaN in the gradient (seed 1)" in text
+
+
+def test_the_terminal_shows_brackets_as_they_are(make_stored):
+    assert "a [bold]value" in printed(summarize([make_stored(defense="noise:path='a [bold]value'")]))
+
+
+def test_adaptive_and_oracle_attacks_are_marked(make_stored):
+    rows = [make_stored(attack="one", adaptive=True), make_stored(attack="two", oracle=True)]
+    text = to_markdown(summarize(rows))
+    assert "| one (adaptive) | 1 |" in text
+    assert "| two (oracle) | - |" in text
+
+
+def test_specs_can_be_shortened(make_stored):
+    text = to_markdown(summarize([make_stored()]), lambda kind, spec: f"{kind} {spec.partition(':')[0]}")
+    assert "| defense dp | attack spearpp |" in text
+
+
+def test_no_rows_are_said_to_be_none():
+    assert to_markdown(summarize([])) == "No stored rows.\n"
+    assert printed(summarize([])).strip() == "no stored rows"
+
+
+def test_formatting_leaves_the_table_alone(make_stored):
+    found = table([make_stored()])
+    before = found.copy(deep=True)
+    for form in (to_csv, to_json):
+        form(found)
+    pd.testing.assert_frame_equal(found, before)

@@ -1,0 +1,175 @@
+"""The tables say what the rows say: nothing that may not be compared is, and every failure counts."""
+
+import math
+import random
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gibench.leaderboard.table import newest, summarize, table
+from gibench.result import COLUMNS, STATUSES
+
+FIRST, LATER = "2026-01-01T00:00:00.000+00:00", "2026-01-02T00:00:00.000+00:00"
+TRIALS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "attack": st.sampled_from(["spearpp", "random"]),
+            "defense": st.sampled_from(["none", "dp:delta=1e-05"]),
+            "batch_size": st.sampled_from([4, 20]),
+            "threat_model": st.sampled_from(["nothing", "labels"]),
+            "status": st.sampled_from(STATUSES),
+            "psnr_mean": st.floats(0, 100),
+            "runtime_s": st.none() | st.floats(0, 1e4),
+            "false_certificates": st.integers(0, 20),
+        }
+    ),
+    max_size=12,
+)
+
+
+def one(rows):
+    """The only line of the summary, as plain values."""
+    (line,) = summarize(rows).to_dict("records")
+    return line
+
+
+def test_the_table_has_the_columns_in_order_then_where_a_row_is_from(make_stored):
+    found = table([make_stored(seed=3), make_stored(seed=1)])
+    assert list(found) == [*COLUMNS, "run_id", "started"]
+    assert found["seed"].tolist() == [3, 1]
+    assert found["epsilon"].tolist() == [4.2, 4.2]
+
+
+def test_the_table_of_no_rows_has_the_same_columns_and_types(make_stored):
+    empty, full = table([]), table([make_stored()])
+    assert empty.empty
+    assert empty.dtypes.equals(full.dtypes)
+    assert summarize([]).dtypes.equals(summarize([make_stored()]).dtypes)
+
+
+def test_whole_numbers_stay_whole_beside_nulls(make_stored):
+    found = table([make_stored(n_true=None, adaptive=None), make_stored(n_true=7)])
+    assert found["n_true"].dtype == "Int64"
+    assert found["n_true"].isna().tolist() == [True, False]
+    assert found["adaptive"].dtype == "boolean"
+
+
+@settings(max_examples=50, deadline=None)
+@given(trials=TRIALS)
+def test_every_number_agrees_with_one_computed_by_hand(make_stored, trials):
+    rows = [make_stored(seed=seed, **trial) for seed, trial in enumerate(trials)]
+    keys = ("attack", "defense", "batch_size", "threat_model")
+    summary = summarize(rows)
+    assert len(summary) == len({tuple(row[key] for key in keys) for row in rows})
+    for _, line in summary.iterrows():
+        group = [row for row in rows if all(row[key] == line[key] for key in keys)]
+        tried = [row for row in group if row["status"] != "skipped"]
+        assert line["n_ok"] == sum(row["status"] == "ok" for row in group)
+        assert line["n_tried"] == len(tried)
+        assert line["n_skipped"] == len(group) - len(tried)
+        if not tried:
+            assert pd.isna(line["psnr_mean"])
+            assert pd.isna(line["false_certificates"])
+            continue
+        assert math.isclose(line["psnr_mean"], sum(row["psnr_mean"] for row in tried) / len(tried), rel_tol=1e-12)
+        assert line["false_certificates"] == sum(row["false_certificates"] for row in tried)
+        times = [row["runtime_s"] for row in tried if row["runtime_s"] is not None]
+        assert pd.isna(line["runtime_s"]) if not times else math.isclose(line["runtime_s"], sum(times) / len(times))
+
+
+@settings(max_examples=30, deadline=None)
+@given(trials=TRIALS, order=st.randoms(use_true_random=False))
+def test_the_order_of_the_rows_changes_no_bit(make_stored, trials, order):
+    rows = [make_stored(run_id=f"{seed:032x}", seed=seed, **trial) for seed, trial in enumerate(trials)]
+    shuffled = order.sample(rows, len(rows))
+    pd.testing.assert_frame_equal(summarize(shuffled), summarize(rows), check_exact=True)
+
+
+@settings(max_examples=30, deadline=None)
+@given(trials=TRIALS)
+def test_ranks_compare_attacks_against_one_defense_in_one_scenario_and_threat_model(make_stored, trials):
+    rows = [make_stored(seed=seed, **trial) for seed, trial in enumerate(trials)]
+    for _, group in summarize(rows).groupby(["defense", "batch_size", "threat_model"]):
+        scored = group[group["psnr_mean"].notna()]
+        assert scored["rank"].tolist() == scored["psnr_mean"].rank(ascending=False, method="min").tolist()
+        assert scored["rank"].is_monotonic_increasing
+        assert group[group["psnr_mean"].isna()]["rank"].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("column", "other"),
+    [
+        ("dataset", "digits"),
+        ("model", "linear"),
+        ("train_steps", 100),
+        ("batch_size", 64),
+        ("labels_policy", "same"),
+        ("threat_model", "nothing"),
+        ("dtype", "float64"),
+        ("device", "cuda"),
+        ("defense", "none"),
+    ],
+)
+def test_attacks_are_not_ranked_across(make_stored, column, other):
+    rows = [make_stored(psnr_mean=90.0), make_stored(attack="random", psnr_mean=8.0, **{column: other})]
+    assert summarize(rows)["rank"].tolist() == [1, 1]
+
+
+def test_an_attack_that_picks_with_the_truth_has_no_rank_and_takes_none(make_stored):
+    rows = [make_stored(attack="cheat", oracle=True, psnr_mean=99.0), make_stored(psnr_mean=90.0)]
+    summary = summarize(rows).set_index("attack")
+    assert pd.isna(summary.loc["cheat", "rank"])
+    assert summary.loc[rows[1]["attack"], "rank"] == 1
+
+
+def test_failures_count_with_the_score_of_their_rows(make_stored):
+    grey = {"psnr_mean": 10.0, "exact_rate": 0.0, "runtime_s": None}
+    rows = [make_stored(seed=0, psnr_mean=90.0, exact_rate=1.0)]
+    rows += [make_stored(seed=seed, status=status, **grey) for seed, status in enumerate(("failed", "timeout"), 1)]
+    line = one(rows)
+    assert (line["n_ok"], line["n_tried"]) == (1, 3)
+    assert line["psnr_mean"] == pytest.approx(110 / 3)
+    assert line["exact_rate"] == pytest.approx(1 / 3)
+    assert line["runtime_s"] == 1.25
+
+
+def test_what_was_skipped_is_named_and_does_not_count(make_stored):
+    nothing = {"psnr_mean": None, "exact_rate": None, "false_certificates": None, "hardware": None}
+    rows = [make_stored(seed=seed, status="skipped", reason="no bias", **nothing) for seed in (2, 1)]
+    line = one([*rows, make_stored(seed=0, status="failed", reason="NaN")])
+    assert (line["n_ok"], line["n_tried"], line["n_skipped"]) == (0, 1, 2)
+    assert line["psnr_mean"] == 95.5
+    assert line["reason"] == "failed: NaN (seed 0); skipped: no bias (seed 1, 2)"
+
+
+def test_the_newest_row_of_a_cell_counts(make_stored):
+    old = make_stored("a" * 32, FIRST, cell="1" * 16, psnr_mean=1.0)
+    new = make_stored("b" * 32, LATER, cell="2" * 16, psnr_mean=2.0)  # by a newer version, so under another key
+    assert newest([new, old]) == [new]
+    assert one([new, old])["psnr_mean"] == 2.0
+    assert one([new, old])["n_tried"] == 1
+
+
+def test_times_from_different_hardware_are_not_averaged(make_stored):
+    line = one([make_stored(seed=0), make_stored(seed=1, hardware="another")])
+    assert pd.isna(line["runtime_s"])
+    assert line["hardware"] == "a processor (2 threads); another"
+    assert line["psnr_mean"] == 95.5
+
+
+def test_the_largest_epsilon_is_the_one_stated(make_stored):
+    line = one([make_stored(seed=0, epsilon=1.0), make_stored(seed=1, epsilon=3.0)])
+    assert (line["epsilon"], line["delta"]) == (3.0, 1e-5)
+
+
+def test_thousands_of_rows_take_seconds(make_stored):
+    generator = random.Random(0)
+    rows = [
+        make_stored(attack=f"attack{attack}", seed=seed, psnr_mean=generator.random())
+        for attack in range(300)
+        for seed in range(20)
+    ]
+    summary = summarize(rows)
+    assert summary["rank"].tolist() == list(range(1, 301))

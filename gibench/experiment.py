@@ -133,13 +133,15 @@ class _Trial:
         self.row |= {"status": status, "reason": " ".join(reason.split()) or None}
 
     def result(self) -> Result:
-        """Score what was found; what was skipped has no score."""
+        """Score what was found, and mid-grey if it failed or diverged (rule E9); what was skipped has no score."""
         images = grid = None
         if self.row["status"] != "skipped":
             with self.watch.stage("scoring"):
                 self.progress("scoring", None)
-                scored = score(self.truth.images, self.reconstruction, self.truth.labels)
+                counted = self.reconstruction if self.row["status"] in ("ok", "budget_exhausted") else None
+                scored = score(self.truth.images, counted, self.truth.labels)
                 self.row |= scored.summary
+                self.row["n_reconstructed"] = len(self.reconstruction.images) if self.reconstruction else 0
                 images, grid = scored.images, grid_png(self.truth.images, scored)
         diagnostics = self.reconstruction.diagnostics if self.reconstruction else {}
         return Result(

@@ -78,6 +78,8 @@ def _line(group: Sequence[Row]) -> dict[str, Any]:
     hardware = sorted({row["hardware"] for row in tried if row["hardware"]})
     line: dict[str, Any] = {name: group[-1][name] for name in (*_GROUP, *_FLAGS)}
     line |= {name: _mean(_values(tried, name)) for name in _MEANS}
+    if line["label_accuracy"] is not None:  # a cell that gave no labels where others did has none right
+        line["label_accuracy"] = _mean([row["label_accuracy"] or 0.0 for row in tried])
     line |= {name: max(_values(tried, name), default=None) for name in ("epsilon", "delta")}
     line |= {name: "; ".join(sorted(set(_values(tried, name)))) or None for name in _TEXTS}
     line |= {

@@ -186,7 +186,14 @@ def test_a_divergence_keeps_its_reason_and_diagnostics_are_strict_json():
     assert result.diagnostics == {"loss": None, "norms": [1.0, None], "steps": 3}
 
 
-def test_an_attack_that_heeds_its_deadline_is_scored_as_a_timeout():
+@pytest.mark.parametrize("options", [{"attack": "diverges"}, {"attack": "returns-late", "timeout": 0.2}])
+def test_what_diverged_or_timed_out_scores_as_grey_whatever_it_returned(options):
+    row = run(**options).row
+    assert row["n_reconstructed"] == 1
+    assert row["mse_mean"] == run("raises").row["mse_mean"]
+
+
+def test_an_attack_that_heeds_its_deadline_is_a_timeout():
     row = run("returns-late", timeout=0.2).row
     assert (row["status"], row["n_reconstructed"]) == ("timeout", 1)
     assert "raise --timeout" in row["reason"]

@@ -43,6 +43,7 @@ def test_the_command_makes_the_same_cell_again():
 
 def test_the_commit_is_that_of_the_checkout():
     root = Path(gibench.cell.__file__).parents[1]
+    provenance.git_commit.cache_clear()
     found = provenance.git_commit()
     if not (root / ".git").exists():
         assert found is None

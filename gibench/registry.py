@@ -98,9 +98,8 @@ def load(kind: str, name: str) -> type[Plugin]:
     try:
         loaded = entry.point.load()
     except Exception as error:  # whatever a plugin's import raises is that plugin's failure, told with its cause
-        raise UsageError(
-            f"{kind} '{name}' of {entry.source} cannot be imported: {type(error).__name__}: {error}: reinstall it"
-        ) from error
+        cause = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UsageError(f"{kind} '{name}' of {entry.source} cannot be imported: {cause}: reinstall it") from error
     base = base_class(kind)
     if not (isinstance(loaded, type) and issubclass(loaded, base)):
         raise UsageError(f"{kind} '{name}' of {entry.source} is not a subclass of {base.__module__}.{base.__name__}")

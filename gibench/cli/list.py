@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
 from typing import Any
 
 import typer
@@ -57,7 +59,8 @@ def _show_names(listed: list[Entry]) -> None:
 def _show_details(listed: list[Entry], as_json: bool) -> None:
     from gibench.cli.describe import describe, print_description
 
-    descriptions: list[dict[str, Any]] = [describe(entry) for entry in listed]
+    with redirect_stdout(sys.stderr):  # standard output is for the list, whatever a plugin prints
+        descriptions: list[dict[str, Any]] = [describe(entry) for entry in listed]
     if as_json:
         print_json(descriptions)
         return

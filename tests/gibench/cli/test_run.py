@@ -1,0 +1,231 @@
+"""`gibench run` from its options to the table, the store and the exit code."""
+
+import json
+import os
+import signal
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+
+from gibench.result import COLUMNS
+from gibench.tracking import Store
+
+SMALL = ("--model", "mlp:width=20,depth=2", "--batch-size", "4", "--device", "cpu")
+pytestmark = pytest.mark.usefixtures("plugins", "workplace")
+
+
+def attacks(*names):
+    return [part for name in names for part in ("--attack", name)]
+
+
+def lasting(row):
+    return {key: row[key] for key in COLUMNS if key not in ("runtime_s", "peak_memory_mb")}
+
+
+def test_repeated_options_make_a_grid_whose_table_has_a_line_for_each(call):
+    code, out, err = call("run", *attacks("random", "mean-image"), "--defense", "none", "--defense", "dp", *SMALL)
+    assert code == 0
+    lines = [line.split() for line in out.splitlines()]
+    assert [line[:5] for line in lines if line[:1] in (["random"], ["mean-image"])] == [
+        [attack, defense, "4", "0", "ok"] for defense in ("none", "dp") for attack in ("random", "mean-image")
+    ]
+    for head in ("PSNR dB", "SSIM", "LPIPS", "exact", "certified", "runtime s", "epsilon"):
+        assert head in out
+    assert "[4/4] mean-image | dp" in err
+
+
+def test_seeds_share_a_line_with_their_means(call):
+    _, out, _ = call("run", *attacks("random"), "--seed", "0-2", *SMALL)
+    mean = sum(row["psnr_mean"] for row in Store().rows()) / 3
+    (line,) = [line.split() for line in out.splitlines() if "3 seeds" in line]
+    assert line[:7] == ["random", "none", "4", "3", "seeds", "ok", f"{mean:.2f}"]
+
+
+def test_the_table_says_where_the_grids_are_and_how_to_see_more(call, workplace):
+    _, out, _ = call("run", *attacks("random"), *SMALL)
+    lines = out.splitlines()
+    grid = next(line for line in lines if line.endswith("seed 0") and "images.png" in line).split()[0]
+    assert (workplace / grid).read_bytes().startswith(b"\x89PNG")
+    assert "MLflow: mlflow ui --backend-store-uri sqlite:///gibench.db" in lines
+    shown = next(line for line in lines if "gibench show" in line).split()[-1]
+    assert Store().row(shown)[0]["attack"] == "random"
+
+
+def test_the_hints_name_another_store_and_experiment(call, workplace, store_file):
+    (workplace / "other.db").write_bytes(store_file.read_bytes())
+    _, out, _ = call("run", *attacks("random"), *SMALL, "--tracking-uri", "sqlite:///other.db", "--experiment", "mine")
+    assert "MLflow: mlflow ui --backend-store-uri sqlite:///other.db" in out
+    assert out.rstrip().endswith("--tracking-uri sqlite:///other.db --experiment mine")
+    assert len(Store("sqlite:///other.db", "mine").rows()) == 1
+
+
+def test_false_certificates_have_a_column_when_there_are_any(call):
+    assert "false certificates" in call("run", *attacks("claims"), *SMALL).out
+    assert "false certificates" not in call("run", *attacks("random"), *SMALL).out
+
+
+def test_json_is_one_array_of_rows_whatever_an_attack_prints(call):
+    code, out, err = call("run", *attacks("prints", "returns-nan"), *SMALL, "--json")
+    rows = json.loads(out, parse_constant=pytest.fail)  # NaN and infinity are no JSON
+    assert code == 1
+    assert [row["status"] for row in rows] == ["ok", "failed"]
+    assert all(list(row) == [*COLUMNS, "run_id", "started"] for row in rows)
+    assert "hello from the attack" in err
+
+
+def test_a_dry_run_prints_the_cells_and_stores_nothing(call):
+    code, out, err = call("run", *attacks("random", "hangs"), "--seed", "0-1", *SMALL, "--dry-run")
+    assert (code, len(out.splitlines())) == (0, 4)
+    assert out.splitlines()[0].endswith("  random | none | photos | mlp:depth=2,width=20 | batch 4 | seed 0")
+    assert "4 cells" in err
+    assert Store().rows() == []
+
+
+def test_a_dry_run_as_json_gives_the_keys_that_rows_will_have(call):
+    cells = json.loads(call("run", *attacks("random"), *SMALL, "--dry-run", "--json").out)
+    rows = json.loads(call("run", *attacks("random"), *SMALL, "--json").out)
+    assert [cell["cell"] for cell in cells] == [row["cell"] for row in rows]
+
+
+def test_misbehaving_attacks_leave_rows_with_reasons_and_exit_code_1(call):
+    names = ("raises", "wrong-shape", "returns-nan", "exits", "hangs", "random")
+    code, out, _ = call("run", *attacks(*names), *SMALL, "--timeout", "0.05")
+    assert code == 1
+    assert {row["attack"]: row["status"] for row in Store().rows()} == {
+        "raises": "failed", "wrong-shape": "failed", "returns-nan": "failed", "exits": "failed", "hangs": "timeout",
+        "random": "ok",
+    }  # fmt: skip
+    assert "failed: ValueError: no luck today (raises | none" in out
+    assert "timeout: the attack ran on past its deadline and was stopped: raise --timeout (hangs" in out
+
+
+def test_nan_in_the_observed_gradient_is_a_failed_row(call):
+    code, out, _ = call("run", *attacks("random"), "--defense", "poison", *SMALL)
+    assert code == 1
+    assert "failed: the observed gradient holds NaN or infinity at '1.weight'" in out
+
+
+def test_a_skipped_row_has_its_reason_and_is_no_failure(call):
+    code, out, _ = call("run", *attacks("refuses"), *SMALL)
+    assert code == 0
+    assert "skipped: this model is not a miracle (refuses | none" in out
+
+
+def test_finished_cells_are_skipped_and_shown(call):
+    first = json.loads(call("run", *attacks("random"), *SMALL, "--json").out)
+    code, out, err = call("run", *attacks("random"), *SMALL, "--json")
+    assert code == 0
+    assert json.loads(out) == first
+    assert "stored before" in err
+
+
+def test_force_gives_the_same_images_and_metrics_bit_for_bit(call):
+    command = ("run", *attacks("random", "global-rng"), "--defense", "dp", *SMALL, "--json")
+    first, second = (json.loads(call(*command, *force).out) for force in ((), ("--force",)))
+    assert [lasting(row) for row in first] == [lasting(row) for row in second]
+    for before, after in zip(first, second, strict=True):
+        assert before["run_id"] != after["run_id"]
+        (_, old), (_, new) = (Store().row(row["run_id"]) for row in (before, after))
+        for artifact in ("images", "grid"):
+            assert Path(old[artifact]).read_bytes() == Path(new[artifact]).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ([], "gibench run names no attack: add one"),
+        (["--attack", "randon"], "unknown attack 'randon' (did you mean 'random'?): there are "),
+        (["--attack", "random", "--defense", "wall"], "unknown defense 'wall': there are "),
+        (["--attack", "random", "--dataset", "imagenet"], "unknown dataset 'imagenet': there are "),
+        (["--attack", "random", "--model", "vit"], "unknown model 'vit': there are "),
+        (["--attack", "random:speed=1"], "attack 'random' has no setting 'speed': it has none"),
+        (["--attack", "random", "--defense", "dp:delta=2"], "defense 'dp': delta='2' is refused: "),
+        (["--attack", "random", "--model", "mlp:width=-1"], "model 'mlp': width='-1' is refused: "),
+        (["--attack", "random", "--knows", "everything"], "unknown knowledge 'everything': list some of "),
+        (["--attack", "random", "--labels", "mixed"], "labels='mixed' is refused: "),
+        (["--attack", "random", "--dtype", "float16"], "dtype='float16' is refused: "),
+        (["--attack", "random", "--device", "tpu"], "device='tpu' is refused: "),
+        (["--attack", "random", "--batch-size", "0"], "batch_size=0 is refused: "),
+        (["--attack", "random", "--train-steps", "-1"], "train_steps=-1 is refused: "),
+        (["--attack", "random", "--seed", "9-1"], "a range goes from a seed up to another"),
+        (["--attack", "random", "--timeout", "0"], "timeout=0.0 is refused: "),
+        (["--attack", "random", "--batch-size", "361"], "a batch of 361 is more than the 360 images"),
+        (["--attack", "random", "--dataset", "folder:path=nowhere"], "there is no directory nowhere"),
+    ],
+)
+def test_a_wrong_request_is_one_clear_line_and_exit_code_2(call, options, complaint):
+    code, out, err = call("run", *options)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert complaint in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("options", [["--speed", "1"], ["--batch-size", "many"], ["--attack"]])
+def test_options_that_do_not_parse_have_exit_code_2(call, options):
+    code, out, err = call("run", *options)
+    assert (code, out) == (2, "")
+    assert "Traceback" not in err
+
+
+def test_debug_adds_the_traceback(call):
+    code, _, err = call("run", "--attack", "nobody", "--debug")
+    assert code == 2
+    assert "Traceback" in err
+    assert err.splitlines()[-1].startswith("error: unknown attack 'nobody'")
+
+
+def test_an_unwritable_store_is_told_before_anything_runs(call, workplace):
+    (workplace / "file").write_text("no folder")
+    code, out, err = call("run", *attacks("random"), *SMALL, "--tracking-uri", "sqlite:///file/gibench.db")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: the tracking store sqlite:///file/gibench.db cannot be used: ")
+    assert "[1/1]" not in err
+
+
+def test_a_store_that_is_no_database_is_told_before_anything_runs(call, workplace):
+    (workplace / "gibench.db").write_text("this is a text, and no database, as everybody can see" * 20)
+    code, _, err = call("run", *attacks("random"), *SMALL)
+    assert code == 2
+    assert "file is not a database" in err
+
+
+def test_ctrl_c_in_this_process_says_how_to_go_on(call):
+    code, out, err = call("run", *attacks("random", "interrupts"), *SMALL)
+    assert (code, out) == (130, "")
+    assert "interrupted: 1 of 2 cells are stored; the same command goes on from there" in err
+
+
+def wait_for(process, text):
+    """Read what the program says until it says `text`."""
+    deadline = time.monotonic() + 120
+    for line in process.stderr:
+        if text in line:
+            return
+        assert time.monotonic() < deadline
+    raise AssertionError(f"the program ended without saying {text}")
+
+
+@pytest.mark.parametrize(("how", "exit_code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+def test_a_run_that_is_ended_keeps_its_finished_cells_and_goes_on_later(
+    call, program, plugin_site, workplace, how, exit_code
+):
+    command = ("run", *attacks("random", "waits", "mean-image"), *SMALL)
+    process = program(*command, site=plugin_site)
+    wait_for(process, "[1/3]")
+    time.sleep(0.3)  # the next cell waits by then
+    os.kill(process.pid, how)
+    assert process.wait(timeout=60) == exit_code
+    kept = Store().rows()
+    assert [row["attack"] for row in kept] == ["random"]
+
+    (workplace / "go").touch()
+    code, out, err = call(*command, "--json")
+    assert code == 0
+    assert "[1/3] random | none | photos | mlp:depth=2,width=20 | batch 4 | seed 0: stored before" in err
+    assert [row["attack"] for row in json.loads(out)] == ["random", "waits:file=go", "mean-image"]
+    assert json.loads(out)[0] == kept[0]
+    with sqlite3.connect(workplace / "gibench.db") as database:
+        assert database.execute("pragma integrity_check").fetchone() == ("ok",)

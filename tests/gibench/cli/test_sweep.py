@@ -1,0 +1,83 @@
+"""`gibench sweep`: a suite file through the program."""
+
+import json
+
+import pytest
+
+from gibench.tracking import Store
+
+SUITE = """
+name: small
+attack: [random, mean-image]
+defense: [none, dp]
+model: mlp:width=20,depth=2
+batch_size: 4
+seed: 0-1
+device: cpu
+"""
+pytestmark = pytest.mark.usefixtures("plugins", "workplace")
+
+
+@pytest.fixture
+def suite(workplace):
+    file = workplace / "small.yaml"
+    file.write_text(SUITE)
+    return file
+
+
+def test_a_suite_runs_the_product_of_its_axes(call, suite):
+    code, out, err = call("sweep", suite)
+    assert code == 0
+    assert len(Store().rows()) == 8
+    assert out.count("2 seeds") == 4
+    assert "[8/8] mean-image | dp" in err
+
+
+def test_a_suite_goes_on_where_it_stopped(call, suite):
+    call("sweep", suite)
+    suite.write_text(SUITE.replace("0-1", "0-2"))
+    _, out, err = call("sweep", suite, "--json")
+    assert len(json.loads(out)) == 12
+    assert err.count("stored before") == 8
+
+
+def test_the_options_given_take_the_place_of_the_file(call, suite):
+    code, _, _ = call("sweep", suite, "--experiment", "other", "--timeout", "30")
+    assert code == 0
+    assert len(Store(experiment="other").rows()) == 8
+
+
+def test_a_dry_run_prints_the_cells(call, suite):
+    code, out, _ = call("sweep", suite, "--dry-run")
+    assert (code, len(out.splitlines())) == (0, 8)
+    assert Store().rows() == []
+
+
+def test_a_failed_cell_is_exit_code_1_and_keeps_the_others(call, suite):
+    suite.write_text(SUITE.replace("mean-image", "raises"))
+    code, out, _ = call("sweep", suite)
+    assert code == 1
+    assert "failed: ValueError: no luck today" in out
+    assert [row["status"] for row in Store().rows()].count("ok") == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("attack: random\nspeed: 1", "the suite small.yaml has no setting 'speed': it has attack"),
+        ("attack: [random", "the suite small.yaml is no YAML: "),
+        ("attack: random\nattack: dp", "the key 'attack' stands twice"),
+        ("attack: random\nseed: []", "seed=[] is refused"),
+        ("attack: nobody", "unknown attack 'nobody'"),
+    ],
+)
+def test_a_mistake_in_the_suite_is_one_clear_line_and_exit_code_2(call, suite, text, complaint):
+    suite.write_text(text)
+    code, out, err = call("sweep", "small.yaml")
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert complaint in err
+
+
+def test_a_missing_suite_is_one_clear_line_and_exit_code_2(call):
+    code, _, err = call("sweep", "nowhere.yaml")
+    assert (code, err) == (2, "error: the suite nowhere.yaml cannot be read: No such file or directory\n")

@@ -1,0 +1,178 @@
+"""Composed defenses: their canonical order, what they do to an update, what they promise together."""
+
+from typing import ClassVar
+
+import pytest
+import torch
+
+from gibench import chain
+from gibench.chain import canonical_chain
+from gibench.defense import Batch, Defense, DefenseContext, Guarantee
+from gibench.errors import UsageError
+from gibench.observation import LocalTraining, Update
+from gibench.spec import format_chain, parse_chain
+
+CONTEXT = DefenseContext(torch.Generator(), 2, 10)
+PROJECT = """
+[project]
+name = "gibench-composed"
+version = "1.0"
+
+[project.entry-points."gibench.defenses"]
+local = "composed:Local"
+elsewhere = "composed:Local"
+masked = "composed:Masked"
+kept = "composed:Masked"
+both = "composed:Both"
+"""
+CODE = """
+from gibench.defense import Defense
+
+class Local(Defense):
+    hooks = frozenset({"update"})
+
+class Masked(Defense):
+    hooks = frozenset({"release"})
+
+class Both(Defense):
+    hooks = frozenset({"step", "release"})
+"""
+
+
+@pytest.fixture(scope="module")
+def composed_site(pip_install, tmp_path_factory):
+    project = tmp_path_factory.mktemp("composed")
+    (project / "pyproject.toml").write_text(PROJECT)
+    (project / "composed.py").write_text(CODE)
+    return pip_install(project)
+
+
+@pytest.fixture
+def composed(composed_site, monkeypatch):
+    """Defenses of another distribution, with every kind of hook."""
+    monkeypatch.syspath_prepend(str(composed_site))
+
+
+class Scaled(Defense):
+    """Multiplies the gradient of each step."""
+
+    hooks = frozenset({"step"})
+    by: float
+
+    def step(self, gradient, parameters, batch, context):
+        found = super().step(gradient, parameters, batch, context)
+        return {name: value * self.by for name, value in found.items()}
+
+    def guarantee(self, context):
+        return Guarantee(costs={f"scaled_{self.by:g}": True})
+
+
+class Shifted(Defense):
+    """Adds to the gradient of each step."""
+
+    hooks = frozenset({"step"})
+
+    def step(self, gradient, parameters, batch, context):
+        return {name: value + 1 for name, value in gradient(parameters, batch.inputs, batch.labels).items()}
+
+    def guarantee(self, context):
+        return Guarantee(2.0, 1e-5, "by hand", "one release", {"shift": 1})
+
+
+class Averaged(Defense):
+    """The mean of all clients' steps, as a weight delta."""
+
+    hooks = frozenset({"update"})
+    clients: ClassVar[int] = 2
+
+    def update(self, step, parameters, batches, context):
+        steps = [step(parameters, batch) for batch in batches]
+        mean = {name: -sum(each[name] for each in steps) / len(steps) for name in parameters}
+        return Update(mean, "weight_delta"), LocalTraining(1, 2, 1.0, 0.0, len(batches), 1.0)
+
+
+class Negated(Defense):
+    """Changes the sign of what is sent."""
+
+    hooks = frozenset({"release"})
+
+    def release(self, update, context):
+        return Update({name: -value for name, value in update.tensors.items()}, update.kind)
+
+
+def gradient(parameters, inputs, labels):
+    return {name: inputs.sum() + 0 * value for name, value in parameters.items()}
+
+
+def run(*defenses, sums=(3.0,)):
+    batches = [Batch(torch.tensor([value]), torch.zeros(1)) for value in sums]
+    return chain.run(defenses, gradient, {"weight": torch.zeros(2)}, batches, CONTEXT)
+
+
+def canonical(text):
+    return format_chain(canonical_chain(parse_chain(text)))
+
+
+@pytest.mark.parametrize(
+    ("written", "acts"),
+    [
+        ("none", "none"),
+        ("none+none", "none"),
+        ("none+dp", "dp"),
+        ("dp:delta=1e-3", "dp:delta=1e-3"),
+        ("masked+local+dp", "dp+local+masked"),
+        ("masked+none+dp", "dp+masked"),
+        ("masked+kept+dp", "dp+masked+kept"),
+        ("kept+masked+dp", "dp+kept+masked"),
+        ("masked+both", "both+masked"),
+        ("both+dp", "both+dp"),
+        ("dp+both", "dp+both"),
+    ],
+)
+def test_a_chain_is_stored_as_steps_then_update_then_release(written, acts, composed):
+    assert canonical(written) == acts
+    assert canonical(acts) == acts
+
+
+@pytest.mark.parametrize("text", ["dp+dp", "dp:delta=1e-3+masked+dp:delta=1e-6"])
+def test_a_defense_named_twice_is_refused(text, composed):
+    with pytest.raises(UsageError, match="names dp twice: keep one of them"):
+        canonical(text)
+
+
+def test_two_defenses_that_make_the_update_are_refused(composed):
+    with pytest.raises(UsageError, match="local and elsewhere cannot be composed"):
+        canonical("local+dp+elsewhere")
+
+
+def test_an_unknown_defense_is_refused_with_what_there_is():
+    with pytest.raises(UsageError, match=r"unknown defense 'dpp' .*: there are dp, none"):
+        canonical("none+dpp")
+
+
+def test_without_defenses_the_update_is_the_gradient():
+    update, training = run()
+    assert update == Update({"weight": update.tensors["weight"]}, "gradient")
+    assert update.tensors["weight"].tolist() == [3, 3]
+    assert training is None
+
+
+def test_step_defenses_act_in_the_order_they_are_written():
+    assert run(Scaled(by=10), Shifted())[0].tensors["weight"].tolist() == [31, 31]
+    assert run(Shifted(), Scaled(by=10))[0].tensors["weight"].tolist() == [40, 40]
+
+
+def test_all_hooks_act_in_their_order():
+    update, training = run(Scaled(by=10), Averaged(), Negated(), sums=(1.0, 3.0))
+    assert update.kind == "weight_delta"
+    assert update.tensors["weight"].tolist() == [20, 20]
+    assert training.clients == 2
+
+
+def test_a_chain_promises_what_its_private_defense_does_and_costs_what_all_do():
+    promised = chain.guarantee([Scaled(by=10), Shifted(), Negated()], CONTEXT)
+    assert promised == Guarantee(2.0, 1e-5, "by hand", "one release", {"scaled_10": True, "shift": 1})
+
+
+def test_a_chain_without_a_private_defense_promises_nothing():
+    assert chain.guarantee([Scaled(by=10), Negated()], CONTEXT) == Guarantee(costs={"scaled_10": True})

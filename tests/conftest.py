@@ -1,12 +1,9 @@
-"""Stored rows to test with, and local tracking stores whose tables are made once."""
-
-import shutil
+"""Rows and results to store and to make tables of."""
 
 import pandas as pd
 import pytest
 
 from gibench.result import COLUMNS, Result
-from gibench.tracking import Store
 
 ROW = {
     "cell": "0123456789abcdef",
@@ -88,18 +85,3 @@ def make_result(make_row):
         )
 
     return make
-
-
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory):
-    """A SQLite file with MLflow's tables, which take seconds to make."""
-    file = tmp_path_factory.mktemp("database") / "empty.db"
-    Store(f"sqlite:///{file}", "unused")
-    return file
-
-
-@pytest.fixture
-def uri(empty_database, tmp_path):
-    """A local store of the test's own."""
-    shutil.copy(empty_database, tmp_path / "store.db")
-    return f"sqlite:///{tmp_path}/store.db"

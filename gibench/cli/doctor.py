@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from functools import partial
 from typing import NamedTuple
 
@@ -45,7 +47,8 @@ def _checks(tracking_uri: str | None) -> Iterator[Check]:
 
 def _attempt(name: str, look: Callable[[], str]) -> Check:
     try:
-        return Check(name, True, look())
+        with redirect_stdout(sys.stderr):  # standard output is for the checks, whatever a plugin prints
+            return Check(name, True, look())
     except Exception as error:  # a broken installation can raise anything: it is what this verb is there to tell
         text = str(error) if isinstance(error, GibenchError) else f"{type(error).__name__}: {error}"
         return Check(name, False, " ".join(text.split()))
@@ -57,9 +60,8 @@ def _versions() -> str:
 
     from gibench.provenance import LIBRARIES
 
-    return ", ".join(
-        [f"python {platform.python_version()}", *(f"{name} {version(name)}" for name in ("gibench", *LIBRARIES))]
-    )
+    found = {name: version(name) for name in ("gibench", "torch", *LIBRARIES)}
+    return ", ".join(f"{name} {number}" for name, number in ({"python": platform.python_version()} | found).items())
 
 
 def _device() -> str:

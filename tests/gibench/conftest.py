@@ -56,6 +56,13 @@ def store_file(tmp_path_factory):
 
 
 @pytest.fixture
+def uri(tmp_path, store_file):
+    """The address of a store of the test's own, which holds the experiment `unused`."""
+    shutil.copy(store_file, tmp_path / "store.db")
+    return f"sqlite:///{tmp_path}/store.db"
+
+
+@pytest.fixture
 def workplace(tmp_path, store_file, monkeypatch):
     """A working folder of its own with the default tracking store,."""
     shutil.copy(store_file, tmp_path / "gibench.db")

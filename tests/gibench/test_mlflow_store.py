@@ -25,14 +25,14 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def test_a_new_store_is_made_with_its_folders(empty_database):
-    assert empty_database.exists()
-    assert check_store(f"sqlite:///{empty_database}") == f"sqlite:///{empty_database}, experiments Default, unused"
+def test_a_new_store_is_made_with_its_folders(store_file):
+    assert store_file.exists()
+    assert check_store(f"sqlite:///{store_file}") == f"sqlite:///{store_file}, experiments Default, unused"
 
 
-def test_the_default_store_lies_in_the_working_folder(empty_database, tmp_path, monkeypatch, make_result):
+def test_the_default_store_lies_in_the_working_folder(store_file, tmp_path, monkeypatch, make_result):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "gibench.db").write_bytes(empty_database.read_bytes())
+    (tmp_path / "gibench.db").write_bytes(store_file.read_bytes())
     Store().save(make_result())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["gibench-artifacts", "gibench.db"]
 
@@ -140,10 +140,10 @@ def test_checking_notices_a_store_that_is_in_the_way(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def server(empty_database, tmp_path_factory):
+def server(store_file, tmp_path_factory):
     """The address of an MLflow server of our own."""
     folder = tmp_path_factory.mktemp("server")
-    (folder / "server.db").write_bytes(empty_database.read_bytes())
+    (folder / "server.db").write_bytes(store_file.read_bytes())
     address = f"http://127.0.0.1:{(port := free_port())}"
     options = ["--backend-store-uri", f"sqlite:///{folder}/server.db", "--artifacts-destination", str(folder / "kept")]
     with (folder / "log").open("w") as log:

@@ -1,0 +1,67 @@
+"""`gibench doctor` says what works and what is broken."""
+
+import json
+
+import pytest
+
+CHECKS = ["versions", "device", "LPIPS self-test", "tracking store", "attacks", "defenses", "datasets", "models"]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_sound_installation_passes_and_nothing_is_made(call, here):
+    code, out, err = call("doctor")
+    assert (code, err) == (0, "")
+    lines = dict(line.removeprefix("ok").strip().split(": ", 1) for line in out.splitlines())
+    assert list(lines) == CHECKS
+    assert "gibench 0." in lines["versions"]
+    assert "scipy 1." in lines["versions"]
+    assert lines["LPIPS self-test"].startswith("LPIPS v0.1 alex, off by at most")
+    assert lines["tracking store"] == f"none yet at {here}/gibench.db: the first run makes it"
+    assert "spearpp" in lines["attacks"]
+    assert "dp, none" in lines["defenses"]
+    assert list(here.iterdir()) == []
+
+
+def test_json_holds_the_same_checks(call, here, uri):
+    code, out, err = call("doctor", "--json", "--tracking-uri", uri)
+    assert (code, err) == (0, "")
+    checks = json.loads(out)
+    assert [check["check"] for check in checks] == CHECKS
+    assert all(check["ok"] is True for check in checks)
+    assert checks[3]["detail"] == f"{uri}, experiments Default, unused"
+
+
+def test_a_store_that_cannot_be_used_is_broken(call, here):
+    (here / "notes.db").write_text("no database " * 100)
+    code, out, _ = call("doctor", "--tracking-uri", f"sqlite:///{here}/notes.db")
+    assert code == 1
+    (line,) = [line for line in out.splitlines() if line.startswith("BROKEN")]
+    assert "tracking store" in line
+    assert "file is not a database" in line
+
+
+def test_damaged_weights_are_broken(call, here, monkeypatch):
+    monkeypatch.setattr("gibench.scoring.lpips.SHA256", "0" * 64)
+    code, out, _ = call("doctor")
+    assert code == 1
+    assert "BROKEN  LPIPS self-test: the LPIPS weights" in out
+
+
+def test_broken_plugins_are_named_and_the_others_are_still_checked(program, broken_site):
+    """In a process of its own, as a user who has just installed them has."""
+    doctor = program("doctor", "--json", site=broken_site)
+    out, err = doctor.communicate(timeout=120)
+    assert doctor.returncode == 1
+    assert err == "printed on import\n"
+    found = {check["check"]: check["detail"] for check in json.loads(out) if "attack" in check["check"]}
+    assert "mean-image" in found["attacks"]
+    assert "random" not in found["attacks"]
+    assert "of gibench-broken 0.0.7 cannot be imported: RuntimeError: an old library" in found["attack import-fails"]
+    assert "No module named 'gibench_no_such_package'" in found["attack not-installed"]
+    assert "is not a subclass of gibench.attack.Attack" in found["attack no-attack"]
+    assert "is registered by gibench" in found["attack random"]

@@ -172,7 +172,7 @@ def _rank(residual: Tensor, values: Tensor, entry: float, eps: float) -> tuple[i
         if above == rank:
             break
         rank = above
-    if sigma < 4 * eps * entry and 0 < rank:
+    if sigma < 4 * eps * entry and rank > 0:
         floor = max(edge, 1e-15 * float(values[0]))
         gaps = values[:rank] / torch.cat([values[1:], values.new_zeros(1)])[:rank].clamp_min(floor)
         rank = int(gaps.argmax()) + 1
@@ -192,7 +192,9 @@ def solve_inputs(columns: Tensor, weight_gradient: Tensor) -> Tensor:
     return torch.linalg.solve_triangular(triangle, basis.T @ weight_gradient.double(), upper=True)
 
 
-def match_patterns(inputs: Tensor, support: Tensor, layer: InputLayer, error: Tensor) -> tuple[Tensor, Tensor]:
+def match_patterns(
+    inputs: Tensor, support: Tensor, layer: InputLayer, error: Tensor, scale_error: Tensor
+) -> tuple[Tensor, Tensor]:
     """Whether each neuron's activation for each image agrees with the support of the image's column of `G^T`.
 
     The share of votes that agree is the sparsity-matching coefficient lambda (SPEAR, section 4). Neurons whose
@@ -203,13 +205,15 @@ def match_patterns(inputs: Tensor, support: Tensor, layer: InputLayer, error: Te
         support: `[m, B]` booleans, where `G^T` is not zero.
         layer: the linear layer.
         error: `[B]`, standard deviation of an entry of each image's inputs.
+        scale_error: `[B]`, relative standard deviation of each image's scale.
 
     Returns:
         `agree` and `votes`, `[m, B]` booleans; what does not vote does not agree.
     """
     weight, bias = layer.weight.double(), layer.bias.double()
-    activation = weight @ inputs.T + bias[:, None]
+    linear = weight @ inputs.T
+    activation = linear + bias[:, None]
     norms = weight.norm(dim=1)[:, None]
-    rounding = 8 * torch.finfo(layer.weight.dtype).eps * norms * inputs.norm(dim=1)[None]
-    votes = activation.abs() > rounding + 4 * norms * error[None]
+    rounding = 8 * torch.finfo(layer.weight.dtype).eps * norms * inputs.norm(dim=1)
+    votes = activation.abs() > rounding + 4 * (norms * error + linear.abs() * scale_error)
     return ((activation > 0) == support) & votes, votes

@@ -10,8 +10,6 @@ from torch import Tensor
 from ..linear_layer import Factors, InputLayer, match_patterns, solve_inputs
 from .refine import Directions
 
-_INDEPENDENT = 1e-4  # QR residual above which a direction is not a combination of those before it
-
 
 @dataclass(frozen=True)
 class Batch:
@@ -20,6 +18,7 @@ class Batch:
     directions: Directions
     columns: Tensor
     inputs: Tensor
+    scale: Tensor  # [B], of unit directions: `columns = L q * scale`
     error: Tensor  # [B], standard deviation of one entry of X that the observed noise explains
     agree: Tensor  # [m, B], neurons whose activation for the recovered image agrees with the column's support
     votes: Tensor  # [m, B], neurons that are clear of the error bound
@@ -29,44 +28,47 @@ class Batch:
         """The sparsity-matching coefficient lambda of each image, `[B]` in [0, 1]."""
         return self.agree.sum(dim=0) / self.votes.sum(dim=0).clamp_min(1)
 
-
-def independent(vectors: Tensor, order: Tensor, most: int) -> list[int]:
-    """The first `most` linearly independent columns of `[B, K]`, in the given order."""
-    kept: list[int] = []
-    span = vectors.new_zeros(len(vectors), 0)
-    for index in order.tolist():
-        residual = vectors[:, index]
-        for _ in range(2):  # twice is enough for orthogonality to working precision
-            residual = residual - span @ (span.T @ residual)
-        size = residual.norm()
-        if size > _INDEPENDENT:
-            kept.append(index)
-            span = torch.cat([span, (residual / size)[:, None]], dim=1)
-            if len(kept) == most:
-                break
-    return kept
+    @property
+    def matches(self) -> bool:
+        """Whether lambda of the whole batch is 1."""
+        return bool((self.matching == 1).all())
 
 
-def assemble(factors: Factors, layer: InputLayer, weight_gradient: Tensor, directions: Directions) -> Batch:
-    """Scale B independent directions by the bias gradient and solve for the inputs by least squares over all rows."""
-    vectors = directions.vectors
-    scale = torch.linalg.solve(vectors, factors.ones)
-    columns = ((factors.basis @ vectors) * scale).masked_fill(directions.zeros, 0.0)
-    inputs = solve_inputs(columns, weight_gradient)
-    error = input_error(factors, vectors, scale, columns, inputs)
-    return Batch(directions, columns, inputs, error, *match_patterns(inputs, ~directions.zeros, layer, error))
+def assemble(
+    factors: Factors, layer: InputLayer, weight_gradient: Tensor, bias_gradient: Tensor, directions: Directions
+) -> Batch:
+    """Least squares over all rows: the inputs of B independent directions, and their scale from the bias gradient."""
+    unscaled = (factors.basis @ directions.vectors).masked_fill(directions.zeros, 0.0)
+    solution = solve_inputs(unscaled, torch.cat([weight_gradient, bias_gradient[:, None]], dim=1))
+    scale = solution[:, -1]
+    inputs = solution[:, :-1] / scale[:, None]
+    return _checked(factors, layer, directions, unscaled * scale, inputs, scale, None)
 
 
-def input_error(factors: Factors, vectors: Tensor, scale: Tensor, columns: Tensor, inputs: Tensor) -> Tensor:
-    """Standard deviation of one entry of each row of X, `[B]`, that the noise of the gradient explains.
+def rescale(factors: Factors, layer: InputLayer, batch: Batch, by: Tensor, scale_error: Tensor) -> Batch:
+    """The batch with each image's inputs multiplied by `by [B]`, its scale known to `scale_error [B]`, relatively."""
+    inputs, columns = batch.inputs * by[:, None], batch.columns / by
+    return _checked(factors, layer, batch.directions, columns, inputs, batch.scale / by, scale_error)
 
-    Two sources, to first order: the noise of `dL/dW` itself, and that of the columns `L q` on the right-hand side.
-    """
+
+def _checked(
+    factors: Factors,
+    layer: InputLayer,
+    directions: Directions,
+    columns: Tensor,
+    inputs: Tensor,
+    scale: Tensor,
+    scale_error: Tensor | None,
+) -> Batch:
+    """With the error that the observed noise explains, to first order, and the agreement of the patterns."""
     triangle = torch.linalg.qr(columns).R
-    inverse = torch.linalg.solve_triangular(
-        triangle, torch.eye(len(vectors), dtype=columns.dtype, device=columns.device), upper=True
-    )
+    inverse = torch.linalg.inv(triangle)
     spread = inverse.norm(dim=1)  # sqrt of the diagonal of (G G^T)^-1
-    column_noise = factors.noise(vectors) * scale.abs()
+    column_noise = factors.noise(directions.vectors) * scale.abs()  # of L q on the right-hand side
     size = inputs.square().mean(dim=1).sqrt()
-    return spread * (factors.sigma**2 + (column_noise * size).square().sum()).sqrt()
+    error = spread * (factors.sigma**2 + (column_noise * size).square().sum()).sqrt()
+    scale_error = spread * factors.sigma if scale_error is None else scale_error
+    agree, votes = match_patterns(inputs, ~directions.zeros, layer, error, scale_error)
+    return Batch(
+        directions, columns, inputs, scale, (error.square() + (size * scale_error).square()).sqrt(), agree, votes
+    )

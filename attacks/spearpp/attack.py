@@ -11,11 +11,13 @@ from torch import Tensor
 from gibench.attack import Attack, Context, Reconstruction
 from gibench.observation import Observation
 
-from ..linear_layer import Factors, InputLayer, factorize, find_input_layer
+from ..linear_layer import InputLayer, factorize, find_input_layer
+from .assemble import Batch, rescale
 from .certify import certify
 from .clock import Clock
 from .hunt import Found, Hunt, Search
 from .paper import published
+from .scales import refine_scales
 
 
 class SpearPP(Attack):
@@ -64,7 +66,7 @@ class SpearPP(Attack):
         if factors is None:
             return _nothing(observation, "the gradient's singular values show no rank gap", clock)
         search = Search(self.iterations, self.step, self.rounds)
-        hunt = Hunt(factors, layer, weight_gradient, search, context, clock)
+        hunt = Hunt(factors, layer, weight_gradient, bias_gradient, search, context, clock)
         found = published(hunt) if self.preset == "paper" else hunt.run()
         return _reconstruction(observation, hunt, found, claims=self.preset == "full")
 
@@ -76,28 +78,38 @@ def _nothing(observation: Observation, finding: str, clock: Clock) -> Reconstruc
 
 def _reconstruction(observation: Observation, hunt: Hunt, found: Found, claims: bool) -> Reconstruction:
     """The images, certified ones first, then by lambda."""
-    batch, factors = found.batch, hunt.factors
+    batch = found.batch
+    if claims:
+        with hunt.clock.stage("scales"):
+            batch = _rescaled(observation, hunt, batch)
     images = observation.denormalize(batch.inputs.view(-1, *observation.image_shape))
     certified = torch.zeros_like(found.chosen.pure)
     if claims and not found.missing:
         with hunt.clock.stage("certify"):
-            certified = certify(factors, batch, found.chosen.pure, observation.std.to(batch.inputs))
+            certified = certify(hunt.factors, batch, found.chosen.pure, observation.std.to(batch.inputs))
     order = (2.0 * certified + batch.matching).argsort(descending=True, stable=True)
     return Reconstruction(
-        images.nan_to_num(0.5, 1, 0)[order], certified=certified[order], diagnostics=_diagnostics(hunt, found, factors)
+        images.nan_to_num(0.5, 1, 0)[order],
+        certified=certified[order],
+        diagnostics=_diagnostics(hunt, found, batch, order),
     )
 
 
-def _diagnostics(hunt: Hunt, found: Found, factors: Factors) -> dict[str, Any]:
-    matching: Tensor = found.batch.matching
+def _rescaled(observation: Observation, hunt: Hunt, batch: Batch) -> Batch:
+    refined = refine_scales(observation, batch.inputs, hunt.factors.sigma)
+    return rescale(hunt.factors, hunt.layer, batch, *refined) if refined else batch
+
+
+def _diagnostics(hunt: Hunt, found: Found, batch: Batch, order: Tensor) -> dict[str, Any]:
     return {
-        "rank": factors.rank,
-        "sigma": factors.sigma,
-        "singular_value_gap": factors.gap,
-        "directions_found": factors.rank - found.missing,
+        "rank": hunt.factors.rank,
+        "sigma": hunt.factors.sigma,
+        "singular_value_gap": hunt.factors.gap,
+        "directions_found": hunt.factors.rank - found.missing,
         "directions_pure": int(found.chosen.pure.sum()),
-        "sparsity_matching": float(found.batch.agree.sum() / found.batch.votes.sum().clamp_min(1)),
-        "sparsity_matching_by_image": matching.tolist(),
+        "sparsity_matching": float(batch.agree.sum() / batch.votes.sum().clamp_min(1)),
+        "sparsity_matching_by_image": batch.matching[order].tolist(),
+        "predicted_error_by_image": batch.error[order].tolist(),
         "rounds": hunt.rounds,
         "starts": hunt.starts,
         "seconds": dict(hunt.clock.seconds),

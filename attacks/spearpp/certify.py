@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..linear_layer import Factors
 from .assemble import Batch
-from .refine import tolerance
+from .refine import near_zero, zero_rows
 
 _COINCIDENCE = 1.3  # times B
 _SAFETY = 5.0  # standard deviations of the predicted error
@@ -24,15 +24,15 @@ _EXACT = 1 / 510  # of the pixel range: a pixel within it rounds to the true 8-b
 def trusted(factors: Factors, batch: Batch, pure: Tensor) -> Tensor:
     """The images whose direction passes its own tests, `[B]` booleans.
 
-    An active neuron may show a zero only where the noise hides a small entry, at most twice as often as entries show
-    between one and two tolerances.
+    Pure, lambda 1, all its zeros zero within the noise, and few other entries that noise hides: at most twice as many
+    as show between one and two tolerances.
     """
-    columns = factors.basis @ batch.directions.vectors
-    limit = tolerance(factors, batch.directions.vectors, columns)
-    hidden = (~batch.agree & batch.votes & batch.directions.zeros).sum(dim=0)
-    near = ((columns.abs() > limit) & (columns.abs() <= 2 * limit)).sum(dim=0)
-    wrong = (~batch.agree & batch.votes & ~batch.directions.zeros).sum(dim=0)
-    return pure & (wrong == 0) & (hidden <= 2 * near)
+    vectors, zeros = batch.directions.vectors, batch.directions.zeros
+    within = zero_rows(factors, vectors)
+    hidden = (within & ~zeros).sum(dim=0)
+    return (
+        pure & (batch.matching == 1) & ~(zeros & ~within).any(dim=0) & (hidden <= 2 * near_zero(factors, vectors) + 1)
+    )
 
 
 def certify(factors: Factors, batch: Batch, pure: Tensor, pixel_scale: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -11,12 +11,18 @@ from gibench.attack import Context
 
 from ..linear_layer import Factors, InputLayer
 from .assemble import Batch, assemble
+from .certify import trusted
 from .clock import Clock
-from .pool import Pool, empty, grow
+from .pool import Pool, empty, grow, tested, untested
+from .purity import examine
 from .refine import Directions, refine
+from .repair import repair
 from .search import minimize_l1, random_starts
+from .select import swap
 from .separate import features
 from .tail import complement, last_directions
+
+_TRUSTED = -4.0  # doubts of a direction that the last whole batch trusted
 
 
 @dataclass(frozen=True)
@@ -30,16 +36,15 @@ class Search:
 
 @dataclass(frozen=True)
 class Found:
-    """The best batch so far: its directions with their tests, the images they give, and how many were only filled in."""
+    """The best batch so far: its directions with their tests, the images they give, how many were only filled in."""
 
     chosen: Pool
     batch: Batch
     missing: int
 
-    @property
-    def matches(self) -> bool:
-        """Whether lambda of the whole batch is 1."""
-        return not self.missing and bool((self.batch.agree | ~self.batch.votes).all())
+    def trusted(self, factors: Factors) -> Tensor:
+        """The images whose direction passes its own tests once the batch is complete, `[B]` booleans."""
+        return trusted(factors, self.batch, self.chosen.pure) & (self.missing == 0)
 
 
 @dataclass
@@ -49,6 +54,7 @@ class Hunt:
     factors: Factors
     layer: InputLayer
     weight_gradient: Tensor  # [m, n]
+    bias_gradient: Tensor  # [m]
     search: Search
     context: Context
     clock: Clock
@@ -62,50 +68,71 @@ class Hunt:
         self.pre_activations = features(self.factors, self.layer)
 
     def run(self) -> Found:
-        """Look for directions until lambda of the batch is 1 by pure directions, or rounds or time have run out.
+        """Look for directions until all pass their tests in one batch, or rounds or time have run out.
 
         Round 0 starts everywhere. Then the known subspace of the missing images and a search deflated against what is
         found take turns.
         """
+        known = self.pool.directions.vectors
         while True:
-            known = len(self.pool.pure)
-            self._round()
+            size = len(self.pool.pure)
+            self._round(known)
             self.rounds += 1
-            with self.clock.stage("assemble"):
-                found = self.filled_up(self.pool.select(self.pool.best(self.factors.rank)))
-            settled = bool(found.chosen.pure.all()) or len(self.pool.pure) == known
-            if (found.matches and settled) or self.rounds >= self.search.rounds or self.context.expired():
+            with self.clock.stage("select"):
+                found = self._select()
+            sure = found.trusted(self.factors)
+            done = bool(sure.all()) or (not found.missing and found.batch.matches and len(self.pool.pure) == size)
+            if done or self.rounds >= self.search.rounds or self.context.expired():
                 return found
+            known = found.chosen.directions.vectors[:, sure]
+            if found.missing or known.shape[1] == 0:
+                best = self.pool.independent(self.pool.ranked(only_good=True), self.factors.rank - 1)
+                known = self.pool.directions.vectors[:, best]
 
-    def _round(self) -> None:
-        found = self.pool.best(self.factors.rank, only_good=True)
-        missing = self.factors.rank - len(found)
-        share = len(found) / self.factors.rank
-        self.context.progress(f"round {self.rounds + 1}: {len(found)} of {self.factors.rank} images found", share)
-        vectors = self.pool.directions.vectors[:, found]
-        if self.rounds % 2 and len(found) and missing:
+    def _round(self, known: Tensor) -> None:
+        rank, count = self.factors.rank, known.shape[1]
+        self.context.progress(f"round {self.rounds + 1}: {count} of {rank} images found", count / rank)
+        if self.rounds % 2 and count:
             with self.clock.stage("tail"):
-                candidates = last_directions(self.factors, self.pre_activations, vectors, self.context.generator)
+                candidates = last_directions(self.factors, self.pre_activations, known, self.context.generator)
         else:
-            candidates = self._search(vectors, missing)
+            candidates = self._search(known, 4 * (rank - count) if self.rounds else 2 * rank)
         with self.clock.stage("test"):
             self.pool = grow(self.pool, self.factors, self.pre_activations, candidates, self.context.generator)
 
-    def _search(self, found: Tensor, missing: int) -> Directions:
-        count = 4 * max(missing, 1) if self.rounds else 2 * self.factors.rank
+    def _search(self, known: Tensor, count: int) -> Directions:
         self.starts += count
-        starts = random_starts(self.factors.rank, count, found, self.context.generator)
+        starts = random_starts(self.factors.rank, count, known, self.context.generator)
         with self.clock.stage("search"):
             ends = minimize_l1(self.factors.basis, starts, self.search.iterations, self.search.step)
         with self.clock.stage("refine"):
             return refine(self.factors, ends)
 
+    def _select(self) -> Found:
+        rank = self.factors.rank
+        order = self.pool.ranked()
+        members = self.pool.independent(order, rank)
+        if len(members) < rank:
+            return self.filled_up(self.pool.select(order.new_tensor(members)))
+        others = [index for index in order.tolist() if index not in members]
+        members, batch = swap(self.pool.directions, members, others[: 2 * rank], self.assemble)
+        batch, repaired = repair(self.factors, batch, self.assemble)
+        chosen = self.pool.select(order.new_tensor(members))
+        if repaired:
+            purity = examine(self.factors, batch.directions)
+            chosen = tested(self.factors, self.pre_activations, batch.directions, purity)
+        found = Found(chosen, batch, 0)
+        doubts = torch.where(found.trusted(self.factors), _TRUSTED, chosen.doubts.clamp_min(0) + 1)
+        self.pool = self.pool.without(members).join(replace(chosen, doubts=doubts))
+        return found
+
+    def assemble(self, directions: Directions) -> Batch:
+        """The batch that B independent directions make."""
+        return assemble(self.factors, self.layer, self.weight_gradient, self.bias_gradient, directions)
+
     def filled_up(self, chosen: Pool) -> Found:
-        """The batch of those candidates and, where they are fewer than B, of their complement."""
-        missing = self.factors.rank - len(chosen.pure)
-        if missing:
-            rest = complement(chosen.directions.vectors)
-            unknown = torch.zeros(len(self.factors.basis), missing, dtype=torch.bool, device=rest.device)
-            chosen = chosen.join(Pool(Directions(rest, unknown), unknown[0], chosen.separable.new_zeros(missing)))
-        batch = assemble(self.factors, self.layer, self.weight_gradient, chosen.directions)
-        return Found(chosen, batch, missing)
+        """The batch of fewer than B candidates and their complement."""
+        rest = complement(chosen.directions.vectors)
+        unknown = torch.zeros(len(self.factors.basis), rest.shape[1], dtype=torch.bool, device=rest.device)
+        chosen = chosen.join(untested(Directions(rest, unknown)))
+        return Found(chosen, self.assemble(chosen.directions), rest.shape[1])

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from ..linear_layer import Factors
-from .assemble import Batch, assemble, independent
 from .hunt import Found, Hunt
-from .pool import Pool
+from .pool import untested
 from .refine import Directions, distinct, zero_rows
 from .search import minimize_l1, random_starts
+from .select import independent, swap
 
 _NEAR = 1.5  # times B: how many of the smallest rows the sets are sampled from
 _SETS = 100  # sampled for each end point of the search
@@ -36,7 +36,7 @@ def published(hunt: Hunt) -> Found:
         hunt.rounds += 1
         with hunt.clock.stage("select"):
             found = _greedy(hunt, pool)
-        if found.matches or hunt.rounds >= hunt.search.rounds or context.expired():
+        if (not found.missing and found.batch.matches) or hunt.rounds >= hunt.search.rounds or context.expired():
             return found
 
 
@@ -58,28 +58,10 @@ def sampled_rounding(factors: Factors, ends: Tensor, generator: torch.Generator)
 
 def _greedy(hunt: Hunt, candidates: Directions) -> Found:
     """The sparsest B independent candidates; then each other one takes the place of a member where lambda rises."""
-    by_zeros = torch.arange(len(candidates), device=candidates.vectors.device)  # `distinct` has sorted them
-    chosen = independent(candidates.vectors, by_zeros, hunt.factors.rank)
-    if len(chosen) < hunt.factors.rank:
-        return hunt.filled_up(_untested(candidates.select(by_zeros[chosen])))
-
-    def made_of(members: list[int]) -> Batch:
-        return assemble(hunt.factors, hunt.layer, hunt.weight_gradient, candidates.select(by_zeros[members]))
-
-    best = made_of(chosen)
-    for index in by_zeros.tolist():
-        if index in chosen:
-            continue
-        if bool((best.agree | ~best.votes).all()):
-            break
-        parts = torch.linalg.solve(best.directions.vectors, candidates.vectors[:, index]).abs()
-        place = int(torch.where(parts > 1e-3 * parts.max(), best.matching, torch.inf).argmin())
-        members = [*chosen[:place], index, *chosen[place + 1 :]]
-        if (trial := made_of(members)).matching.mean() > best.matching.mean():
-            chosen, best = members, trial
-    return Found(_untested(best.directions), best, 0)
-
-
-def _untested(directions: Directions) -> Pool:
-    untested = torch.zeros(len(directions), dtype=torch.bool, device=directions.vectors.device)
-    return Pool(directions, untested, untested.double())
+    order = torch.arange(len(candidates), device=candidates.vectors.device)  # `distinct` has sorted them by zeros
+    members = independent(candidates.vectors, order, hunt.factors.rank)
+    if len(members) < hunt.factors.rank:
+        return hunt.filled_up(untested(candidates.select(order[members])))
+    others = [index for index in order.tolist() if index not in members]
+    members, batch = swap(candidates, members, others, hunt.assemble)
+    return Found(untested(batch.directions), batch, 0)

@@ -8,14 +8,16 @@ import torch
 from torch import Tensor
 
 from ..linear_layer import Factors
-from .assemble import independent
-from .purity import examine, take_apart
-from .refine import Directions
+from .purity import Purity, examine, take_apart
+from .refine import Directions, near_zero
+from .select import independent
 from .separate import separability
 
 _SEPARABLE = 0.985  # of the neurons: what a true direction reaches and an unrelated mixture does not
 _HOPELESS = 0.9  # an impure candidate below it is not kept
 _SAME = 1e-6  # of 1 - |cos|
+_MOVED = 8.0  # standard deviations within which two directions count as one
+_FARTHEST = 0.1  # directions further apart than this are two, whatever the noise
 
 
 @dataclass(frozen=True)
@@ -25,38 +27,57 @@ class Pool:
     directions: Directions
     pure: Tensor  # [K]
     separable: Tensor  # [K]
+    spread: Tensor  # [K], how far the noise may have moved each
+    doubts: Tensor  # [K], how often in a row a batch of B showed it untrusted; -4 where the last one trusted it
 
     @property
     def good(self) -> Tensor:
         """The candidates that pass both tests, `[K]`."""
         return self.pure & (self.separable >= _SEPARABLE)
 
-    def best(self, most: int, only_good: bool = False) -> Tensor:
-        """The first `most` linearly independent candidates: those that pass, then the pure, then by separability."""
-        score = 4.0 * self.good + 2.0 * self.pure + self.separable + self.directions.zeros.double().mean(dim=0) / 8
+    def ranked(self, only_good: bool = False) -> Tensor:
+        """The candidates, best first: by trust, by the tests they pass, by separability and zeros."""
+        tests = 4.0 * self.good + 2.0 * self.pure + self.separable
+        score = tests - self.doubts + self.directions.zeros.double().mean(dim=0) / 8
         order = score.argsort(descending=True, stable=True)
-        if only_good:
-            order = order[self.good[order]]
-        return torch.tensor(independent(self.directions.vectors, order, most), dtype=torch.long, device=order.device)
+        return order[self.good[order]] if only_good else order
+
+    def independent(self, order: Tensor, most: int) -> list[int]:
+        """The first `most` linearly independent candidates in that order."""
+        within = (_MOVED * self.spread).clamp_max(_FARTHEST)
+        return independent(self.directions.vectors, order, most, within)
 
     def select(self, index: Tensor) -> Pool:
         """Those candidates, in that order."""
-        return Pool(self.directions.select(index), self.pure[index], self.separable[index])
+        rest = (getattr(self, name)[index] for name in _TESTS)
+        return Pool(self.directions.select(index), *rest)
+
+    def without(self, index: list[int]) -> Pool:
+        """The other candidates."""
+        kept = torch.ones_like(self.pure)
+        kept[index] = False
+        return self.select(kept.nonzero()[:, 0])
 
     def join(self, other: Pool) -> Pool:
         """These candidates and then the other ones."""
-        return Pool(
-            self.directions.join(other.directions),
-            torch.cat([self.pure, other.pure]),
-            torch.cat([self.separable, other.separable]),
-        )
+        rest = (torch.cat([getattr(self, name), getattr(other, name)]) for name in _TESTS)
+        return Pool(self.directions.join(other.directions), *rest)
+
+
+_TESTS = ("pure", "separable", "spread", "doubts")
+
+
+def untested(directions: Directions) -> Pool:
+    """Candidates of which nothing is known."""
+    nothing = directions.vectors.new_zeros(len(directions))
+    return Pool(directions, nothing.bool(), nothing, nothing, nothing)
 
 
 def empty(factors: Factors) -> Pool:
     """No candidates yet."""
     basis = factors.basis
     zeros = torch.zeros(len(basis), 0, dtype=torch.bool, device=basis.device)
-    return Pool(Directions(basis.new_zeros(factors.rank, 0), zeros), zeros[0], basis.new_zeros(0))
+    return untested(Directions(basis.new_zeros(factors.rank, 0), zeros))
 
 
 def grow(pool: Pool, factors: Factors, pre_activations: Tensor, found: Directions, generator: torch.Generator) -> Pool:
@@ -65,12 +86,18 @@ def grow(pool: Pool, factors: Factors, pre_activations: Tensor, found: Direction
     if not len(new):
         return pool
     purity = examine(factors, new)
-    pool = pool.join(Pool(new, purity.pure, separability(pre_activations, new.zeros).to(pool.separable)))
+    pool = pool.join(tested(factors, pre_activations, new, purity))
     parts = take_apart(factors, purity, generator)
     if parts is not None and len(parts := _unknown(pool, parts)):
-        separable = separability(pre_activations, parts.zeros).to(pool.separable)
-        pool = pool.join(Pool(parts, examine(factors, parts).pure, separable))
+        pool = pool.join(tested(factors, pre_activations, parts, examine(factors, parts)))
     return pool.select((pool.pure | (pool.separable >= _HOPELESS)).nonzero()[:, 0])
+
+
+def tested(factors: Factors, pre_activations: Tensor, found: Directions, purity: Purity) -> Pool:
+    """Candidates with their tests. Small entries that noise hides among the zeros, about as many as show, count not."""
+    separable = separability(pre_activations, found.zeros).double()
+    separable += 2 * near_zero(factors, found.vectors).double() / len(pre_activations)
+    return Pool(found, purity.pure, separable.clamp_max(1), purity.spread, torch.zeros_like(separable))
 
 
 def _unknown(pool: Pool, found: Directions) -> Directions:

@@ -23,11 +23,12 @@ _KEPT = 6  # directions kept of one null space
 
 @dataclass(frozen=True)
 class Purity:
-    """Whether each direction is pure, and the null space of its robust zero rows: `nullity [K]`, `spaces [K, B, 6]`."""
+    """Whether each direction is pure, and what its robust zero rows say of it."""
 
-    pure: Tensor
-    nullity: Tensor
-    spaces: Tensor
+    pure: Tensor  # [K]
+    nullity: Tensor  # [K], the dimension of their null space
+    spaces: Tensor  # [K, B, 6], their smallest singular vectors
+    spread: Tensor  # [K], how far the noise may have moved each unit direction
 
 
 def examine(factors: Factors, directions: Directions) -> Purity:
@@ -52,7 +53,9 @@ def examine(factors: Factors, directions: Directions) -> Purity:
     pure = nullity == 1
     for k in (~pure).nonzero()[:, 0].tolist():
         pure[k] = _agreement(factors, directions.select(torch.tensor([k])), spaces[k, :, : int(nullity[k])]) >= 2
-    return Purity(pure, nullity, spaces)
+    stiffness = (values[:, 1:] * rows.sum(dim=0)[:, None] ** 0.5).clamp_min(1e-300)
+    spread = factors.noise(directions.vectors) * stiffness.pow(-2).sum(dim=1).sqrt()
+    return Purity(pure, nullity, spaces, spread)
 
 
 def _agreement(factors: Factors, direction: Directions, space: Tensor) -> float:

@@ -49,6 +49,13 @@ def zero_rows(factors: Factors, vectors: Tensor) -> Tensor:
     return columns.abs() <= tolerance(factors, vectors, columns)
 
 
+def near_zero(factors: Factors, vectors: Tensor) -> Tensor:
+    """How many entries of each `L q` lie between one and two tolerances: as many as it hides, about. `[K]`."""
+    columns = factors.basis @ vectors
+    limit = tolerance(factors, vectors, columns)
+    return ((columns.abs() > limit) & (columns.abs() <= 2 * limit)).sum(dim=0)
+
+
 def smallest(factors: Factors, rows: Tensor, start: Tensor, vectors: int = 1) -> tuple[Tensor, Tensor]:
     """The smallest right singular vectors of L restricted to each candidate's rows.
 

@@ -1,0 +1,68 @@
+"""Which B of the candidates form the batch: the best independent ones, then swaps that raise lambda.
+
+Source: SPEAR, section 4, the two-stage greedy selection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .assemble import Batch
+from .refine import Directions
+
+_INDEPENDENT = 1e-4  # QR residual above which a direction is not a combination of those before it
+_PART = 1e-3  # of the largest coefficient: below it a member has no part in a candidate
+
+
+def independent(vectors: Tensor, order: Tensor, most: int, spread: Tensor | None = None) -> list[int]:
+    """The first `most` linearly independent columns of `[B, K]`, in the given order.
+
+    Args:
+        vectors: unit vectors.
+        order: `[K]` or fewer indices.
+        most: how many.
+        spread: `[K]`, how far noise may move each one; a residual that it explains is none.
+    """
+    kept: list[int] = []
+    span = vectors.new_zeros(len(vectors), 0)
+    for index in order.tolist():
+        residual = vectors[:, index]
+        for _ in range(2):  # twice is enough for orthogonality to working precision
+            residual = residual - span @ (span.T @ residual)
+        size = residual.norm()
+        if size > (_INDEPENDENT if spread is None else max(_INDEPENDENT, float(spread[index]))):
+            kept.append(index)
+            span = torch.cat([span, (residual / size)[:, None]], dim=1)
+            if len(kept) == most:
+                break
+    return kept
+
+
+def swap(
+    candidates: Directions, members: list[int], others: list[int], assemble: Callable[[Directions], Batch]
+) -> tuple[list[int], Batch]:
+    """Let each other candidate take the place of a member that has a part in it, where that raises the mean lambda.
+
+    Args:
+        candidates: all of them.
+        members: B independent ones.
+        others: to be tried, in this order.
+        assemble: makes a batch of B directions.
+    """
+
+    def made_of(chosen: list[int]) -> Batch:
+        return assemble(candidates.select(torch.tensor(chosen, device=candidates.vectors.device)))
+
+    best = made_of(members)
+    for index in others:
+        if best.matches:
+            break
+        parts = torch.linalg.solve(best.directions.vectors, candidates.vectors[:, index]).abs()
+        place = int(torch.where(parts > _PART * parts.max(), best.matching, torch.inf).argmin())
+        chosen = [*members[:place], index, *members[place + 1 :]]
+        if (trial := made_of(chosen)).matching.mean() > best.matching.mean():
+            members, best = chosen, trial
+    return members, best

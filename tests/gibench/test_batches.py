@@ -37,7 +37,7 @@ def test_a_batch_follows_its_rule_and_is_refused_only_where_there_is_none(labels
     images = made_of(labels)
     counts = [labels.count(label) for label in set(labels)]
     if batch_size > min(len(labels), {"iid": len(labels), "unique": len(counts), "same": max(counts)}[rule]):
-        with pytest.raises(UsageError, match="ask for (fewer|a smaller batch)$"):
+        with pytest.raises(UsageError, match=r"ask for (fewer|a smaller batch)$"):
             draw(images, batch_size, rule, 1, generator(seed))
         return
     truth = draw(images, batch_size, rule, 1, generator(seed))

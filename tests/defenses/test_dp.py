@@ -1,0 +1,213 @@
+"""DP-SGD: exact clipping, the right noise, bounded sensitivity and memory."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from opacus.grad_sample import GradSampleModule
+from scipy.stats import kstest
+from torch import nn
+from torch.nn import functional
+
+from gibench.client import mean_gradient
+from gibench.defense import Batch, DefenseContext
+from gibench.device import PeakMemory
+from gibench.errors import UsageError
+from gibench.registry import create
+
+MODELS = ("mlp:width=30,depth=2", "linear", "lenet", "convnet:width=4")
+
+
+def build(spec="mlp:width=30,depth=2", dtype=torch.float64):
+    torch.manual_seed(0)
+    return create("model", spec).build((3, 8, 8), 5).to(dtype)
+
+
+def batch_of(size, dtype=torch.float64, seed=0):
+    """Examples whose gradients differ much in norm."""
+    generator = torch.Generator().manual_seed(seed)
+    loudness = torch.logspace(-1, 1, size).view(-1, 1, 1, 1)
+    inputs = torch.randn(size, 3, 8, 8, generator=generator) * loudness
+    return Batch(inputs.to(dtype), torch.randint(5, (size,), generator=generator))
+
+
+def parameters_of(model):
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
+def released(model, batch, memory_mb=1024.0, seed=0, **settings):
+    """What dp makes of a batch."""
+    spec = "dp:" + ",".join(f"{key}={value}" for key, value in settings.items())
+    context = DefenseContext(torch.Generator().manual_seed(seed), len(batch.labels), 1000, memory_mb)
+    return create("defense", spec).step(mean_gradient(model), parameters_of(model), batch, context)
+
+
+def flat(gradient):
+    return torch.cat([value.flatten() for value in gradient.values()])
+
+
+def each_gradient(model, batch):
+    """Every example's gradient by autograd, one after the other, `[B, entries]`."""
+    rows = []
+    for image, label in zip(batch.inputs, batch.labels, strict=True):
+        loss = functional.cross_entropy(model(image[None]), label[None])
+        rows.append(torch.cat([part.flatten() for part in torch.autograd.grad(loss, list(model.parameters()))]))
+    return torch.stack(rows)
+
+
+def clipped_mean(rows, norm):
+    return (rows * (norm / rows.norm(dim=1)).clamp(max=1)[:, None]).mean(0)
+
+
+@pytest.mark.parametrize("spec", MODELS)
+def test_every_examples_gradient_is_clipped_to_the_norm_and_no_further(spec):
+    model, batch = build(spec), batch_of(8)
+    norms = each_gradient(model, batch).norm(dim=1)
+    bound = float(norms.median())
+    for number, norm in enumerate(norms):
+        alone = Batch(batch.inputs[number : number + 1], batch.labels[number : number + 1])
+        found = flat(released(model, alone, noise_multiplier=0, max_grad_norm=bound)).norm()
+        torch.testing.assert_close(found, norm.clamp(max=bound), rtol=1e-12, atol=0)
+    assert norms.min() < bound < norms.max()
+
+
+@pytest.mark.parametrize("spec", MODELS)
+def test_without_noise_the_mean_of_the_clipped_gradients_is_released(spec):
+    model, batch = build(spec), batch_of(8)
+    rows = each_gradient(model, batch)
+    bound = float(rows.norm(dim=1).median())
+    found = flat(released(model, batch, noise_multiplier=0, max_grad_norm=bound))
+    torch.testing.assert_close(found, clipped_mean(rows, bound), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("spec", MODELS)
+def test_the_clipped_mean_is_that_of_opacus(spec):
+    model, batch = build(spec), batch_of(8)
+    plain = released(model, batch, noise_multiplier=0, max_grad_norm=0.5)
+    wrapped = GradSampleModule(model, loss_reduction="sum")
+    functional.cross_entropy(wrapped(batch.inputs.requires_grad_()), batch.labels, reduction="sum").backward()
+    rows = torch.cat([parameter.grad_sample.flatten(1) for parameter in wrapped.parameters()], dim=1)
+    torch.testing.assert_close(flat(plain), clipped_mean(rows, 0.5), rtol=1e-9, atol=1e-12)
+
+
+def test_a_clip_norm_that_none_exceeds_leaves_the_mean_gradient():
+    model, batch = build(), batch_of(6)
+    plain = mean_gradient(model)(parameters_of(model), batch.inputs, batch.labels)
+    found = released(model, batch, noise_multiplier=0, max_grad_norm=1e6)
+    torch.testing.assert_close(found, plain, rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize("spec", MODELS)
+@pytest.mark.parametrize("noise", [0, 1])
+def test_chunks_give_what_the_whole_batch_gives(spec, noise):
+    model, batch = build(spec), batch_of(7)
+    whole = released(model, batch, noise_multiplier=noise)
+    one_by_one = released(model, batch, noise_multiplier=noise, memory_mb=1e-6)
+    torch.testing.assert_close(one_by_one, whole, rtol=1e-10, atol=1e-13)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(2, 9), st.integers(0, 8), st.floats(1e-3, 1e3), st.integers(0, 1000))
+def test_one_example_moves_the_sum_by_the_clip_norm_at_most(size, left_out, bound, seed):
+    model, batch = build("linear"), batch_of(size, seed=seed)
+    kept = torch.arange(size) != left_out % size
+    fewer = Batch(batch.inputs[kept], batch.labels[kept])
+    whole = flat(released(model, batch, noise_multiplier=0, max_grad_norm=bound)) * size
+    rest = flat(released(model, fewer, noise_multiplier=0, max_grad_norm=bound)) * (size - 1)
+    assert (whole - rest).norm() <= bound * (1 + 1e-9)
+
+
+def test_an_example_without_a_gradient_adds_nothing():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 1))  # one class: the loss is always 0
+    batch = Batch(batch_of(3, torch.float32).inputs, torch.zeros(3, dtype=torch.int64))
+    assert flat(released(model, batch, noise_multiplier=0)).abs().max() == 0
+
+
+@pytest.mark.parametrize(("multiplier", "bound", "size"), [(1.0, 1.0, 4), (0.3, 5.0, 7), (1e-4, 0.5, 1)])
+def test_the_noise_on_the_mean_is_gaussian_of_multiplier_times_clip_norm_over_batch_size(multiplier, bound, size):
+    model, batch = build("mlp:width=100,depth=1"), batch_of(size)
+    clean = flat(released(model, batch, noise_multiplier=0, max_grad_norm=bound))
+    noisy = flat(released(model, batch, noise_multiplier=multiplier, max_grad_norm=bound))
+    noise = (noisy - clean) / (multiplier * bound / size)
+    assert len(noise) == 19_805
+    assert noise.std() == pytest.approx(1, abs=0.02)
+    assert kstest(noise.numpy(), "norm").pvalue > 0.01
+
+
+def test_every_tensor_has_noise_of_its_own():
+    model, batch = build("mlp:width=192,depth=3"), batch_of(3)
+    clean, noisy = (released(model, batch, noise_multiplier=noise) for noise in (0, 1))
+    square = [noisy[name] - clean[name] for name in clean if clean[name].shape == (192, 192)]
+    assert len(square) == 3
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        correlation = torch.corrcoef(torch.stack([square[one].flatten(), square[other].flatten()]))[0, 1]
+        assert abs(correlation) < 0.03  # five standard deviations
+
+
+def test_the_noise_is_that_of_the_generator():
+    model, batch = build(), batch_of(3)
+    one, same, other = (flat(released(model, batch, noise_multiplier=1, seed=seed)) for seed in (1, 1, 2))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_the_gradient_keeps_its_dtype(dtype):
+    found = released(build("linear", dtype), batch_of(4, dtype), noise_multiplier=1)
+    assert {value.dtype for value in found.values()} == {dtype}
+
+
+def test_the_sum_is_not_made_in_half_precision():
+    model, batch = build("linear", torch.bfloat16), batch_of(64, torch.bfloat16)
+    found = flat(released(model, batch, noise_multiplier=0, max_grad_norm=1.0))
+    expected = clipped_mean(each_gradient(model, batch).float(), 1.0)
+    assert (found.float() - expected).norm() < 0.004 * expected.norm()  # one rounding to 8 bits
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm1d(4), nn.BatchNorm2d(4), nn.SyncBatchNorm(4)])
+def test_batchnorm_is_refused_with_the_reason(layer):
+    context = DefenseContext(torch.Generator(), 4, 100)
+    reason = create("defense", "dp").supports(nn.Sequential(nn.Identity(), layer), context)
+    assert reason.startswith("dp bounds each example's gradient, and BatchNorm mixes the examples of a batch")
+    assert reason.endswith("use a model without BatchNorm")
+
+
+@pytest.mark.parametrize("spec", MODELS)
+def test_models_without_batchnorm_are_supported(spec):
+    assert create("defense", "dp").supports(build(spec), DefenseContext(torch.Generator(), 4, 100)) is None
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "noise_multiplier=-1",
+        "noise_multiplier=1e-12",
+        "noise_multiplier=1e7",
+        "noise_multiplier=inf",
+        "max_grad_norm=0",
+        "max_grad_norm=nan",
+        "delta=0",
+        "delta=1",
+        "run_steps=0",
+        "run_steps=1000000",
+    ],
+)
+def test_settings_out_of_range_are_refused(setting):
+    with pytest.raises(UsageError, match=f"defense 'dp': {setting.partition('=')[0]}=.* is refused: "):
+        create("defense", f"dp:{setting}")
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory can be measured on Linux alone")
+@pytest.mark.parametrize(("budget_mb", "least", "most"), [(60, 0, 100), (10_000, 300, 1500)])
+def test_memory_stays_within_the_budget(budget_mb, least, most):
+    model, batch = build("mlp:width=2000,depth=2", torch.float32), batch_of(32, torch.float32)
+    own = sum(parameter.nbytes for parameter in model.parameters()) / 2**20
+    assert 16 < own < 18  # so that 32 examples have more than 500 MB
+    released(model, Batch(batch.inputs[:1], batch.labels[:1]), noise_multiplier=1)  # loads what is loaded once
+    with PeakMemory(torch.device("cpu")) as before:
+        pass
+    with PeakMemory(torch.device("cpu")) as memory:
+        released(model, batch, memory_mb=budget_mb, noise_multiplier=1)
+    assert least < memory.peak_mb - before.peak_mb - 2 * own < most  # without the sum and its noise

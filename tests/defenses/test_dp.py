@@ -200,14 +200,17 @@ def test_settings_out_of_range_are_refused(setting):
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory can be measured on Linux alone")
-@pytest.mark.parametrize(("budget_mb", "least", "most"), [(60, 0, 100), (10_000, 300, 1500)])
-def test_memory_stays_within_the_budget(budget_mb, least, most):
+def test_memory_stays_within_the_budget():
     model, batch = build("mlp:width=2000,depth=2", torch.float32), batch_of(32, torch.float32)
     own = sum(parameter.nbytes for parameter in model.parameters()) / 2**20
     assert 16 < own < 18  # so that 32 examples have more than 500 MB
-    released(model, Batch(batch.inputs[:1], batch.labels[:1]), noise_multiplier=1)  # loads what is loaded once
-    with PeakMemory(torch.device("cpu")) as before:
-        pass
-    with PeakMemory(torch.device("cpu")) as memory:
-        released(model, batch, memory_mb=budget_mb, noise_multiplier=1)
-    assert least < memory.peak_mb - before.peak_mb - 2 * own < most  # without the sum and its noise
+    released(model, batch, memory_mb=60, noise_multiplier=1)  # loads what is loaded once
+    grown = []
+    for budget in (60, 10_000):
+        with PeakMemory(torch.device("cpu")) as before:
+            pass
+        with PeakMemory(torch.device("cpu")) as memory:
+            released(model, batch, memory_mb=budget, noise_multiplier=1)
+        grown.append(memory.peak_mb - before.peak_mb - 2 * own)  # without the sum and its noise
+    assert grown[0] < 100
+    assert grown[1] > 300

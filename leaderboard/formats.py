@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pandas as pd
+from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -15,6 +16,8 @@ from rich.text import Text
 from .table import SCENARIO
 
 Shorten = Callable[[str, str], str]  # kind of plugin and canonical spec to what people read
+_Show = Callable[[dict[str, Any], Shorten], str]  # a line of the summary to one of its cells
+_WORDS = ("defense", "attack", "hardware")  # the columns that are no numbers
 
 
 def in_full(kind: str, spec: str) -> str:
@@ -43,12 +46,13 @@ def to_markdown(summary: pd.DataFrame, shorten: Shorten = in_full) -> str:
     """A section for each scenario and threat model, with what did not end `ok` below its table."""
     sections = []
     for scenario, lines in _sections(summary):
-        header = [heading for heading, _ in _SHOWN]
-        body = [[show(line, shorten) for _, show in _SHOWN] for line in lines]
+        shown = _shown(lines)
+        header = [heading for heading, _ in shown]
+        body = [[show(line, shorten) for _, show in shown] for line in lines]
         cells = [header, ["---"] * len(header), *body]
         table = "\n".join(f"| {' | '.join(map(_escape, values))} |" for values in cells)
-        notes = "\n".join(f"- {_escape(note)}" for note in _notes(lines, shorten))
-        sections.append("\n\n".join(filter(None, (f"### {_escape(scenario)}", table, notes))))
+        notes = "\n".join(f"- {note}" for note in _notes(lines, shorten))
+        sections.append("\n\n".join(filter(None, (f"### {scenario}", table, notes))))
     return "\n\n".join(sections or ["No stored rows."]) + "\n"
 
 
@@ -56,12 +60,17 @@ def to_terminal(summary: pd.DataFrame, shorten: Shorten = in_full) -> Group:
     """The same sections for rich to print."""
     parts: list[Table | Text] = []
     for scenario, lines in _sections(summary):
-        table = Table(title=Text(scenario), title_justify="left", header_style="bold")
-        for number, (heading, _) in enumerate(_SHOWN):
-            table.add_column(heading, justify="left" if number < 2 else "right", overflow="fold")
+        shown = _shown(lines)
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+        for heading, _ in shown:
+            if heading in _WORDS:
+                table.add_column(heading, overflow="fold")
+            else:
+                table.add_column(heading, justify="right", no_wrap=True)
         for line in lines:
-            table.add_row(*(Text(show(line, shorten)) for _, show in _SHOWN))
-        parts += [table, *(Text(note) for note in _notes(lines, shorten))]
+            table.add_row(*(Text(show(line, shorten)) for _, show in shown))
+        blank = [Text()] if parts else []
+        parts += [*blank, Text(scenario, "bold"), Text(), table, *(Text(note) for note in _notes(lines, shorten))]
     return Group(*(parts or [Text("no stored rows")]))
 
 
@@ -70,26 +79,43 @@ def _sections(summary: pd.DataFrame) -> Iterator[tuple[str, list[dict[str, Any]]
     for line in records(summary):
         sections.setdefault(tuple(line[name] for name in SCENARIO), []).append(line)
     for lines in sections.values():
-        yield _scenario(lines[0]), lines
+        yield _scenario(lines), lines
 
 
-def _scenario(line: dict[str, Any]) -> str:
+def _scenario(lines: list[dict[str, Any]]) -> str:
+    """What the lines share: rules E1 and E10."""
+    line = lines[0]
     steps = line["train_steps"]
-    return " | ".join(
-        [
-            line["dataset"],
-            f"{line['model']} {f'after {steps} steps' if steps else 'untrained'}",
-            f"batch {line['batch_size']}, labels {line['labels_policy']}",
-            f"server knows {line['threat_model']}",
-            f"{line['dtype']} on {line['device']}",
-        ]
+    state = f"{line['model']} {f'after {steps} training steps' if steps else 'untrained'}"
+    accuracies = [each["model_accuracy"] for each in lines if each["model_accuracy"] is not None]
+    if accuracies:
+        state += f" (accuracy {sum(accuracies) / len(accuracies):.2f})"
+    batch = f"batch {line['batch_size']} {line['labels_policy']}"
+    return "; ".join(
+        [line["dataset"], state, batch, f"server knows {line['threat_model']}", f"{line['dtype']} on {line['device']}"]
     )
 
 
 def _notes(lines: list[dict[str, Any]], shorten: Shorten) -> Iterator[str]:
+    """The hardware where all times are from one, and why cells are not `ok` (rules E9 and E16)."""
+    if len(hardware := _hardware(lines)) == 1:
+        yield f"seconds of the attack alone on {hardware.pop()}"
     for line in lines:
         if line["reason"]:
-            yield f"{_attack(line, shorten)} against {line['defense']}: {line['reason']}"
+            yield f"{_attack(line, shorten)} against {shorten('defense', line['defense'])}: {line['reason']}"
+
+
+def _hardware(lines: list[dict[str, Any]]) -> set[str]:
+    return {line["hardware"] for line in lines if line["hardware"]}
+
+
+def _shown(lines: list[dict[str, Any]]) -> tuple[tuple[str, _Show], ...]:
+    """The columns for people; times from different machines have those machines beside them."""
+    return (*_SHOWN, ("hardware", _text("hardware"))) if len(_hardware(lines)) > 1 else _SHOWN
+
+
+def _trials(line: dict[str, Any], shorten: Shorten) -> str:
+    return f"{line['n_ok']} / {line['n_tried']}" if line["n_tried"] else "skipped"
 
 
 def _attack(line: dict[str, Any], shorten: Shorten) -> str:
@@ -97,34 +123,33 @@ def _attack(line: dict[str, Any], shorten: Shorten) -> str:
     return " ".join([shorten("attack", line["attack"]), *(f"({mark})" for mark in marks)])
 
 
-def _number(name: str, digits: int) -> Callable[[dict[str, Any], Shorten], str]:
+def _number(name: str, digits: int) -> _Show:
     def show(line: dict[str, Any], shorten: Shorten) -> str:
         return "-" if line[name] is None else f"{line[name]:.{digits}f}"
 
     return show
 
 
-def _text(name: str) -> Callable[[dict[str, Any], Shorten], str]:
+def _text(name: str) -> _Show:
     return lambda line, shorten: "-" if line[name] is None else str(line[name])
 
 
-def _compact(name: str) -> Callable[[dict[str, Any], Shorten], str]:
+def _compact(name: str) -> _Show:
     return lambda line, shorten: "-" if line[name] is None else f"{line[name]:.4g}"
 
 
-# The columns for people: heading, and what it shows of a line of the summary.
-_SHOWN: tuple[tuple[str, Callable[[dict[str, Any], Shorten], str]], ...] = (
+_SHOWN: tuple[tuple[str, _Show], ...] = (
     ("defense", lambda line, shorten: shorten("defense", line["defense"])),
     ("attack", _attack),
     ("rank", _text("rank")),
-    ("ok / tried", lambda line, shorten: f"{line['n_ok']} / {line['n_tried']}"),
+    ("ok / tried", _trials),
     ("PSNR dB", _number("psnr_mean", 2)),
     ("SSIM", _number("ssim_mean", 3)),
     ("LPIPS", _number("lpips_mean", 3)),
     ("exact", _number("exact_rate", 3)),
     ("certified", _number("certified_rate", 3)),
-    ("false certificates", _text("false_certificates")),
-    ("seconds", _number("runtime_s", 2)),
+    ("false", _text("false_certificates")),
+    ("seconds", _number("runtime_s", 3)),
     ("epsilon", _compact("epsilon")),
 )
 

@@ -15,7 +15,8 @@ from gibench.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Group
 
-_WIDTH = 160  # characters of a table that goes to a file or a pipe
+_WIDTH = 200  # characters of a table that goes to a file or a pipe
+_LEAST_WIDTH = 110  # a narrower terminal wraps the lines itself
 
 
 class Format(StrEnum):
@@ -81,7 +82,8 @@ def _drawn(group: Group, to_terminal: bool) -> str:
     """The tables as wide as the terminal, with its colours; in a file plain and wide."""
     from rich.console import Console
 
-    console = Console() if to_terminal and sys.stdout.isatty() else Console(width=_WIDTH)
+    console = Console(highlight=False) if to_terminal and sys.stdout.isatty() else Console(width=_WIDTH)
+    console.width = max(console.width, _LEAST_WIDTH)
     with console.capture() as captured:
         console.print(group)
     return captured.get()

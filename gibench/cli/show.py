@@ -32,7 +32,7 @@ def show(
 def _print(values: Mapping[str, Any], indent: str = "") -> None:
     """A line a value, nested mappings indented, texts of several lines below their name."""
     for key, value in values.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and value:
             typer.echo(f"{indent}{key}:")
             _print(value, f"{indent}  ")
         elif isinstance(value, str) and "\n" in value:
@@ -44,7 +44,7 @@ def _print(values: Mapping[str, Any], indent: str = "") -> None:
 
 
 def _text(value: Any) -> str:
-    if value is None:
+    if value is None or value == {}:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"

@@ -72,8 +72,10 @@ def test_markdown_has_a_section_for_each_threat_model(make_stored):
     assert len(headings) == 2
     assert "server knows batch_size,local_hyperparameters,prior" in headings[0]
     assert "server knows nothing" in headings[1]
-    assert r"photos \| mlp:depth=5,width=200 untrained \| batch 20, labels iid" in headings[0]
-    line = "| dp:delta=1e-05,max_grad_norm=1.0 | random | 2 | 1 / 1 | 8.00 | 0.970 | 0.010 | 0.950 | 0.900 | 0 | 1.25 |"
+    assert "photos; mlp:depth=5,width=200 untrained (accuracy 0.10); batch 20 iid" in headings[0]
+    line = (
+        "| dp:delta=1e-05,max_grad_norm=1.0 | random | 2 | 1 / 1 | 8.00 | 0.970 | 0.010 | 0.950 | 0.900 | 0 | 1.250 |"
+    )
     assert line in text
 
 
@@ -89,6 +91,19 @@ def test_what_is_not_ok_is_named_below_the_table(make_stored, form):
     text = form(summarize(rows))
     assert "1 / 2" in text
     assert "against dp:delta=1e-05,max_grad_norm=1.0: failed: NaN in the gradient (seed 1)" in text
+
+
+def test_seconds_name_their_hardware(make_stored):
+    one, two = make_stored(attack="one"), make_stored(attack="two", hardware="a faster one")
+    assert "seconds of the attack alone on a processor (2 threads)" in to_markdown(summarize([one]))
+    both = to_markdown(summarize([one, two]))
+    assert "| epsilon | hardware |" in both
+    assert "| 4.2 | a faster one |" in both
+    assert "seconds of the attack" not in both
+
+
+def test_what_was_skipped_altogether_says_so_in_its_line(make_stored):
+    assert "| - | skipped | - |" in to_markdown(summarize([make_stored(status="skipped", psnr_mean=None)]))
 
 
 def test_the_terminal_shows_brackets_as_they_are(make_stored):

@@ -1,0 +1,49 @@
+"""Whatever an attack reports becomes strict JSON."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gibench.jsonable import jsonable
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.integers(), inner),
+    max_leaves=20,
+)
+
+
+@given(VALUES)
+def test_every_value_becomes_strict_json_and_stays_the_same(value):
+    plain = jsonable(value)
+    assert json.loads(json.dumps(plain, allow_nan=False)) == plain
+    assert jsonable(plain) == plain
+
+
+@pytest.mark.parametrize("number", [math.inf, -math.inf, math.nan, np.float32("nan"), torch.tensor(math.inf)])
+def test_what_is_no_number_is_null(number):
+    assert jsonable(number) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [
+        (torch.tensor([[1.0, math.nan]]), [[1.0, None]]),
+        (np.int64(3), 3),
+        (np.bool_(True), True),
+        (np.float64(0.5), 0.5),
+        (torch.tensor(2, device="cpu"), 2),
+        ((1, {"a": {2}}), [1, {"a": [2]}]),
+        ({1: "x"}, {"1": "x"}),
+        (Path("a/b"), "a/b"),
+    ],
+)
+def test_tensors_arrays_and_others_become_plain(value, plain):
+    assert jsonable(value) == plain
+    assert type(jsonable(value)) is type(plain)

@@ -13,40 +13,42 @@ from gibench.cell import Cell
 from gibench.cli.console import note, print_json
 from gibench.cli.progress import GridProgress
 from gibench.cli.table import print_rows, title
-from gibench.result import UNFINISHED, Row
+from gibench.result import UNFINISHED
 from gibench.sweep.run import prepare, run_cells
 from gibench.sweep.suite import Suite
 from gibench.tracking import Store
 
 
 def run_suite(suite: Suite, force: bool, as_json: bool, dry_run: bool) -> None:
-    """Run the cells of a suite, print the rows, and exit with 1 if some cell failed or timed out."""
+    """Run the cells of a suite and print the rows.
+
+    Raises:
+        typer.Exit: with 1 if some cell failed or timed out, with 130 on Ctrl-C.
+    """
+    try:
+        _run_suite(suite, force, as_json, dry_run)
+    except KeyboardInterrupt:
+        note("interrupted: finished cells are stored, and the same command goes on from there")
+        raise typer.Exit(130) from None
+
+
+def _run_suite(suite: Suite, force: bool, as_json: bool, dry_run: bool) -> None:
     with redirect_stdout(sys.stderr):  # standard output is for the rows, whatever a plugin prints
         cells = prepare(suite)
     if dry_run:
         _print_cells(cells, as_json)
         return
     store = Store(suite.tracking_uri, suite.experiment)
-    with redirect_stdout(sys.stderr):
-        rows = _run(cells, store, suite, force)
+    with redirect_stdout(sys.stderr), GridProgress(len(cells)) as progress:
+        runs = run_cells(cells, store, suite, progress, force)
+    stored = {row["run_id"]: row for row in store.rows()}
+    rows = [stored[run] for run in runs]
     if as_json:
         print_json(rows)
     else:
         print_rows(rows, store, suite)
     if any(row["status"] in UNFINISHED for row in rows):
         raise typer.Exit(1)
-
-
-def _run(cells: Sequence[Cell], store: Store, suite: Suite, force: bool) -> list[Row]:
-    """The stored rows of the cells, in their order."""
-    with GridProgress(len(cells)) as progress:
-        try:
-            runs = run_cells(cells, store, suite, progress, force)
-        except KeyboardInterrupt:
-            note(f"interrupted: {progress.done} of {len(cells)} cells are stored; the same command goes on from there")
-            raise typer.Exit(130) from None
-    stored = {row["run_id"]: row for row in store.rows()}
-    return [stored[run] for run in runs]
 
 
 def _print_cells(cells: Sequence[Cell], as_json: bool) -> None:

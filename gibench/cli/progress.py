@@ -18,7 +18,6 @@ class GridProgress:
     """A `gibench.sweep.run.Listener` for people, to be entered while cells run."""
 
     def __init__(self, total: int) -> None:
-        self.done = 0  # cells that are stored
         self._total = total
         self._console = Console(stderr=True, soft_wrap=True, highlight=False)
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
@@ -49,7 +48,6 @@ class GridProgress:
 
     def finished(self, number: int, row: Row, stored_before: bool) -> None:
         """Print the cell's outcome."""
-        self.done = number
         outcome = "stored before" if stored_before else _outcome(row)
         self._bars.update(self._cells, completed=number)
         self._bars.update(self._stage, visible=False)

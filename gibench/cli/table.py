@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from gibench.cell import Cell
+from gibench.errors import UsageError
 from gibench.mlflow_store import DEFAULT_URI, shown
 from gibench.registry import shorten
 from gibench.result import Row
@@ -24,7 +25,7 @@ from gibench.sweep.suite import Suite
 from gibench.tracking import Store
 
 _GRIDS_SHOWN = 6
-_PIPE_WIDTH = 250  # characters; a terminal has its own
+_PIPE_WIDTH, _LEAST_WIDTH = 250, 110  # characters; a terminal has its own, and wraps the lines itself if that is less
 # What tells rows apart, beside the seed: heading, column, whether it is shown even if the same in every row.
 _AXES = (
     ("attack", "attack", True),
@@ -44,7 +45,7 @@ _MEASURES = (  # heading, column, digits
     ("LPIPS", "lpips_mean", 3),
     ("exact", "exact_rate", 3),
     ("certified", "certified_rate", 3),
-    ("runtime s", "runtime_s", 2),
+    ("runtime s", "runtime_s", 3),
 )
 
 
@@ -63,13 +64,12 @@ def title(cell: Cell | Row) -> str:
 def print_rows(rows: Sequence[Row], store: Store, suite: Suite) -> None:
     """Print the rows as a table, and what a reader wants to know next."""
     console = Console(highlight=False, soft_wrap=True)
-    if not console.is_terminal:
-        console.width = _PIPE_WIDTH
+    console.width = max(console.width, _LEAST_WIDTH) if console.is_terminal else _PIPE_WIDTH
     groups = _groups(rows)
     varying = {column for _, column, _ in _AXES if len({row[column] for row in rows}) > 1}
     fixed = [f"{head} {_axis(rows[0], column)}" for head, column, always in _AXES if not (always or column in varying)]
     console.print(escape(f"{'; '.join(fixed)}; hardware {', '.join(sorted({row['hardware'] for row in rows}))}"))
-    console.print(_table(groups, varying))
+    console.print("", _table(groups, varying), "", sep="\n")
     for line in [*_reasons(rows), *_grids(rows, store, suite), *_hints(rows, suite)]:
         console.print(escape(line))
 
@@ -93,13 +93,13 @@ def _table(groups: Sequence[Sequence[Row]], varying: set[str]) -> Table:
     """One line a group: means over its seeds; what failed counts as mid-grey, what was skipped does not (rule E9)."""
     axes = [(head, column) for head, column, always in _AXES if always or column in varying]
     false = any(row["false_certificates"] for group in groups for row in group)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for head, _ in axes:
         table.add_column(head, overflow="fold")
     for head in ("seed", "status"):
-        table.add_column(head)
+        table.add_column(head, no_wrap=True)
     for head in (*(head for head, _, _ in _MEASURES), *(["false certificates"] if false else []), "epsilon"):
-        table.add_column(head, justify="right")
+        table.add_column(head, justify="right", no_wrap=True)
     for group in groups:
         cells = [_axis(group[0], column) for _, column in axes]
         cells += [_seeds(group), _statuses(group)]
@@ -146,8 +146,11 @@ def _grids(rows: Sequence[Row], store: Store, suite: Suite) -> list[str]:
         return ["image grids (truth over reconstruction): the artifact images.png of each run"]
     lines = ["image grids (truth over reconstruction, certified images in green):"]
     for row in scored[:_GRIDS_SHOWN]:
-        _, beside = store.row(row["run_id"])
-        lines.append(f"  {_near(Path(beside['grid']))}  {title(row)}")
+        try:
+            grid = store.row(row["run_id"])[1]["grid"]
+        except UsageError:  # somebody took the files of an earlier run away
+            grid = None
+        lines.append(f"  {_near(Path(grid)) if grid else 'no longer there:'}  {title(row)}")
     if len(scored) > _GRIDS_SHOWN:
         lines.append(f"  ... and {len(scored) - _GRIDS_SHOWN} more beside them")
     return lines

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import time
@@ -195,7 +196,8 @@ def test_a_store_that_is_no_database_is_told_before_anything_runs(call, workplac
 def test_ctrl_c_in_this_process_says_how_to_go_on(call):
     code, out, err = call("run", *attacks("random", "interrupts"), *SMALL)
     assert (code, out) == (130, "")
-    assert "interrupted: 1 of 2 cells are stored; the same command goes on from there" in err
+    assert "[1/2] random" in err
+    assert "interrupted: finished cells are stored, and the same command goes on from there" in err
 
 
 def wait_for(process, text):
@@ -229,3 +231,11 @@ def test_a_run_that_is_ended_keeps_its_finished_cells_and_goes_on_later(
     assert json.loads(out)[0] == kept[0]
     with sqlite3.connect(workplace / "gibench.db") as database:
         assert database.execute("pragma integrity_check").fetchone() == ("ok",)
+
+
+def test_a_stored_row_whose_files_are_gone_is_still_shown(call, workplace):
+    call("run", *attacks("random"), *SMALL)
+    shutil.rmtree(workplace / "gibench-artifacts")
+    code, out, _ = call("run", *attacks("random"), *SMALL)
+    assert code == 0
+    assert "no longer there:  random | none" in out

@@ -17,7 +17,7 @@ from torch.nn import functional
 from gibench import chain
 from gibench.datasets.base import Images, Split
 from gibench.defense import Batch, Defense, DefenseContext, Gradient, Guarantee, Parameters
-from gibench.errors import NotApplicable
+from gibench.errors import NotApplicableError
 from gibench.observation import ImagePrior, Observation, SurrogateData, ThreatModel
 from gibench.training import model_inputs
 
@@ -63,14 +63,14 @@ def observe(
         batch_size: images a client.
 
     Raises:
-        NotApplicable: a defense refuses the model or the batch.
+        NotApplicableError: a defense refuses the model or the batch.
     """
     observed = copy.deepcopy(model).train()  # taken before the model sees a private image, and never shown one
     model.train()
     context = DefenseContext(generator, batch_size, len(images.private))
     for defense in defenses:
         if reason := defense.supports(model, context):
-            raise NotApplicable(reason)
+            raise NotApplicableError(reason)
     inputs = model_inputs(model, images, truth.images)
     labels = truth.labels.to(inputs.device)
     parameters = {name: parameter.detach() for name, parameter in model.named_parameters()}

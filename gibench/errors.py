@@ -13,5 +13,5 @@ class AttackError(GibenchError):
     """An attack could not run or returned something that is no reconstruction; its cell is `failed`."""
 
 
-class NotApplicable(GibenchError):
+class NotApplicableError(GibenchError):
     """A defense can never apply to such a model or batch; its cell is `skipped`."""

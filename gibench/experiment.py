@@ -19,7 +19,7 @@ from gibench.cell import Cell
 from gibench.datasets.base import Dataset, Images, Split
 from gibench.deadline import DeadlinePassed, grace, hard_stop
 from gibench.defense import Defense
-from gibench.errors import GibenchError, NotApplicable
+from gibench.errors import GibenchError, NotApplicableError
 from gibench.jsonable import jsonable
 from gibench.models.base import Model
 from gibench.observation import Observation, ThreatModel
@@ -58,7 +58,7 @@ def run_cell(cell: Cell, progress: Progress) -> Result:
     trial = _Trial(cell, truth, watch, progress)
     try:
         trial.run()
-    except NotApplicable as refusal:
+    except NotApplicableError as refusal:
         trial.ended("skipped", str(refusal))
     except DeadlinePassed:
         trial.ended("timeout", "the attack ran on past its deadline and was stopped: raise --timeout")

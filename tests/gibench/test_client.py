@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gibench import batches, client, seeds
-from gibench.errors import NotApplicable
+from gibench.errors import NotApplicableError
 from gibench.observation import KNOWLEDGE, ThreatModel
 from gibench.registry import create
 
@@ -203,7 +203,7 @@ def test_batchnorm_statistics_are_those_of_the_private_batch(photos, truth):
 
 
 def test_a_defense_that_refuses_the_model_says_why(photos, truth):
-    with pytest.raises(NotApplicable, match="BatchNorm mixes the examples of a batch"):
+    with pytest.raises(NotApplicableError, match="BatchNorm mixes the examples of a batch"):
         observe(build(photos, "resnet18"), photos, truth, "dp")
 
 

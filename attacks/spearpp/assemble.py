@@ -29,6 +29,11 @@ class Batch:
         return self.agree.sum(dim=0) / self.votes.sum(dim=0).clamp_min(1)
 
     @property
+    def agreement(self) -> Tensor:
+        """The share of all neurons that vote and agree, `[B]`: lambda, lowered by what the error bound leaves open."""
+        return self.agree.double().mean(dim=0)
+
+    @property
     def matches(self) -> bool:
         """Whether lambda of the whole batch is 1."""
         return bool((self.matching == 1).all())

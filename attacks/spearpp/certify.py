@@ -17,6 +17,7 @@ from .assemble import Batch
 from .refine import near_zero, zero_rows
 
 _COINCIDENCE = 1.3  # times B
+_QUORUM = 0.8  # of the neurons must be clear of the error bound for lambda to mean anything
 _SAFETY = 5.0  # standard deviations of the predicted error
 _EXACT = 1 / 510  # of the pixel range: a pixel within it rounds to the true 8-bit value
 
@@ -30,9 +31,8 @@ def trusted(factors: Factors, batch: Batch, pure: Tensor) -> Tensor:
     vectors, zeros = batch.directions.vectors, batch.directions.zeros
     within = zero_rows(factors, vectors)
     hidden = (within & ~zeros).sum(dim=0)
-    return (
-        pure & (batch.matching == 1) & ~(zeros & ~within).any(dim=0) & (hidden <= 2 * near_zero(factors, vectors) + 1)
-    )
+    consistent = ~(zeros & ~within).any(dim=0) & (hidden <= 2 * near_zero(factors, vectors) + 1)
+    return pure & consistent & (batch.matching == 1) & (batch.votes.double().mean(dim=0) >= _QUORUM)
 
 
 def certify(factors: Factors, batch: Batch, pure: Tensor, pixel_scale: Tensor) -> Tensor:

@@ -10,10 +10,12 @@ from torch import Tensor
 from ..linear_layer import Factors
 from .purity import Purity, examine, take_apart
 from .refine import Directions, near_zero
+from .repair import unhide
 from .select import independent
-from .separate import separability
+from .separate import separate
 
 _SEPARABLE = 0.985  # of the neurons: what a true direction reaches and an unrelated mixture does not
+_HIDDEN = 0.03  # of the neurons: small entries that noise may hide among the zeros and that no fit can get right
 _HOPELESS = 0.9  # an impure candidate below it is not kept
 _SAME = 1e-6  # of 1 - |cos|
 _MOVED = 8.0  # standard deviations within which two directions count as one
@@ -27,18 +29,19 @@ class Pool:
     directions: Directions
     pure: Tensor  # [K]
     separable: Tensor  # [K]
+    near: Tensor  # [K], share of entries just outside the zero tolerance: what noise hides inside it, and mixtures show
     spread: Tensor  # [K], how far the noise may have moved each
     doubts: Tensor  # [K], how often in a row a batch of B showed it untrusted; -4 where the last one trusted it
 
     @property
     def good(self) -> Tensor:
         """The candidates that pass both tests, `[K]`."""
-        return self.pure & (self.separable >= _SEPARABLE)
+        return self.pure & (self.separable >= _SEPARABLE - (2 * self.near).clamp_max(_HIDDEN))
 
     def ranked(self, only_good: bool = False) -> Tensor:
         """The candidates, best first: by trust, by the tests they pass, by separability and zeros."""
         tests = 4.0 * self.good + 2.0 * self.pure + self.separable
-        score = tests - self.doubts + self.directions.zeros.double().mean(dim=0) / 8
+        score = tests - self.near - self.doubts + self.directions.zeros.double().mean(dim=0) / 8
         order = score.argsort(descending=True, stable=True)
         return order[self.good[order]] if only_good else order
 
@@ -64,13 +67,13 @@ class Pool:
         return Pool(self.directions.join(other.directions), *rest)
 
 
-_TESTS = ("pure", "separable", "spread", "doubts")
+_TESTS = ("pure", "separable", "near", "spread", "doubts")
 
 
 def untested(directions: Directions) -> Pool:
     """Candidates of which nothing is known."""
     nothing = directions.vectors.new_zeros(len(directions))
-    return Pool(directions, nothing.bool(), nothing, nothing, nothing)
+    return Pool(directions, nothing.bool(), nothing, nothing, nothing, nothing)
 
 
 def empty(factors: Factors) -> Pool:
@@ -82,22 +85,23 @@ def empty(factors: Factors) -> Pool:
 
 def grow(pool: Pool, factors: Factors, pre_activations: Tensor, found: Directions, generator: torch.Generator) -> Pool:
     """The pool with what is new in `found`; mixtures are taken apart, and what they hold is added too."""
-    new = _unknown(pool, found)
+    new = _unknown(pool, unhide(factors, pre_activations, found))
     if not len(new):
         return pool
     purity = examine(factors, new)
     pool = pool.join(tested(factors, pre_activations, new, purity))
     parts = take_apart(factors, purity, generator)
+    parts = parts and unhide(factors, pre_activations, parts)
     if parts is not None and len(parts := _unknown(pool, parts)):
         pool = pool.join(tested(factors, pre_activations, parts, examine(factors, parts)))
     return pool.select((pool.pure | (pool.separable >= _HOPELESS)).nonzero()[:, 0])
 
 
 def tested(factors: Factors, pre_activations: Tensor, found: Directions, purity: Purity) -> Pool:
-    """Candidates with their tests. Small entries that noise hides among the zeros, about as many as show, count not."""
-    separable = separability(pre_activations, found.zeros).double()
-    separable += 2 * near_zero(factors, found.vectors).double() / len(pre_activations)
-    return Pool(found, purity.pure, separable.clamp_max(1), purity.spread, torch.zeros_like(separable))
+    """Candidates with their tests."""
+    separable, _ = separate(pre_activations, found.zeros)
+    near = near_zero(factors, found.vectors).double() / len(pre_activations)
+    return Pool(found, purity.pure, separable, near, purity.spread, torch.zeros_like(separable))
 
 
 def _unknown(pool: Pool, found: Directions) -> Directions:

@@ -61,8 +61,8 @@ def swap(
         if best.matches:
             break
         parts = torch.linalg.solve(best.directions.vectors, candidates.vectors[:, index]).abs()
-        place = int(torch.where(parts > _PART * parts.max(), best.matching, torch.inf).argmin())
+        place = int(torch.where(parts > _PART * parts.max(), best.agreement, torch.inf).argmin())
         chosen = [*members[:place], index, *members[place + 1 :]]
-        if (trial := made_of(chosen)).matching.mean() > best.matching.mean():
+        if (trial := made_of(chosen)).agreement.mean() > best.agreement.mean():
             members, best = chosen, trial
     return members, best

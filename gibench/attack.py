@@ -72,6 +72,11 @@ class Attack(Plugin, ABC):
     adaptive: ClassVar[bool] = False  # knows the defense (rule E14)
     oracle: ClassVar[bool] = False  # picks something with the truth (rule E2)
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "__call__" in vars(cls):
+            raise TypeError(f"{cls.__name__} defines __call__, which belongs to the harness: write reconstruct instead")
+
     def supports(self, observation: Observation) -> str | None:
         """Why this attack can never apply to such an observation, or None when it can."""
         return None

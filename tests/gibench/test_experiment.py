@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 import torch
 
+from gibench import experiment
 from gibench.errors import UsageError
 from gibench.experiment import check, draw, load, run_cell
 from gibench.result import COLUMNS
@@ -56,6 +57,25 @@ def test_the_same_cell_twice_gives_the_same_bits(attack, defense):
     assert lasting(first.row) == lasting(second.row)
     pd.testing.assert_frame_equal(first.images, second.images, check_exact=True)
     assert first.grid_png == second.grid_png
+
+
+def test_a_trained_model_is_another_scenario_and_the_same_each_time():
+    experiment._model.cache_clear()
+    first = run("random", train_steps=30).row
+    experiment._model.cache_clear()
+    assert lasting(run("random", train_steps=30).row) == lasting(first)
+    assert first["model_accuracy"] > run("random").row["model_accuracy"]
+    assert first["train_steps"] == 30
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_update_has_the_dtype_that_was_asked_for(dtype):
+    from gibench_misbehaving import SEEN
+
+    assert run("inspects", dtype=dtype).row["dtype"] == dtype
+    weights = [tensor for tensor in SEEN if tensor.shape == (20, 3072)]
+    assert weights
+    assert {tensor.dtype for tensor in weights} == {getattr(torch, dtype)}
 
 
 def test_another_seed_gives_another_row():

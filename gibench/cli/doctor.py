@@ -68,6 +68,7 @@ def _device() -> str:
     from gibench import device
 
     found = device.choose("auto")
+    device.warm_up(found)
     return f"{found.type}, {device.hardware(found)}"
 
 

@@ -172,6 +172,7 @@ def _wait_for(address, process, log):
     raise AssertionError(log.read_text()[-2000:])
 
 
+@pytest.mark.slow
 def test_a_server_keeps_rows_and_artifacts(server, make_result, make_row, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     store = Store(server)

@@ -225,7 +225,7 @@ def test_an_attack_that_hangs_is_stopped(attack):
     row = run(attack, timeout=0.05).row
     assert (row["status"], row["n_reconstructed"]) == ("timeout", 0)
     assert "was stopped: raise --timeout" in row["reason"]
-    assert 2 <= row["runtime_s"] < 5
+    assert 2 <= row["runtime_s"] < 10
 
 
 def test_false_certificates_are_counted():

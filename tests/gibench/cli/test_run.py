@@ -239,3 +239,14 @@ def test_a_stored_row_whose_files_are_gone_is_still_shown(call, workplace):
     code, out, _ = call("run", *attacks("random"), *SMALL)
     assert code == 0
     assert "no longer there:  random | none" in out
+
+
+def test_a_line_counts_how_its_seeds_ended_and_fails_as_grey(call, workplace):
+    (workplace / "go").touch()
+    call("run", *attacks("waits"), "--seed", "0", *SMALL, "--timeout", "5")
+    (workplace / "go").unlink()
+    code, out, _ = call("run", *attacks("waits"), "--seed", "0-1", *SMALL, "--timeout", "0.05")
+    (line,) = [line for line in out.splitlines() if "2 seeds" in line]
+    assert code == 1
+    assert "1 ok, 1 timeout" in line
+    assert f"{sum(row['psnr_mean'] for row in Store().rows()) / 2:.2f}" in line

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..linear_layer import Factors
 from .purity import Purity, examine, take_apart
-from .refine import Directions, near_zero
+from .refine import Directions, alike, near_zero
 from .repair import unhide
 from .select import independent
 from .separate import separate
@@ -17,7 +17,6 @@ from .separate import separate
 _SEPARABLE = 0.985  # of the neurons: what a true direction reaches and an unrelated mixture does not
 _HIDDEN = 0.03  # of the neurons: small entries that noise may hide among the zeros and that no fit can get right
 _HOPELESS = 0.9  # an impure candidate below it is not kept
-_SAME = 1e-6  # of 1 - |cos|
 _MOVED = 8.0  # standard deviations within which two directions count as one
 _FARTHEST = 0.1  # directions further apart than this are two, whatever the noise
 
@@ -105,5 +104,4 @@ def tested(factors: Factors, pre_activations: Tensor, found: Directions, purity:
 
 
 def _unknown(pool: Pool, found: Directions) -> Directions:
-    alike = (found.vectors.T @ pool.directions.vectors).abs() > 1 - _SAME
-    return found.select((~alike.any(dim=1)).nonzero()[:, 0])
+    return found.select((~alike(found, pool.directions).any(dim=1)).nonzero()[:, 0])

@@ -16,6 +16,8 @@ from ..linear_layer import Factors
 _ZERO_AT = 4.0  # standard deviations of the noise of `L q` within which an entry counts as zero
 _FLOOR = 1e-6  # of the largest entry: what float32 arithmetic leaves where exact arithmetic has zero
 _SHIFT = 1e-13  # keeps the Gram matrix of the zero rows invertible; relative to the trace of that of all rows
+_PARALLEL = 1e-6  # of 1 - |cos|
+_FEW = 2  # rows
 _MEMORY = 2**28  # bytes of row copies in one chunk
 
 
@@ -130,10 +132,19 @@ def refine(factors: Factors, approximate: Tensor, passes: int = 12) -> Direction
     return distinct(Directions(vectors[:, stable], zeros[:, stable]))
 
 
-def distinct(directions: Directions, same: float = 1e-6) -> Directions:
-    """Without repetitions, those with the most zeros first; `same` is how far `1 - |cos|` may be off."""
+def distinct(directions: Directions) -> Directions:
+    """Without repetitions, those with the most zeros first."""
     order = directions.zeros.sum(dim=0).argsort(descending=True, stable=True)
     ordered = directions.select(order)
-    alike = (ordered.vectors.T @ ordered.vectors).abs() > 1 - same
-    first = ~torch.triu(alike, diagonal=1).any(dim=0)
+    first = ~torch.triu(alike(ordered, ordered), diagonal=1).any(dim=0)
     return ordered.select(first.nonzero()[:, 0])
+
+
+def alike(one: Directions, other: Directions) -> Tensor:
+    """Which of `one` are the same as which of `other`, `[K, L]`: nearly parallel, with nearly the same zero rows.
+
+    Both, since a mixture with little of a second image is as parallel but has fewer zeros.
+    """
+    a, b = one.zeros.double(), other.zeros.double()
+    differing = a.sum(dim=0)[:, None] + b.sum(dim=0) - 2 * a.T @ b
+    return ((one.vectors.T @ other.vectors).abs() > 1 - _PARALLEL) & (differing <= _FEW)

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from ..linear_layer import Factors
 from .assemble import Batch
-from .refine import Directions, distinct, smallest, zero_rows
+from .refine import Directions, distinct, near_zero, smallest, tolerance, zero_rows
 from .separate import separate
 
 _PASSES = 5
+_SEPARABLE = 0.85  # share of neurons from which a fit is believed
 _VISIBLE = 1e-5  # of the largest entry: below it noise hides nothing
 _CREDIBLE = 0.8  # share of agreeing neurons from which an image's activations are believed
 
@@ -31,9 +32,9 @@ def unhide(factors: Factors, pre_activations: Tensor, found: Directions) -> Dire
     for _ in range(_PASSES):
         if not len(noisy):
             break
-        _, active = separate(pre_activations, zeros[:, noisy])
+        share, active = separate(pre_activations, zeros[:, noisy])
         fewer = zero_rows(factors, vectors[:, noisy]) & ~active
-        changed = (fewer != zeros[:, noisy]).any(dim=0) & (fewer.sum(dim=0) >= factors.rank)
+        changed = (fewer != zeros[:, noisy]).any(dim=0) & (share >= _SEPARABLE) & (fewer.sum(dim=0) >= factors.rank)
         noisy, fewer = noisy[changed], fewer[:, changed]
         vectors[:, noisy] = smallest(factors, fewer, vectors[:, noisy])[0][:, :, 0].T
         zeros[:, noisy] = fewer
@@ -41,10 +42,13 @@ def unhide(factors: Factors, pre_activations: Tensor, found: Directions) -> Dire
 
 
 def repair(factors: Factors, batch: Batch, assemble: Callable[[Directions], Batch]) -> tuple[Batch, bool]:
-    """Let the activations of credible images decide their zero sets, as long as lambda rises; whether it did."""
+    """Let the activations of credible images decide on small entries, as long as that helps; and whether it did."""
     repaired = False
     for _ in range(_PASSES):
-        wrong = batch.votes & ~batch.agree & (batch.agreement >= _CREDIBLE)
+        columns = factors.basis @ batch.directions.vectors
+        small = columns.abs() <= 2 * tolerance(factors, batch.directions.vectors, columns)
+        wrong = small & batch.votes & ~batch.agree & (batch.agreement >= _CREDIBLE)
+        wrong &= wrong.sum(dim=0) <= 2 * near_zero(factors, batch.directions.vectors) + 2  # more is no accident
         changed = wrong.any(dim=0).nonzero()[:, 0]
         if not len(changed):
             break

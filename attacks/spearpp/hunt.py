@@ -42,6 +42,11 @@ class Found:
     batch: Batch
     missing: int
 
+    @property
+    def merit(self) -> tuple[int, float]:
+        """What the best of several batches has most of."""
+        return -self.missing, float(self.batch.agreement.mean())
+
     def trusted(self, factors: Factors) -> Tensor:
         """The images whose direction passes its own tests once the batch is complete, `[B]` booleans."""
         return trusted(factors, self.batch, self.chosen.pure) & (self.missing == 0)
@@ -74,20 +79,23 @@ class Hunt:
         found take turns.
         """
         known = self.pool.directions.vectors
+        best: Found | None = None
         while True:
             size = len(self.pool.pure)
             self._round(known)
             self.rounds += 1
             with self.clock.stage("select"):
                 found = self._select()
+            if best is None or found.merit > best.merit:
+                best = found
             sure = found.trusted(self.factors)
             done = bool(sure.all()) or (not found.missing and found.batch.matches and len(self.pool.pure) == size)
             if done or self.rounds >= self.search.rounds or self.context.expired():
-                return found
+                return best
             known = found.chosen.directions.vectors[:, sure]
             if found.missing or known.shape[1] == 0:
-                best = self.pool.independent(self.pool.ranked(only_good=True), self.factors.rank - 1)
-                known = self.pool.directions.vectors[:, best]
+                good = self.pool.independent(self.pool.ranked(only_good=True), self.factors.rank - 1)
+                known = self.pool.directions.vectors[:, good]
 
     def _round(self, known: Tensor) -> None:
         rank, count = self.factors.rank, known.shape[1]

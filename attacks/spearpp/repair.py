@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from ..linear_layer import Factors
@@ -16,7 +17,7 @@ from .refine import Directions, distinct, near_zero, smallest, tolerance, zero_r
 from .separate import separate
 
 _PASSES = 5
-_SEPARABLE = 0.85  # share of neurons from which a fit is believed
+_SEPARABLE = 0.985  # share of neurons from which a fit is believed
 _VISIBLE = 1e-5  # of the largest entry: below it noise hides nothing
 _CREDIBLE = 0.8  # share of agreeing neurons from which an image's activations are believed
 
@@ -24,21 +25,23 @@ _CREDIBLE = 0.8  # share of agreeing neurons from which an image's activations a
 def unhide(factors: Factors, pre_activations: Tensor, found: Directions) -> Directions:
     """Leave out of each zero set the neurons that a linear fit of its support puts on the active side.
 
-    Only where the noise can hide entries: else a zero is a zero.
+    Only where the noise can hide entries, else a zero is a zero; and only where it makes the support separable.
     """
-    noisy = (4 * factors.noise(found.vectors) > _VISIBLE * (factors.basis @ found.vectors).abs().amax(dim=0)).nonzero()
-    vectors, zeros = found.vectors.clone(), found.zeros.clone()
-    noisy = noisy[:, 0]
+    hidden = 4 * factors.noise(found.vectors) > _VISIBLE * (factors.basis @ found.vectors).abs().amax(dim=0)
+    noisy = hidden.nonzero()[:, 0]
+    if not len(noisy):
+        return found
+    vectors, zeros = found.vectors[:, noisy], found.zeros[:, noisy]
     for _ in range(_PASSES):
-        if not len(noisy):
-            break
-        share, active = separate(pre_activations, zeros[:, noisy])
-        fewer = zero_rows(factors, vectors[:, noisy]) & ~active
-        changed = (fewer != zeros[:, noisy]).any(dim=0) & (share >= _SEPARABLE) & (fewer.sum(dim=0) >= factors.rank)
-        noisy, fewer = noisy[changed], fewer[:, changed]
-        vectors[:, noisy] = smallest(factors, fewer, vectors[:, noisy])[0][:, :, 0].T
-        zeros[:, noisy] = fewer
-    return distinct(Directions(vectors, zeros))
+        _, active = separate(pre_activations, zeros)
+        zeros = zero_rows(factors, vectors) & ~active
+        vectors = smallest(factors, zeros, vectors)[0][:, :, 0].T
+    usable = zeros.sum(dim=0) >= 1.3 * factors.rank
+    better = usable & (separate(pre_activations, zeros)[0] >= _SEPARABLE)
+    kept = torch.ones_like(hidden)
+    kept[noisy[better]] = False
+    unhidden = Directions(vectors[:, usable], zeros[:, usable])
+    return distinct(found.select(kept.nonzero()[:, 0]).join(unhidden))
 
 
 def repair(factors: Factors, batch: Batch, assemble: Callable[[Directions], Batch]) -> tuple[Batch, bool]:

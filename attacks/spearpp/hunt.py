@@ -93,20 +93,27 @@ class Hunt:
             if done or self.rounds >= self.search.rounds or self.context.expired():
                 return best
             known = found.chosen.directions.vectors[:, sure]
-            if found.missing or known.shape[1] == 0:
-                good = self.pool.independent(self.pool.ranked(only_good=True), self.factors.rank - 1)
-                known = self.pool.directions.vectors[:, good]
 
     def _round(self, known: Tensor) -> None:
-        rank, count = self.factors.rank, known.shape[1]
+        """One round of candidates; `known [B, K]` is what a whole batch has shown to be right."""
+        rank = self.factors.rank
+        good = self.pool.independent(self.pool.ranked(only_good=True), rank - 1)
+        passed = self.pool.directions.vectors[:, good]
+        count = max(known.shape[1], len(good))
         self.context.progress(f"round {self.rounds + 1}: {count} of {rank} images found", count / rank)
         if self.rounds % 2 and count:
             with self.clock.stage("tail"):
-                candidates = last_directions(self.factors, self.pre_activations, known, self.context.generator)
+                candidates = self._last(passed)
+                if 0 < known.shape[1] < len(good):
+                    candidates = candidates.join(self._last(known))
         else:
-            candidates = self._search(known, 4 * (rank - count) if self.rounds else 2 * rank)
+            known = known if known.shape[1] else passed
+            candidates = self._search(known, 4 * (rank - known.shape[1]) if self.rounds else 2 * rank)
         with self.clock.stage("test"):
             self.pool = grow(self.pool, self.factors, self.pre_activations, candidates, self.context.generator)
+
+    def _last(self, known: Tensor) -> Directions:
+        return last_directions(self.factors, self.pre_activations, known, self.context.generator)
 
     def _search(self, known: Tensor, count: int) -> Directions:
         self.starts += count

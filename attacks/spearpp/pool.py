@@ -88,10 +88,11 @@ def grow(pool: Pool, factors: Factors, pre_activations: Tensor, found: Direction
     if not len(new):
         return pool
     purity = examine(factors, new)
-    pool = pool.join(tested(factors, pre_activations, new, purity))
-    parts = take_apart(factors, purity, generator)
-    parts = parts and unhide(factors, pre_activations, parts)
-    if parts is not None and len(parts := _unknown(pool, parts)):
+    candidates = tested(factors, pre_activations, new, purity)
+    pool = pool.join(candidates)
+    mixed = ~candidates.pure & (candidates.separable >= _HOPELESS)
+    parts = take_apart(factors, purity.spaces[mixed], purity.nullity[mixed], generator)
+    if parts is not None and len(parts := _unknown(pool, unhide(factors, pre_activations, parts))):
         pool = pool.join(tested(factors, pre_activations, parts, examine(factors, parts)))
     return pool.select((pool.pure | (pool.separable >= _HOPELESS)).nonzero()[:, 0])
 

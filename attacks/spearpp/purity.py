@@ -86,14 +86,20 @@ def _leverage(factors: Factors, rows: Tensor, vectors: Tensor) -> Tensor:
     return leverage
 
 
-def take_apart(factors: Factors, purity: Purity, generator: torch.Generator) -> Directions | None:
-    """The directions inside the null spaces of mixtures that are zero on the most further rows, refined."""
-    spaces: list[Tensor] = []
-    for k in (~purity.pure).nonzero()[:, 0].tolist():
-        space = purity.spaces[k, :, : int(purity.nullity[k])]
-        if not any(_same(space, other) for other in spaces):
-            spaces.append(space)
-    inside = [found for space in spaces if (found := _inside(factors, space, generator)) is not None]
+def take_apart(factors: Factors, spaces: Tensor, nullity: Tensor, generator: torch.Generator) -> Directions | None:
+    """The directions inside the null spaces of mixtures that are zero on the most further rows, refined.
+
+    Args:
+        factors: of the gradient.
+        spaces: `[K, B, 6]`, whose first columns span the null spaces.
+        nullity: `[K]`, how many.
+        generator: draws row sets.
+    """
+    different: list[Tensor] = []
+    for space, dimension in zip(spaces, nullity.tolist(), strict=True):
+        if not any(_same(space[:, :dimension], other) for other in different):
+            different.append(space[:, :dimension])
+    inside = [found for space in different if (found := _inside(factors, space, generator)) is not None]
     return refine(factors, torch.cat(inside, dim=1)) if inside else None
 
 
@@ -112,7 +118,7 @@ def _inside(factors: Factors, space: Tensor, generator: torch.Generator) -> Tens
         drawn = torch.stack([-live[:, 1], live[:, 0]], dim=1)
     else:
         pick = torch.randint(len(live), (_DRAWS, k - 1), generator=generator, device=live.device)
-        drawn = torch.linalg.svd(live[pick], full_matrices=True).Vh[:, -1]
+        drawn = torch.linalg.qr(live[pick].mT, mode="complete").Q[:, :, -1]
     drawn = drawn / drawn.norm(dim=1, keepdim=True)
     vectors = space @ drawn.T
     columns = live @ drawn.T

@@ -87,7 +87,8 @@ class Factors:
     def noise(self, directions: Tensor) -> Tensor:
         """Standard deviation of the entries of `L q` for unit directions q, the columns of `[B, K]`: `[K]`."""
         scale = len(self.basis) ** 0.5 * self.sigma
-        return scale * (directions / self.singular_values[:, None]).norm(dim=0)
+        noise: Tensor = scale * (directions / self.singular_values[:, None]).norm(dim=0)
+        return noise
 
 
 @dataclass
@@ -189,7 +190,8 @@ def solve_inputs(columns: Tensor, weight_gradient: Tensor) -> Tensor:
         weight_gradient: `dL/dW [m, n]`.
     """
     basis, triangle = torch.linalg.qr(columns)
-    return torch.linalg.solve_triangular(triangle, basis.T @ weight_gradient.double(), upper=True)
+    inputs: Tensor = torch.linalg.solve_triangular(triangle, basis.T @ weight_gradient.double(), upper=True)
+    return inputs
 
 
 def match_patterns(

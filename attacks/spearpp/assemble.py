@@ -20,6 +20,7 @@ class Batch:
     inputs: Tensor
     scale: Tensor  # [B], of unit directions: `columns = L q * scale`
     error: Tensor  # [B], standard deviation of one entry of X that the observed noise explains
+    scale_error: Tensor  # [B], relative standard deviation of each image's scale, part of `error`
     agree: Tensor  # [m, B], neurons whose activation for the recovered image agrees with the column's support
     votes: Tensor  # [m, B], neurons that are clear of the error bound
 
@@ -74,6 +75,5 @@ def _checked(
     error = spread * (factors.sigma**2 + (column_noise * size).square().sum()).sqrt()
     scale_error = spread * factors.sigma if scale_error is None else scale_error
     agree, votes = match_patterns(inputs, ~directions.zeros, layer, error, scale_error)
-    return Batch(
-        directions, columns, inputs, scale, (error.square() + (size * scale_error).square()).sqrt(), agree, votes
-    )
+    error = (error.square() + (size * scale_error).square()).sqrt()
+    return Batch(directions, columns, inputs, scale, error, scale_error, agree, votes)

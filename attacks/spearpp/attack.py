@@ -96,8 +96,13 @@ def _reconstruction(observation: Observation, hunt: Hunt, found: Found, claims: 
 
 
 def _rescaled(observation: Observation, hunt: Hunt, batch: Batch) -> Batch:
+    """With the scales that all layers agree on best, within what the first layer's bias gradient leaves open."""
     refined = refine_scales(observation, batch.inputs, hunt.factors.sigma)
-    return rescale(hunt.factors, hunt.layer, batch, *refined) if refined else batch
+    if refined is None:
+        return batch
+    open_to = 4 * batch.scale_error
+    factor = torch.maximum(torch.minimum(refined[0], 1 + open_to), 1 - open_to)
+    return rescale(hunt.factors, hunt.layer, batch, factor, refined[1])
 
 
 def _diagnostics(hunt: Hunt, found: Found, batch: Batch, order: Tensor) -> dict[str, Any]:

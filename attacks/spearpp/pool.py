@@ -16,6 +16,7 @@ from .separate import separate
 
 _SEPARABLE = 0.985  # of the neurons: what a true direction reaches and an unrelated mixture does not
 _HIDDEN = 0.03  # of the neurons: small entries that noise may hide among the zeros and that no fit can get right
+_MIXTURES = 64  # taken apart at once, the most separable first
 _HOPELESS = 0.9  # an impure candidate below it is not kept
 _MOVED = 8.0  # standard deviations within which two directions count as one
 _FARTHEST = 0.1  # directions further apart than this are two, whatever the noise
@@ -90,7 +91,8 @@ def grow(pool: Pool, factors: Factors, pre_activations: Tensor, found: Direction
     purity = examine(factors, new)
     candidates = tested(factors, pre_activations, new, purity)
     pool = pool.join(candidates)
-    mixed = ~candidates.pure & (candidates.separable >= _HOPELESS)
+    mixed = torch.where(candidates.pure, -1.0, candidates.separable).argsort(descending=True)[:_MIXTURES]
+    mixed = mixed[~candidates.pure[mixed]]
     parts = take_apart(factors, purity.spaces[mixed], purity.nullity[mixed], generator)
     if parts is not None and len(parts := _unknown(pool, unhide(factors, pre_activations, parts))):
         pool = pool.join(tested(factors, pre_activations, parts, examine(factors, parts)))

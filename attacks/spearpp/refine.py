@@ -74,7 +74,7 @@ def smallest(factors: Factors, rows: Tensor, start: Tensor, vectors: int = 1) ->
     basis = factors.basis
     m, rank = basis.shape
     found, values = [], []
-    for part in torch.arange(rows.shape[1], device=rows.device).split(max(1, _MEMORY // (8 * m * rank))):
+    for part in torch.split(torch.arange(rows.shape[1], device=rows.device), max(1, _MEMORY // (8 * m * rank))):
         chosen = rows[:, part].T.to(basis.dtype)  # [k, m]
         gram = torch.matmul(basis.T, chosen[:, :, None] * basis)  # [k, B, B]
         shift = _SHIFT * m * rank * torch.eye(rank, dtype=basis.dtype, device=basis.device)

@@ -20,7 +20,8 @@ def random_starts(dimension: int, count: int, avoid: Tensor | None, generator: t
     if avoid is not None and 0 < avoid.shape[1] < dimension:
         span = torch.linalg.qr(avoid).Q.to(starts.dtype)
         starts = starts - span @ (span.T @ starts)
-    return starts / starts.norm(dim=0)
+    unit: Tensor = starts / starts.norm(dim=0)
+    return unit
 
 
 def minimize_l1(basis: Tensor, starts: Tensor, iterations: int, step: float) -> Tensor:

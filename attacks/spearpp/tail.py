@@ -18,7 +18,8 @@ _SHARES = (1.0, 0.9, 0.8, 0.7)  # of the predicted inactive rows that the null v
 
 def complement(found: Tensor) -> Tensor:
     """An orthonormal basis `[B, k]` of what is orthogonal to the found directions `[B, B - k]`."""
-    return torch.linalg.qr(found, mode="complete").Q[:, found.shape[1] :]
+    basis: Tensor = torch.linalg.qr(found, mode="complete").Q
+    return basis[:, found.shape[1] :]
 
 
 def last_directions(factors: Factors, pre_activations: Tensor, found: Tensor, generator: torch.Generator) -> Directions:

@@ -101,7 +101,7 @@ class Hunt:
         passed = self.pool.directions.vectors[:, good]
         count = max(known.shape[1], len(good))
         self.context.progress(f"round {self.rounds + 1}: {count} of {rank} images found", count / rank)
-        if self.rounds % 2 and count:
+        if self.rounds % 2:
             with self.clock.stage("tail"):
                 candidates = self._last(passed)
                 if 0 < known.shape[1] < len(good):

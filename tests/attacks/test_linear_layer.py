@@ -1,0 +1,179 @@
+"""The layer that is found, the factors of its gradient, and inputs from them, against planted ones."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from gibench.attacks.linear_layer import InputLayer, factorize, find_input_layer, match_patterns, solve_inputs
+
+
+class Forward(nn.Module):
+    """A model whose forward pass is given."""
+
+    def __init__(self, forward, bias=True):
+        super().__init__()
+        self.first, self.second = nn.Linear(12, 7, bias=bias), nn.Linear(7, 2)
+        self.pass_on = forward
+
+    def forward(self, images):
+        return self.pass_on(self, images)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+FOUND = {
+    "torch.flatten": lambda self, x: self.second(F.relu(self.first(torch.flatten(x, 1)))),
+    "flatten": lambda self, x: self.second(self.first(x.flatten(1)).relu()),
+    "view": lambda self, x: self.second(torch.relu(self.first(x.view(x.size(0), -1)))),
+    "reshape": lambda self, x: self.second(F.relu(self.first(x.reshape(x.shape[0], 12)))),
+}
+REFUSED = {
+    "a sum of the input": (lambda self, x: self.first(x.flatten(1) + 1), "begins with add"),
+    "a sigmoid": (lambda self, x: self.second(torch.sigmoid(self.first(x.flatten(1)))), "needs a ReLU right after"),
+    "two linear layers": (lambda self, x: self.second(self.first(x.flatten(1))), "Linear is not"),
+    "nothing after the layer": (lambda self, x: self.first(x.flatten(1)), "needs a ReLU right after"),
+    "branches on the input": (lambda self, x: self.first(x.flatten(1)) if x.sum() > 0 else x, "cannot be traced"),
+}
+
+
+@pytest.mark.parametrize("way", FOUND)
+def test_the_layer_is_found_however_the_images_are_flattened(way):
+    model = Forward(FOUND[way])
+    layer = find_input_layer(model)
+    assert layer.name == "first"
+    assert torch.equal(layer.weight, model.first.weight)
+    assert torch.equal(layer.bias, model.first.bias)
+
+
+def test_the_layer_is_found_behind_an_identity_in_a_nested_model():
+    inner = nn.Sequential(nn.Linear(12, 7), nn.ReLU(), nn.Linear(7, 2))
+    assert find_input_layer(nn.Sequential(nn.Flatten(), nn.Identity(), inner)).name == "2.0"
+
+
+@pytest.mark.parametrize("model", REFUSED)
+def test_a_model_without_such_a_layer_is_refused_with_the_reason(model):
+    forward, reason = REFUSED[model]
+    assert reason in find_input_layer(Forward(forward))
+
+
+def test_a_convolution_first_is_refused_by_its_name():
+    assert "begins with Conv2d" in find_input_layer(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten()))
+
+
+def test_a_layer_without_bias_is_refused_with_the_reason():
+    assert "needs a bias in the first linear layer ('first'" in find_input_layer(Forward(FOUND["flatten"], bias=False))
+
+
+def test_the_layer_takes_its_own_part_of_a_gradient():
+    gradient = {"a.weight": torch.ones(2, 3), "a.bias": torch.ones(2), "b.weight": torch.zeros(1, 2)}
+    layer = InputLayer("a", torch.zeros(2, 3), torch.zeros(2))
+    assert layer.of(gradient) == (gradient["a.weight"], gradient["a.bias"])
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(st.integers(1, 12), st.integers(40, 90), st.integers(30, 60), st.integers(0, 1000))
+def test_factors_satisfy_their_definitions(plant, batch_size, neurons, size, seed):
+    planted = plant(batch_size, neurons, size, seed)
+    factors = planted.factors()
+    eye = torch.eye(batch_size, dtype=torch.float64)
+    assert factors.rank == batch_size
+    torch.testing.assert_close(factors.basis.T @ factors.basis / neurons, eye, rtol=0, atol=1e-10)
+    torch.testing.assert_close(factors.basis @ factors.inputs, planted.weight_gradient, rtol=0, atol=1e-9)
+    torch.testing.assert_close(factors.basis @ factors.ones, planted.bias_gradient, rtol=0, atol=1e-9)
+    singular_values = torch.linalg.svdvals(planted.weight_gradient)[:batch_size]
+    torch.testing.assert_close(factors.singular_values, singular_values, rtol=1e-9, atol=0)
+
+
+def test_the_rank_is_read_off_a_float32_gradient(plant):
+    planted = plant(30, 200, 100)
+    factors = factorize(planted.weight_gradient.float(), planted.bias_gradient.float(), generator())
+    assert factors.rank == 30
+    assert factors.gap > 1e4
+
+
+@pytest.mark.parametrize("sigma", [1e-8, 1e-5, 1e-3, 1e-1])
+@pytest.mark.parametrize("shape", [(20, 200, 300), (3, 500, 60)])
+def test_rank_and_noise_level_are_read_off_a_noisy_gradient(plant, sigma, shape):
+    factors = plant(*shape, sigma=sigma).factors()
+    assert factors.rank == shape[0]
+    assert factors.sigma == pytest.approx(sigma, rel=0.05)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("shape", [(200, 300), (60, 500), (33, 33)])
+def test_white_noise_has_no_rank(shape, seed):
+    noise = torch.randn(shape, generator=generator(seed))
+    assert factorize(noise, noise[:, 0], generator()) is None
+
+
+def test_a_zero_gradient_has_no_rank():
+    assert factorize(torch.zeros(30, 40), torch.zeros(30), generator()) is None
+
+
+def test_a_gradient_of_full_rank_has_no_gap(plant):
+    planted = plant(40, 60, 40)
+    assert factorize(planted.weight_gradient, planted.bias_gradient, generator()) is None
+
+
+def test_factors_depend_on_the_generator_alone(plant):
+    planted = plant(20, 200, 300, sigma=1e-4)
+    one, other = planted.factors(), planted.factors()
+    assert torch.equal(one.basis, other.basis)
+    assert torch.equal(one.inputs, other.inputs)
+
+
+def test_the_noise_of_a_direction_is_what_planted_noise_does_to_its_column(plant):
+    exact = plant(10, 400, 200)
+    measured, predicted = [], []
+    for seed in range(20):
+        noise = 1e-3 * torch.randn(exact.weight_gradient.shape, generator=generator(seed), dtype=torch.float64)
+        factors = factorize(exact.weight_gradient + noise, exact.bias_gradient, generator())
+        truth = exact.truth(factors)
+        outside = exact.columns - factors.basis @ (factors.basis.T @ exact.columns) / 400  # no q reaches this part
+        measured.append(outside.norm(dim=0) / (factors.basis.T @ exact.columns / 400).norm(dim=0) / 400**0.5)
+        predicted.append(factors.noise(truth.vectors))
+    ratio = torch.stack(measured).mean(dim=0) / torch.stack(predicted).mean(dim=0)
+    assert (ratio - 1).abs().max() < 0.05
+
+
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(st.integers(1, 10), st.integers(0, 1000))
+def test_inputs_are_solved_from_the_true_columns(plant, batch_size, seed):
+    planted = plant(batch_size, 80, 50, seed)
+    solved = solve_inputs(planted.columns, planted.weight_gradient)
+    torch.testing.assert_close(solved, planted.inputs, rtol=0, atol=1e-8)
+
+
+def test_true_inputs_match_the_support_at_every_vote(plant):
+    planted = plant(10, 100, 40)
+    nothing = torch.zeros(10)
+    agree, votes = match_patterns(planted.inputs, ~planted.zeros, planted.layer, nothing, nothing)
+    assert votes.all()
+    assert agree.all()
+
+
+def test_a_wrong_entry_of_the_support_disagrees_and_no_other_does(plant):
+    planted = plant(10, 100, 40)
+    support = ~planted.zeros
+    support[3, 4] ^= True
+    agree, _ = match_patterns(planted.inputs, support, planted.layer, torch.zeros(10), torch.zeros(10))
+    assert (~agree).nonzero().tolist() == [[3, 4]]
+
+
+@pytest.mark.parametrize("which", ["inputs", "scale"])
+def test_neurons_within_the_error_bound_do_not_vote(plant, which):
+    planted = plant(10, 100, 40)
+    weight, bias = planted.layer.weight, planted.layer.bias
+    linear = weight @ planted.inputs.T
+    error = torch.full((10,), 0.05, dtype=torch.float64)
+    moved = error * (weight.norm(dim=1)[:, None] if which == "inputs" else linear.abs())
+    arguments = (error, 0 * error) if which == "inputs" else (0 * error, error)
+    agree, votes = match_patterns(planted.inputs, ~planted.zeros, planted.layer, *arguments)
+    assert torch.equal(votes, (linear + bias[:, None]).abs() > 4 * moved)
+    assert 0 < votes.double().mean() < 1
+    assert not (agree & ~votes).any()

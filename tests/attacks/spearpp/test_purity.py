@@ -98,7 +98,7 @@ def test_mixtures_that_span_one_space_are_taken_apart_once(plant_near_duplicates
 def test_what_is_pure_inside_a_mixture_of_three_is_one_of_them(plant_near_duplicates, plant, distance):
     near = plant_near_duplicates(38)
     inputs = near.inputs.clone()
-    inputs[2] = inputs[0] + 0.1 * (inputs[2] - inputs[0])
+    inputs[2] = inputs[0] + 0.3 * (inputs[2] - inputs[0])
     planted = plant(neurons=200, size=300, inputs=inputs)
     factors = planted.factors()
     truth = planted.truth(factors)

@@ -1,0 +1,78 @@
+"""The main job, end to end through the program: SPEAR++ on real photographs against no defense and DP-SGD."""
+
+import csv
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CELL = ["--attack", "spearpp", "--model", "mlp:width=200,depth=5", "--batch-size", "8", "--json"]
+
+
+@pytest.fixture(scope="module")
+def gibench(tmp_path_factory):
+    """Run the program in one working folder; gives the rows."""
+    folder = tmp_path_factory.mktemp("work")
+
+    def run(*arguments):
+        program = Path(sys.executable).with_name("gibench")
+        done = subprocess.run([program, *arguments], cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def rows(gibench):
+    """The rows of the main job, by defense."""
+    defenses = ["none", "dp:noise_multiplier=1e-4", "dp"]
+    found = gibench("run", *CELL, *(part for defense in defenses for part in ("--defense", defense)))
+    return dict(zip(defenses, found, strict=True))
+
+
+def artifact(gibench, row, key):
+    return Path(gibench("show", row["run_id"], "--json")[0][key])
+
+
+def test_without_defense_every_image_is_exact_and_certified(rows):
+    row = rows["none"]
+    assert (row["status"], row["exact_rate"], row["certified_rate"]) == ("ok", 1, 1)
+    assert row["false_certificates"] == 0
+    assert row["epsilon"] is None
+
+
+def test_weak_noise_hides_little(rows):
+    row = rows["dp:noise_multiplier=1e-4"]
+    assert row["status"] == "ok"
+    assert row["psnr_mean"] > 35
+    assert row["epsilon"] > 1e6
+
+
+def test_real_noise_hides_all_and_the_attack_says_so(rows):
+    row = rows["dp"]
+    assert (row["status"], row["n_reconstructed"], row["certified_rate"]) == ("ok", 0, 0)
+    assert row["epsilon"] == pytest.approx(4.377, abs=1e-3)
+
+
+def test_the_same_cell_gives_the_same_bits(gibench, rows):
+    defense = "dp:noise_multiplier=1e-4"
+    first = rows[defense]
+    (second,) = gibench("run", *CELL, "--defense", defense, "--force")
+    measured = {"runtime_s", "peak_memory_mb", "run_id", "started"}
+    assert first["run_id"] != second["run_id"]
+    assert {key for key in first if first[key] != second[key]} <= measured
+    for key in ("grid", "images"):
+        digests = {hashlib.sha256(artifact(gibench, row, key).read_bytes()).hexdigest() for row in (first, second)}
+        assert len(digests) == 1
+
+
+def test_each_image_is_stored_with_its_scores(gibench, rows):
+    with artifact(gibench, rows["none"], "images").open() as file:
+        images = list(csv.DictReader(file))
+    assert len(images) == 8
+    assert {image["exact"] for image in images} == {"True"}
+    assert {image["certified"] for image in images} == {"True"}

@@ -74,7 +74,9 @@ def test_true_directions_of_near_duplicates_are_pure_once_three_neurons_tell_the
 @pytest.mark.parametrize("sigma", [0.0, 1e-7])
 @pytest.mark.parametrize("differing", DIFFERING)
 @pytest.mark.parametrize("seed", range(3))
-def test_both_near_duplicates_are_found_inside_their_mixture(plant, plant_near_duplicates, distance, differing, seed, sigma):
+def test_both_near_duplicates_are_found_inside_their_mixture(
+    plant, plant_near_duplicates, distance, differing, seed, sigma
+):
     exact = plant_near_duplicates(differing, seed=seed)
     planted = plant(neurons=200, size=300, seed=seed, inputs=exact.inputs, sigma=sigma)
     factors = planted.factors()
@@ -127,6 +129,8 @@ def test_the_spread_of_directions_covers_how_far_noise_moved_them(plant):
         truth = noisy.truth(factors)
         vectors = smallest(factors, planted.zeros, truth.vectors)[0][:, :, 0].T
         vectors = vectors * (vectors * truth.vectors).sum(dim=0).sign()
-        exceeded.append((vectors - truth.vectors).norm(dim=0) / examine(factors, Directions(vectors, planted.zeros)).spread)
+        exceeded.append(
+            (vectors - truth.vectors).norm(dim=0) / examine(factors, Directions(vectors, planted.zeros)).spread
+        )
     ratio = torch.stack(exceeded).square().mean().sqrt()
     assert 0.5 < ratio < 1.5

@@ -5,7 +5,16 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from gibench.attacks.spearpp.refine import Directions, alike, distinct, near_zero, refine, smallest, tolerance, zero_rows
+from gibench.attacks.spearpp.refine import (
+    Directions,
+    alike,
+    distinct,
+    near_zero,
+    refine,
+    smallest,
+    tolerance,
+    zero_rows,
+)
 
 
 def perturbed(vectors, size, seed=0):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from gibench.attack import Attack, Context, Reconstruction
 from gibench.observation import Observation
 
-from ..linear_layer import InputLayer, factorize, find_input_layer
+from ..linear_layer import InputLayer, factorize, find_input_layer, unsupported
 from .assemble import Batch, rescale
 from .certify import certify
 from .clock import Clock
@@ -44,16 +45,7 @@ class SpearPP(Attack):
     rounds: int = Field(12, ge=1, description="rounds of search at most")
 
     def supports(self, observation: Observation) -> str | None:
-        layer = find_input_layer(observation.model)
-        if isinstance(layer, str):
-            return layer
-        limit = min(layer.weight.shape)
-        if observation.batch_size is not None and observation.batch_size > limit:
-            return (
-                f"a batch of {observation.batch_size} is more than the {limit} that the rank of layer "
-                f"'{layer.name}' ({layer.weight.shape[0]} x {layer.weight.shape[1]}) can hold: use a wider layer"
-            )
-        return None
+        return unsupported(observation)
 
     def reconstruct(self, observation: Observation, context: Context) -> Reconstruction:
         layer = find_input_layer(observation.model)

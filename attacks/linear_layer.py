@@ -7,12 +7,15 @@ vectors. Source: Dimitrov et al., "SPEAR: Exact Gradient Inversion of Batches in
 
 from __future__ import annotations
 
+import math
 import operator
 from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
+
+from gibench.observation import Observation
 
 _PASSES_THROUGH = (nn.Flatten, nn.Identity)
 _RESHAPES = {"flatten", "view", "reshape", "contiguous", "size", "shape"}
@@ -64,6 +67,26 @@ def find_input_layer(model: nn.Module) -> InputLayer | str:
 def _reshapes(node: fx.Node) -> bool:
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
     return name in _RESHAPES or node.target in (operator.getitem, getattr)
+
+
+def unsupported(observation: Observation) -> str | None:
+    """Why attacks on the first linear layer's rank do not apply, or None when they do."""
+    layer = find_input_layer(observation.model)
+    if isinstance(layer, str):
+        return layer
+    size = math.prod(observation.image_shape)
+    if layer.weight.shape[1] != size:
+        return (
+            f"needs a first layer fed by the whole image of {size} values, and layer '{layer.name}' takes "
+            f"{layer.weight.shape[1]}"
+        )
+    limit = min(layer.weight.shape)
+    if observation.batch_size is not None and observation.batch_size > limit:
+        return (
+            f"a batch of {observation.batch_size} is more than the {limit} that the rank of layer '{layer.name}' "
+            f"({layer.weight.shape[0]} x {layer.weight.shape[1]}) can hold: use a wider layer"
+        )
+    return None
 
 
 @dataclass(frozen=True)

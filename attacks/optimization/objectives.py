@@ -1,0 +1,118 @@
+"""How far a candidate's gradient is from the observed one: values and their slopes, in closed form.
+
+Gradients are lists of tensors `[R, P]`, one a parameter tensor of P entries, for R restarts; targets are lists `[P]`.
+Every value is relative to the observed gradient, so that it does not depend on the loss's scale.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Name = Literal["cosine", "cosine-per-layer", "l2", "l1"]
+
+
+class Objective(ABC):
+    """A distance between gradients."""
+
+    def __init__(self, target: Sequence[Tensor]) -> None:
+        self.target = list(target)
+
+    @abstractmethod
+    def __call__(self, gradients: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """The value `[R]`, and for each parameter its derivative by the candidate's gradient `[R, P]`."""
+
+
+class Difference(Objective):
+    """The sum of squared (or absolute) differences of all entries over that of the observed gradient's entries.
+
+    Zhu et al., NeurIPS 2019 (squared); the constant divisor moves no minimum.
+    """
+
+    def __init__(self, target: Sequence[Tensor], power: Literal[1, 2]) -> None:
+        super().__init__(target)
+        self.power = power
+        size = torch.stack([part.abs().pow(power).sum() for part in self.target]).sum()
+        self.size = size.clamp_min(torch.finfo(size.dtype).tiny)
+
+    def __call__(self, gradients: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        residuals = torch._foreach_sub(list(gradients), self.target)
+        if self.power == 1:
+            parts = [residual.abs().sum(1) for residual in residuals]
+            slopes = [residual.sign() / self.size for residual in residuals]
+        else:
+            parts = [(residual * residual).sum(1) for residual in residuals]
+            slopes = list(torch._foreach_mul(residuals, 2 / self.size))
+        return torch.stack(parts).sum(0) / self.size, slopes
+
+
+class Cosine(Objective):
+    """One minus the cosine of the angle between the gradients, over all layers jointly (Geiping et al., NeurIPS 2020).
+
+    With `per_layer`, the mean over layers of one minus the cosine of each; a layer whose observed gradient is zero has
+    no angle and does not count.
+
+    It depends on the candidate's gradient only through each layer's product with the observed one and squared norm, so
+    `weigh` needs no gradient written out.
+
+    Args:
+        target: the observed gradient.
+        layers: for each tensor the number, from 0 up, of the layer it belongs to.
+        per_layer: see above.
+    """
+
+    def __init__(self, target: Sequence[Tensor], layers: Sequence[int], per_layer: bool) -> None:
+        super().__init__(target)
+        self.layers = torch.tensor(layers, device=self.target[0].device)
+        squares = self._by_layer(torch.stack([part.square().sum() for part in self.target])[:, None])
+        self.sizes = squares if per_layer else squares.sum(0, keepdim=True)
+        self.counts = self.sizes > 0
+        self.share = 1 / self.counts.sum().clamp_min(1)
+        self.per_layer = per_layer
+        self.tiny = torch.finfo(squares.dtype).tiny
+
+    def weigh(self, products: Tensor, squares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The value and its derivatives by products and squared norms.
+
+        Args:
+            products: `[L, R]`, each layer's inner product of the candidate's gradient with the observed one.
+            squares: `[L, R]`, each layer's squared norm of the candidate's gradient.
+
+        Returns:
+            The value `[R]`, its derivatives by `products` and by `squares`, `[L, R]`.
+        """
+        layers = len(products)
+        if not self.per_layer:
+            products, squares = products.sum(0, keepdim=True), squares.sum(0, keepdim=True)
+        inverse = torch.where(self.counts, (squares * self.sizes).clamp_min(self.tiny).rsqrt(), 0)
+        cosine = products * inverse
+        value = ((1 - cosine) * self.counts).sum(0) * self.share
+        by_product = -inverse * self.share
+        by_square = cosine * self.share / (2 * squares.clamp_min(self.tiny))
+        return value, by_product.expand(layers, -1), by_square.expand(layers, -1)
+
+    def __call__(self, gradients: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        products = torch.stack([part @ target for part, target in zip(gradients, self.target, strict=True)])
+        squares = torch.stack([(part * part).sum(1) for part in gradients])
+        value, by_product, by_square = self.weigh(self._by_layer(products), self._by_layer(squares))
+        slopes = [
+            2 * by_square[layer][:, None] * part + by_product[layer][:, None] * target
+            for part, target, layer in zip(gradients, self.target, self.layers.tolist(), strict=True)
+        ]
+        return value, slopes
+
+    def _by_layer(self, values: Tensor) -> Tensor:
+        """Sums over each layer's tensors: `[L, R]` from `[tensors, R]`."""
+        zeros = values.new_zeros(int(self.layers.max()) + 1, values.shape[1])
+        return zeros.index_add(0, self.layers, values)
+
+
+def make(name: Name, target: Sequence[Tensor], layers: Sequence[int]) -> Objective:
+    """The objective of that name, for one observed gradient; `layers` as for `Cosine`."""
+    if name in ("cosine", "cosine-per-layer"):
+        return Cosine(target, layers, per_layer=name == "cosine-per-layer")
+    return Difference(target, power=2 if name == "l2" else 1)

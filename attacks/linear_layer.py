@@ -20,6 +20,8 @@ from gibench.observation import Observation
 _PASSES_THROUGH = (nn.Flatten, nn.Identity)
 _RESHAPES = {"flatten", "view", "reshape", "contiguous", "size", "shape"}
 
+_DEAD = 1e-6  # of the largest row of L: below it a neuron has no gradient
+
 
 @dataclass(frozen=True)
 class InputLayer:
@@ -55,7 +57,8 @@ def find_input_layer(model: nn.Module) -> InputLayer | str:
             kind = type(module).__name__ if module else node.name
             return f"needs a linear layer fed by the input, and this model begins with {kind}"
         elif not (isinstance(module, nn.ReLU) or node.target in (F.relu, torch.relu, "relu")):
-            return f"needs a ReLU right after the first linear layer, which {type(module).__name__ or node.name} is not"
+            kind = type(module).__name__ if module else node.name
+            return f"needs a ReLU right after the first linear layer, which {kind} is not"
         else:
             name, linear = layer
             if linear.bias is None:
@@ -91,17 +94,15 @@ def unsupported(observation: Observation) -> str | None:
 
 @dataclass(frozen=True)
 class Factors:
-    """The low-rank factors of a linear layer's gradient, in float64, rows of neurons that never fire included.
-
-    `sigma` is the noise of one entry of `dL/dW`, read off the energy outside the leading singular values.
-    """
+    """The low-rank factors of a linear layer's gradient, in float64."""
 
     basis: Tensor  # L [m, B]: sqrt(m) times the left singular vectors
     inputs: Tensor  # L^+ dL/dW [B, n]: what Q X is
     ones: Tensor  # L^+ dL/db [B]: what Q 1 is
     singular_values: Tensor  # [B]
-    sigma: float
+    sigma: float  # noise of one entry of dL/dW, read off the energy outside the leading singular values
     gap: float  # the last kept singular value over the first dropped one
+    bias_residual: float  # root mean square of what dL/db has outside the span of L, where it should have noise alone
 
     @property
     def rank(self) -> int:
@@ -112,6 +113,40 @@ class Factors:
         scale = len(self.basis) ** 0.5 * self.sigma
         noise: Tensor = scale * (directions / self.singular_values[:, None]).norm(dim=0)
         return noise
+
+    def live(self) -> Tensor:
+        """The neurons that fired for some image: whose row of L is more than noise, `[m]` booleans."""
+        rows = self.basis.norm(dim=1)
+        noise = len(rows) ** 0.5 * self.sigma * float(self.singular_values.pow(-2).sum() ** 0.5)
+        return rows > 3 * noise + _DEAD * rows.max()
+
+
+@dataclass(frozen=True)
+class LayerGradient:
+    """The gradient of the neurons of the first linear layer that fired for some image; the others say nothing."""
+
+    layer: InputLayer
+    weight: Tensor  # dL/dW [m, n]
+    bias: Tensor  # dL/db [m]
+    factors: Factors
+
+
+def read_gradient(observation: Observation, generator: torch.Generator) -> LayerGradient | None:
+    """The first linear layer's gradient and its factors, or None when they show no rank gap.
+
+    Args:
+        observation: one that `unsupported` has nothing against.
+        generator: for the randomised SVD, on the observation's device.
+    """
+    layer = find_input_layer(observation.model)
+    assert isinstance(layer, InputLayer)  # else it is unsupported
+    weight, bias = layer.of(observation.gradient())
+    factors = factorize(weight, bias, generator)
+    if factors is not None and not bool((live := factors.live()).all()):
+        layer = InputLayer(layer.name, layer.weight[live], layer.bias[live])
+        weight, bias = weight[live], bias[live]
+        factors = factorize(weight, bias, generator)
+    return factors and LayerGradient(layer, weight, bias, factors)
 
 
 @dataclass
@@ -169,13 +204,15 @@ def factorize(weight_gradient: Tensor, bias_gradient: Tensor, generator: torch.G
     if rank in (0, limit):
         return None
     basis = len(matrix) ** 0.5 * (sketch.range @ left[:, :rank])
+    ones = basis.T @ bias_gradient.double() / len(matrix)
     return Factors(
         basis=basis,
         inputs=values[:rank, None] * right[:rank] / len(matrix) ** 0.5,
-        ones=basis.T @ bias_gradient.double() / len(matrix),
+        ones=ones,
         singular_values=values[:rank],
         sigma=sigma,
         gap=float(values[rank - 1] / values[rank].clamp_min(torch.finfo(torch.float64).tiny)),
+        bias_residual=float((bias_gradient - basis @ ones).norm()) / max(len(matrix) - rank, 1) ** 0.5,
     )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from gibench.attack import Attack, Context, Reconstruction
 from gibench.observation import Observation
 
-from .linear_layer import Factors, InputLayer, factorize, find_input_layer, unsupported
+from .linear_layer import LayerGradient, read_gradient, unsupported
 from .spearpp.assemble import Batch, assemble
 from .spearpp.refine import Directions, distinct, refine
 from .spearpp.select import independent, swap
@@ -49,14 +49,12 @@ class Spear(Attack):
         return unsupported(observation)
 
     def reconstruct(self, observation: Observation, context: Context) -> Reconstruction:
-        layer = find_input_layer(observation.model)
-        assert isinstance(layer, InputLayer)  # `supports` has found it
-        gradient = layer.of(observation.gradient())
-        factors = factorize(*gradient, context.generator)
-        if factors is None:
+        gradient = read_gradient(observation, context.generator)
+        if gradient is None:
             images = torch.zeros(0, *observation.image_shape, device=context.device)
             return Reconstruction(images, diagnostics={"finding": "the singular values show no rank gap", "rank": 0})
-        batch, missing, drawn = self._sample(factors, layer, gradient, context)
+        factors = gradient.factors
+        batch, missing, drawn = self._sample(gradient, context)
         matches = batch.matches and not missing
         short = not matches and not context.expired()
         order = batch.matching.argsort(descending=True, stable=True)
@@ -71,16 +69,15 @@ class Spear(Attack):
                 "directions_found": factors.rank - missing,
                 "sparsity_matching": float(batch.agree.sum() / batch.votes.sum().clamp_min(1)),
                 "draws": drawn,
-                "expected_draws": expected_draws(factors.rank, len(layer.bias)),
+                "expected_draws": expected_draws(factors.rank, len(gradient.bias)),
             },
             status="budget_exhausted" if short else "ok",
             reason=f"{drawn} row sets did not show the whole batch: raise draws" if short else "",
         )
 
-    def _sample(
-        self, factors: Factors, layer: InputLayer, gradient: tuple[Tensor, Tensor], context: Context
-    ) -> tuple[Batch, int, int]:
+    def _sample(self, gradient: LayerGradient, context: Context) -> tuple[Batch, int, int]:
         """The best batch, how many of its directions are only filled in, and how many sets were drawn."""
+        factors = gradient.factors
         basis = factors.basis.float()
         rank, fewest = factors.rank, max(self.sparsity * len(basis), 1.25 * factors.rank)
         found = Directions(factors.basis.new_zeros(rank, 0), torch.zeros_like(basis, dtype=torch.bool)[:, :0])
@@ -99,7 +96,7 @@ class Spear(Attack):
             context.progress(f"{drawn} row sets drawn, {len(found)} directions", drawn / self.draws)
             if done or (news and len(found) >= rank and (chunks <= 1 or chunks % _BETWEEN == 0)):
                 news = False
-                best, missing = _select(factors, layer, gradient, found)
+                best, missing = _select(gradient, found)
                 if done or (best.matches and not missing):
                     return best, missing, drawn
 
@@ -135,16 +132,15 @@ def expected_draws(rank: int, rows: int) -> float:
     return harmonic * math.exp(min(log_choose(rows) - log_choose(half), 700.0))
 
 
-def _select(
-    factors: Factors, layer: InputLayer, gradient: tuple[Tensor, Tensor], found: Directions
-) -> tuple[Batch, int]:
+def _select(gradient: LayerGradient, found: Directions) -> tuple[Batch, int]:
     """The two-stage greedy selection of the paper (section 4): the sparsest, then swaps that raise lambda."""
+    factors = gradient.factors
     order = torch.arange(len(found), device=found.vectors.device)  # `distinct` has sorted them by zeros
     members = independent(found.vectors, order, factors.rank)
     missing = factors.rank - len(members)
 
     def made_of(directions: Directions) -> Batch:
-        return assemble(factors, layer, *gradient, directions)
+        return assemble(factors, gradient.layer, gradient.weight, gradient.bias, directions)
 
     if missing:
         chosen = found.select(order[members])

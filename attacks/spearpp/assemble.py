@@ -68,7 +68,7 @@ def _checked(
 ) -> Batch:
     """With the error that the observed noise explains, to first order, and the agreement of the patterns."""
     triangle = torch.linalg.qr(columns).R
-    inverse = torch.linalg.inv(triangle)
+    inverse = torch.linalg.inv_ex(triangle).inverse
     spread = inverse.norm(dim=1)  # sqrt of the diagonal of (G G^T)^-1
     column_noise = factors.noise(directions.vectors) * scale.abs()  # of L q on the right-hand side
     size = inputs.square().mean(dim=1).sqrt()

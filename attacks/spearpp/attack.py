@@ -11,7 +11,7 @@ from torch import Tensor
 from gibench.attack import Attack, Context, Reconstruction
 from gibench.observation import Observation
 
-from ..linear_layer import InputLayer, factorize, find_input_layer, unsupported
+from ..linear_layer import read_gradient, unsupported
 from .assemble import Batch, rescale
 from .certify import certify
 from .clock import Clock
@@ -47,17 +47,14 @@ class SpearPP(Attack):
         return unsupported(observation)
 
     def reconstruct(self, observation: Observation, context: Context) -> Reconstruction:
-        layer = find_input_layer(observation.model)
-        assert isinstance(layer, InputLayer)  # `supports` has found it
-        weight_gradient, bias_gradient = layer.of(observation.gradient())
         clock = Clock(context.device)
         context.progress("reading the rank off the singular values", None)
         with clock.stage("svd"):
-            factors = factorize(weight_gradient, bias_gradient, context.generator)
-        if factors is None:
+            gradient = read_gradient(observation, context.generator)
+        if gradient is None:
             return _nothing(observation, "the gradient's singular values show no rank gap", clock)
         search = Search(self.iterations, self.step, self.rounds)
-        hunt = Hunt(factors, layer, weight_gradient, bias_gradient, search, context, clock)
+        hunt = Hunt(gradient.factors, gradient.layer, gradient.weight, gradient.bias, search, context, clock)
         found = published(hunt) if self.preset == "paper" else hunt.run()
         return _reconstruction(observation, hunt, found, claims=self.preset == "full")
 

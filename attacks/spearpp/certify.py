@@ -4,7 +4,8 @@ An image is trusted when its direction is pure and its activation pattern agrees
 neuron that votes: then the support is separable, by the image itself. A trusted direction gives an exact image once the
 other directions span the rest, unless one of those others is a mixture that hides part of this image. A mixture is zero
 only where all its images are inactive, so one that has clearly more zeros outside this image's own zeros than B, which
-is what a free choice in B dimensions can reach, does not hide it.
+is what a free choice in B dimensions can reach, does not hide it. The scale is only as sure as the bias gradient, which
+must lie in the span of the columns.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from .assemble import Batch
 from .refine import near_zero, zero_rows
 
 _COINCIDENCE = 1.3  # times B
+_FOREIGN = 2.0  # times the noise: more of dL/db outside the span of the columns is not theirs
+_ROUNDING = 1e-6  # of dL/db: what float32 leaves
 _QUORUM = 0.8  # of the neurons must be clear of the error bound for lambda to mean anything
 _SAFETY = 5.0  # standard deviations of the predicted error
 _EXACT = 1 / 510  # of the pixel range: a pixel within it rounds to the true 8-bit value
@@ -44,6 +47,10 @@ def certify(factors: Factors, batch: Batch, pure: Tensor, pixel_scale: Tensor) -
         pure: `[B]`, the purity test of each direction.
         pixel_scale: `[C]`, pixels in [0, 1] per unit of model input.
     """
+    if factors.bias_residual > _FOREIGN * factors.sigma + _ROUNDING * float(
+        batch.columns.sum(dim=1).square().mean().sqrt()
+    ):
+        return torch.zeros_like(pure)  # the bias gradient is not of these images, so no scale is sure
     sure = trusted(factors, batch, pure)
     zeros = batch.directions.zeros.to(torch.float64)
     outside = zeros.sum(dim=0)[:, None] - zeros.T @ zeros  # [j, i]: zeros of j that are none of i

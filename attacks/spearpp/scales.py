@@ -61,8 +61,8 @@ def refine_scales(observation: Observation, inputs: Tensor, sigma: float) -> tup
         if not bool(energy < lowest):
             break
         lowest = energy
-        best = factor, sigma * torch.linalg.inv(normal).diagonal().clamp_min(0).sqrt()
-        factor = factor * (1 + torch.linalg.solve(normal, right).clamp(-_LARGEST, _LARGEST))
+        best = factor, sigma * torch.linalg.inv_ex(normal).inverse.diagonal().clamp_min(0).sqrt()
+        factor = factor * (1 + torch.linalg.solve_ex(normal, right)[0].clamp(-_LARGEST, _LARGEST))
     return best
 
 

@@ -60,7 +60,7 @@ def swap(
     for index in others:
         if best.matches:
             break
-        parts = torch.linalg.solve(best.directions.vectors, candidates.vectors[:, index]).abs()
+        parts = torch.linalg.solve_ex(best.directions.vectors, candidates.vectors[:, index])[0].abs()
         place = int(torch.where(parts > _PART * parts.max(), best.agreement, torch.inf).argmin())
         chosen = [*members[:place], index, *members[place + 1 :]]
         if (trial := made_of(chosen)).agreement.mean() > best.agreement.mean():

@@ -122,7 +122,7 @@ def test_duplicated_neurons_do_no_harm(see, context, photos):
     assert claims(seen, attacked(seen, context)) == (20, 20, 0)
 
 
-@pytest.mark.parametrize(("batch_size", "dead"), [(4, 200), (20, 20)])
+@pytest.mark.parametrize(("batch_size", "dead"), [(4, 200), (20, 200)])
 def test_neurons_that_never_fire_do_no_harm(see, context, photos, batch_size, dead):
     model = built(photos, width=400)
     with torch.no_grad():
@@ -144,6 +144,22 @@ def test_a_gradient_of_rank_above_the_batch_gives_no_false_certificate(see, cont
     result = attacked(seen, context, rounds=3)
     assert result.diagnostics["rank"] == 11
     assert claims(seen, result)[2] == 0
+
+
+def half_pruned(gradient, other):
+    return torch.where(gradient.abs() >= gradient.abs().median(), gradient, 0.0)
+
+
+def of_another_batch(gradient, other):
+    return other
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("tamper", [half_pruned, of_another_batch])
+def test_a_bias_gradient_that_is_not_of_these_images_certifies_nothing(see, context, seed, tamper):
+    other = see(10, seed + 100).observation.gradient()["1.bias"]
+    seen = changed(see(10, seed), lambda name, tensor: tamper(tensor, other) if name == "1.bias" else tensor)
+    assert claims(seen, attacked(seen, context, rounds=3))[1:] == (0, 0)
 
 
 def test_few_neurons_for_the_batch_give_no_false_certificate(see, context):

@@ -167,7 +167,8 @@ def test_a_rank_read_too_high_gives_no_false_certificate(plant, context, sigma):
         basis.T @ planted.bias_gradient / 200,
         values[:21],
         planted.factors().sigma,
-        1.0,
+        gap=1.0,
+        bias_residual=0.0,
     )
     false, _ = hunted(planted, many, context)
     assert not false.any()

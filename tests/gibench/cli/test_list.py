@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -35,7 +36,7 @@ def test_the_program_lists_every_kind_with_its_sources(program):
     assert (process.returncode, err) == (0, "")
     headings = [line for line in out.splitlines() if not line.startswith(" ")]
     assert headings == ["attacks", "defenses", "datasets", "models"]
-    assert "  mean-image     gibench 0.1.0" in out.splitlines()
+    assert ["mean-image", "gibench", version("gibench")] in [line.split() for line in out.splitlines()]
 
 
 @pytest.mark.parametrize("kind", ["attacks", "defenses", "datasets", "models"])

@@ -11,16 +11,16 @@ from .optimization import attack
 class IDLG(DLG):
     """Zhao et al.: DLG, with the label known from the sign of the last layer's gradient.
 
-    | setting | published | why it is so here |
+    | setting | value | published |
     |---|---|---|
     | objective | l2 | as `dlg` |
     | optimizer | lbfgs | as `dlg` |
-    | step_size | 1.0 | |
-    | max_iterations | 300 | |
-    | schedule | constant | |
-    | boxed | false | |
-    | start | normal | |
-    | restarts | 1 | |
+    | step_size | 1.0 | the same |
+    | max_iterations | 300 | the same |
+    | schedule | constant | the same |
+    | boxed | false | the same |
+    | start | small | as `dlg` |
+    | restarts | 1 | the same |
     | label_strategy | idlg | one label; for more than one image, the analytic rule |
 
     Deviations: those of `dlg`, and the rule for more than one image, for which the paper has none.

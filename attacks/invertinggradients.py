@@ -11,18 +11,18 @@ from .optimization.attack import OptimizationAttack
 class InvertingGradients(OptimizationAttack):
     """Geiping et al.: the angle between the gradients, minimised by Adam on the slope's signs.
 
-    | setting | published | why it is so here |
+    | setting | value | published |
     |---|---|---|
     | objective | cosine | one minus the cosine over all layers jointly |
-    | optimizer | adam | |
-    | step_size | 0.1 | |
-    | max_iterations | 24000 | |
+    | optimizer | adam | the same |
+    | step_size | 0.1 | the same |
+    | max_iterations | 24000 | the same |
     | schedule | step | times 0.1 at 3/8, 5/8 and 7/8 |
-    | gradient_sign | hard | |
-    | boxed | true | |
-    | start | normal | |
+    | gradient_sign | hard | the same |
+    | boxed | true | the same |
+    | start | normal | the same |
     | total_variation | 0.2 | as breaching has it; the paper's own code says 0.1 and sums the two directions too |
-    | restarts | 1 | |
+    | restarts | 1 | the same |
     | label_strategy | bias-corrected | breaching's default; the paper takes labels as known |
 
     Deviations: the total variation leaves out the image's border, where breaching compares with zero; the best iterate

@@ -174,7 +174,7 @@ def _not_twice_differentiable(observation: Observation, objective: objectives.Na
     try:
         match = matching.make(observation.model, observation.image_shape, observation.gradient(), objective)
         found = match(images, torch.zeros(1, 2, dtype=torch.long, device=images.device))
-        torch.autograd.grad(found.outputs, [images], found.weights)
+        torch.autograd.backward(found.outputs, found.weights)  # meets every part, where autograd.grad passes some over
     except RuntimeError as error:  # what torch raises names the operation
         return f"the model cannot be differentiated twice, as gradient matching needs: {str(error).splitlines()[0]}"
     return None

@@ -64,12 +64,13 @@ class LBFGS(Optimizer):
     """Limited-memory BFGS without a line search, as `torch.optim.LBFGS` does it by default, for each restart alone.
 
     The first step is no longer than 1 in the sum of its entries; pairs enter the memory of the last `memory` steps only
-    where the slope grew along the step, by more than `curvature` of the product of the two norms.
+    where the slope grew along the step, by more than `curvature` of the product of the two norms. Without a line search
+    an early step can leap to where a sigmoid is flat and no slope leads back: no entry moves by more than `reach`.
     """
 
-    def __init__(self, points: Tensor, memory: int = 100, curvature: float = 1e-10) -> None:
+    def __init__(self, points: Tensor, memory: int = 100, curvature: float = 1e-10, reach: float = 1.0) -> None:
         restarts, size = points.shape
-        self.limit, self.threshold = memory, curvature
+        self.limit, self.threshold, self.reach = memory, curvature, reach
         self.steps = points.new_zeros(memory, restarts, size)  # oldest first, from the end of the memory
         self.changes = torch.zeros_like(self.steps)
         self.inverse = points.new_zeros(memory, restarts)  # 1 / <change, step>; 0 where there is no such pair
@@ -84,6 +85,8 @@ class LBFGS(Optimizer):
         else:
             self._remember(slopes - self.last[0], self.last[1])
             move = self._direction(slopes) * size
+        farthest = move.abs().amax(1).clamp_min(torch.finfo(move.dtype).tiny)
+        move = move * (self.reach / farthest).clamp_max(1)[:, None]
         self.last = slopes, move
         return points + move
 

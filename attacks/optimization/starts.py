@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Start = Literal["normal", "patterned", "zeros"]
+Start = Literal["normal", "small", "patterned", "zeros"]
 
 
 def draw(
@@ -15,8 +15,8 @@ def draw(
 ) -> Tensor:
     """First candidates `[R, B, C, H, W]` as the model takes them (normalised).
 
-    `normal` draws every entry from the standard normal distribution, `patterned` a 4 x 4 tile that repeats over the
-    image (Wei et al., ESORICS 2020), `zeros` is the mean colour.
+    `normal` draws every entry from the standard normal distribution, `small` a tenth of that, `patterned` a 4 x 4 tile
+    that repeats over the image (Wei et al., ESORICS 2020), `zeros` is the mean colour.
 
     Restarts are drawn one after the other, so that the first of many is the same as the only one.
     """
@@ -29,4 +29,5 @@ def draw(
         for _ in range(restarts)
     ]
     repeats = (1, 1, 1, -(-height // tile[0]), -(-width // tile[1]))
-    return torch.stack(drawn).tile(repeats)[..., :height, :width].contiguous()
+    images = torch.stack(drawn).tile(repeats)[..., :height, :width].contiguous()
+    return images / 10 if start == "small" else images

@@ -1,0 +1,73 @@
+"""The closed form: a row of a linear layer's weight gradient over its entry of the bias gradient is an image."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from gibench.attack import Attack, Context, Reconstruction
+from gibench.observation import Observation
+
+from .first_linear import find_first_linear
+
+
+class Analytic(Attack):
+    """Phong et al.; Geiping et al., section 3: `dL/dW_j / dL/db_j` for each neuron j of the first linear layer.
+
+    It is the mean of the images weighted by their derivatives at that neuron: for one image the image itself, and in a
+    batch the image of every neuron that fires for that one alone. Two neurons agree on no mixture, but on an image that
+    both are alone with: what several neurons agree on comes first, certified. Then come rows that could be images, all
+    pixels in [0, 1], those with the most variance first.
+    """
+
+    references: ClassVar[tuple[str, ...]] = (
+        "Phong et al., Privacy-Preserving Deep Learning via Additively Homomorphic Encryption, IEEE TIFS 2018",
+        "Geiping et al., Inverting Gradients: How easy is it to break privacy in federated learning?, NeurIPS 2020, "
+        "arXiv 2003.14053",
+    )
+
+    tolerance: float = Field(1e-3, gt=0, description="how far, in pixels of [0, 1], rows that agree may differ")
+
+    def supports(self, observation: Observation) -> str | None:
+        name = find_first_linear(observation)
+        if not name:
+            return "needs a linear layer fed by the flattened images"
+        if f"{name}.bias" not in observation.update.tensors:
+            return f"needs a bias in the first linear layer ('{name}' has none)"
+        return None
+
+    def reconstruct(self, observation: Observation, context: Context) -> Reconstruction:
+        name = find_first_linear(observation)
+        gradient = observation.gradient()
+        weight, bias = gradient[f"{name}.weight"].double(), gradient[f"{name}.bias"].double()
+        alive = bias.abs() > 1e-6 * bias.abs().max()
+        rows = (weight[alive] / bias[alive, None]).view(-1, *observation.image_shape)
+        pixels = observation.denormalize(rows)
+        outside = torch.maximum(-pixels, pixels - 1).flatten(1).amax(1) if len(pixels) else bias.new_zeros(0)
+        pixels = pixels[outside < self.tolerance]
+        groups = _agreeing(pixels.flatten(1), self.tolerance)
+        certain = [pixels[group].median(0).values for group in groups if len(group) > 1]
+        single = [pixels[group[0]] for group in groups if len(group) == 1]
+        single.sort(key=lambda image: -float(image.var()))
+        limit = observation.batch_size if observation.batch_size is not None else len(certain) or 1
+        images = [*certain, *single][: max(limit, len(certain))]
+        found = torch.stack(images) if images else pixels.new_zeros(0, *observation.image_shape)
+        return Reconstruction(
+            found.clamp(0, 1),
+            certified=torch.arange(len(found), device=found.device) < len(certain),
+            diagnostics={"neurons": int(alive.sum()), "in_range": len(pixels), "agreed": len(certain)},
+        )
+
+
+def _agreeing(rows: Tensor, tolerance: float) -> list[list[int]]:
+    """Rows `[K, n]` in groups that differ by less than the tolerance in every pixel, the largest group first."""
+    left = list(range(len(rows)))
+    groups = []
+    while left:
+        near = (rows[left] - rows[left[0]]).abs().amax(1) < tolerance
+        groups.append([index for index, same in zip(left, near.tolist(), strict=True) if same])
+        left = [index for index, same in zip(left, near.tolist(), strict=True) if not same]
+    return sorted(groups, key=len, reverse=True)

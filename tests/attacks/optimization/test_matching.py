@@ -1,0 +1,141 @@
+"""Both ways to the gradient of a gradient-matching objective agree with plain double differentiation."""
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from gibench.attacks.optimization import layers
+from gibench.attacks.optimization.matching import LayerMatching, PlainMatching
+
+SHAPE = (3, 8, 8)
+CLASSES = 5
+
+
+def mlp():
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, 16), nn.ReLU(), nn.Linear(16, 12, bias=False), nn.Tanh()).append(
+        nn.Linear(12, CLASSES)
+    )
+
+
+def convnet():
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1, stride=2),
+        nn.ReLU(),
+        nn.Conv2d(4, 6, 3, dilation=2, padding=(2, 1), bias=False),
+        nn.Sigmoid(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(12, CLASSES),
+    )
+
+
+def patches():
+    """A linear layer on more than one position of an image."""
+    return nn.Sequential(nn.Flatten(2), nn.Linear(64, 6), nn.ReLU(), nn.Flatten(), nn.Linear(18, CLASSES))
+
+
+def normalised():
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.GroupNorm(2, 4), nn.Flatten(), nn.Linear(144, CLASSES)
+    )
+
+
+def reference(model, gradient, images, targets, objective):
+    """The value and its derivative for one candidate, written out."""
+    images = images.clone().requires_grad_()
+    loss = functional.cross_entropy(model(images), targets)
+    found = torch.autograd.grad(loss, list(model.parameters()), create_graph=True)
+    pairs = list(zip(found, gradient.values(), strict=True))
+    if objective == "cosine":
+        norms = [sum(part.square().sum() for part in parts).sqrt() for parts in zip(*pairs, strict=True)]
+        value = 1 - sum((a * b).sum() for a, b in pairs) / (norms[0] * norms[1])
+    else:
+        power = 2 if objective == "l2" else 1
+        value = sum((a - b).abs().pow(power).sum() for a, b in pairs)
+        value = value / sum(b.abs().pow(power).sum() for _, b in pairs)
+    return value.detach(), torch.autograd.grad(value, images)[0]
+
+
+def case(build, batch, restarts):
+    torch.manual_seed(0)
+    model = build().double()
+    targets = torch.randint(CLASSES, (batch,))
+    loss = functional.cross_entropy(model(torch.randn(batch, *SHAPE, dtype=torch.float64)), targets)
+    gradient = dict(
+        zip(dict(model.named_parameters()), torch.autograd.grad(loss, list(model.parameters())), strict=True)
+    )
+    return model, gradient, torch.randn(restarts, batch, *SHAPE, dtype=torch.float64), targets
+
+
+WAYS = [(LayerMatching, mlp), (LayerMatching, convnet), (LayerMatching, patches)] + [
+    (PlainMatching, build) for build in (mlp, convnet, normalised)
+]
+
+
+@pytest.mark.parametrize(("way", "build"), WAYS)
+@pytest.mark.parametrize(
+    ("objective", "batch", "restarts"), list(itertools.product(["cosine", "l2", "l1"], [2, 24], [1, 3]))
+)
+def test_value_and_derivative_are_those_of_each_restart_alone(way, build, objective, batch, restarts):
+    model, gradient, images, targets = case(build, batch, restarts)
+    images.requires_grad_()
+    match = way(model, gradient, objective)(images, targets.expand(restarts, -1))
+    (slope,) = torch.autograd.grad(match.outputs, [images], match.weights)
+    for restart in range(restarts):
+        value, expected = reference(model, gradient, images[restart].detach(), targets, objective)
+        assert torch.allclose(match.value[restart], value, rtol=1e-9)
+        assert torch.allclose(slope[restart], expected, rtol=1e-7, atol=1e-9 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize("way", [LayerMatching, PlainMatching])
+def test_labels_may_be_probabilities_and_have_a_derivative(way):
+    model, gradient, images, _ = case(mlp, 2, 2)
+    logits = torch.randn(2, 2, CLASSES, dtype=torch.float64, requires_grad=True)
+
+    def value(logits):
+        return way(model, gradient, "l2")(images.requires_grad_(), logits.softmax(2))
+
+    match = value(logits)
+    (slope,) = torch.autograd.grad(match.outputs, [logits], match.weights)
+    moved = logits.detach().clone()
+    moved[1, 0, 3] += 1e-6
+    rise = (value(moved).value - match.value) / 1e-6
+    assert torch.allclose(rise, torch.stack([torch.zeros_like(slope[1, 0, 3]), slope[1, 0, 3]]), atol=1e-5)
+
+
+@pytest.mark.parametrize(("way", "build"), [(LayerMatching, convnet), (PlainMatching, convnet)])
+@pytest.mark.parametrize("restarts", [1, 2])
+def test_inputs_of_watched_layers_are_given(way, build, restarts):
+    model, gradient, images, targets = case(build, 2, restarts)
+    match = way(model, gradient, "cosine", ["6"])(images.requires_grad_(), targets.expand(restarts, -1))
+    assert torch.allclose(match.inputs["6"], torch.stack([model[:6](batch) for batch in images]))
+
+
+def test_layers_apply_where_all_parameters_are_in_linear_layers_and_plain_convolutions():
+    assert all(LayerMatching.applies(build(), SHAPE) for build in (mlp, convnet, patches))
+
+
+def test_layers_do_not_apply_to_normalisation_grouped_convolutions_or_shared_layers():
+    shared = nn.Linear(192, 192)
+    assert not LayerMatching.applies(normalised(), SHAPE)
+    assert not LayerMatching.applies(nn.Sequential(nn.Conv2d(3, 3, 3, groups=3)), SHAPE)
+    assert not LayerMatching.applies(nn.Sequential(nn.Flatten(), shared, nn.ReLU(), shared), SHAPE)
+
+
+def test_the_model_is_left_as_it_was():
+    model, gradient, images, targets = case(normalised, 4, 1)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    match = PlainMatching(model, gradient, "cosine")(images.requires_grad_(), targets[None])
+    torch.autograd.grad(match.outputs, [images], match.weights)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
+
+
+def test_recording_takes_its_hooks_away():
+    model = mlp()
+    with layers.recorded(model, ("1",)):
+        model(torch.zeros(1, *SHAPE))
+    assert not model[1]._forward_hooks

@@ -118,7 +118,8 @@ class Factors:
         """The neurons that fired for some image: whose row of L is more than noise, `[m]` booleans."""
         rows = self.basis.norm(dim=1)
         noise = len(rows) ** 0.5 * self.sigma * float(self.singular_values.pow(-2).sum() ** 0.5)
-        return rows > 3 * noise + _DEAD * rows.max()
+        live: Tensor = rows > 3 * noise + _DEAD * rows.max()
+        return live
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ def read_gradient(observation: Observation, generator: torch.Generator) -> Layer
         layer = InputLayer(layer.name, layer.weight[live], layer.bias[live])
         weight, bias = weight[live], bias[live]
         factors = factorize(weight, bias, generator)
-    return factors and LayerGradient(layer, weight, bias, factors)
+    return None if factors is None else LayerGradient(layer, weight, bias, factors)
 
 
 @dataclass

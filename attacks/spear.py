@@ -19,7 +19,8 @@ from .spearpp.select import independent, swap
 from .spearpp.tail import complement
 
 _NEAR = 1e-3  # of the largest entry: what counts as zero in float32, before the null vector is made exact
-_KEPT = 3  # times B: candidates kept, the sparsest; near-duplicate images bring ever more mixtures
+_KNOWN = 0.99999  # cosine from which a null vector is one found before, unless it has more zeros
+_KEPT = 16  # times B: candidates kept, the sparsest; near-duplicate images bring ever more mixtures
 _BETWEEN = 10  # chunks of draws from one selection to the next
 
 
@@ -43,7 +44,7 @@ class Spear(Attack):
 
     draws: int = Field(20_000_000, ge=1, description="budget: row sets drawn at most")
     chunk: int = Field(10_000, ge=1, description="row sets drawn at a time")
-    sparsity: float = Field(0.3, gt=0, lt=1, description="share of zeros from which a null vector is kept")
+    sparsity: float = Field(0.2, gt=0, lt=1, description="share of zeros from which a null vector is kept")
 
     def supports(self, observation: Observation) -> str | None:
         return unsupported(observation)
@@ -79,14 +80,19 @@ class Spear(Attack):
         """The best batch, how many of its directions are only filled in, and how many sets were drawn."""
         factors = gradient.factors
         basis = factors.basis.float()
-        rank, fewest = factors.rank, max(self.sparsity * len(basis), 1.25 * factors.rank)
+        rank = factors.rank
+        fewest = max(self.sparsity * len(basis), 1.25 * rank) if rank > 1 else 0
         found = Directions(factors.basis.new_zeros(rank, 0), torch.zeros_like(basis, dtype=torch.bool)[:, :0])
         drawn, news, chunks = 0, False, 0
         while True:
             vectors = null_vectors(basis, min(self.chunk, self.draws - drawn), context.generator)
             drawn += vectors.shape[1]
             columns = (basis @ vectors).abs()
-            sparse = (columns <= _NEAR * columns.amax(dim=0)).sum(dim=0) >= fewest
+            zeros = (columns <= _NEAR * columns.amax(dim=0)).sum(dim=0)
+            sparse = zeros >= fewest
+            if len(found):
+                near = (found.vectors.float().T @ vectors).abs() > _KNOWN
+                sparse &= zeros > (near * found.zeros.sum(dim=0)[:, None]).amax(dim=0)
             if bool(sparse.any()):
                 found = distinct(found.join(refine(factors, vectors[:, sparse])))
                 found = found.select(torch.arange(min(len(found), _KEPT * rank), device=found.vectors.device))
@@ -113,7 +119,8 @@ def null_vectors(basis: Tensor, count: int, generator: torch.Generator) -> Tenso
         return basis.new_ones(1, count)
     solution, _ = torch.linalg.solve_ex(rows[:, :, :-1], rows[:, :, -1])  # with the last coordinate -1
     vectors = torch.cat([solution, -torch.ones_like(solution[:, :1])], dim=1).T
-    return (vectors / vectors.norm(dim=0)).nan_to_num(0)
+    unit: Tensor = vectors / vectors.norm(dim=0)
+    return unit.nan_to_num(0)
 
 
 def expected_draws(rank: int, rows: int) -> float:

@@ -1,0 +1,80 @@
+"""SPEAR by sampling: its draws, its prediction of them, and the attack on real gradients."""
+
+import math
+
+import pytest
+import torch
+
+from gibench.attacks.spear import Spear, expected_draws, null_vectors
+
+
+@pytest.mark.parametrize(("batch_size", "seed"), [(1, 0), (2, 0), (8, 0), (8, 1), (12, 0)])
+def test_small_batches_come_back_whole_and_certified(see, context, batch_size, seed):
+    seen = see(batch_size, seed)
+    run = Spear()(seen.observation, context(seed))
+    result = run.reconstruction
+    assert (run.status, len(result.images)) == ("ok", batch_size)
+    assert bool(seen.exact(result.images).all())
+    assert bool(result.certified.all())
+    assert result.diagnostics["sparsity_matching"] == 1
+
+
+def test_a_budget_that_is_too_small_is_said_and_what_was_found_is_returned(see, context):
+    seen = see(16)
+    run = Spear(draws=2000, chunk=1000)(seen.observation, context())
+    assert run.status == "budget_exhausted"
+    assert "2000 row sets" in run.reason
+    assert len(run.reconstruction.images) == 16
+    assert not run.reconstruction.certified.any()
+    assert run.reconstruction.diagnostics["directions_found"] < 16
+
+
+def test_the_same_seed_gives_the_same_bits(see, context):
+    seen = see(8)
+    one, other = (Spear()(seen.observation, context(3)).reconstruction.images for _ in range(2))
+    assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(("m", "rank"), [(50, 2), (60, 7), (200, 20)])
+def test_null_vectors_are_zero_on_a_set_of_rows(m, rank):
+    generator = torch.Generator().manual_seed(0)
+    basis = torch.randn(m, rank, generator=generator, dtype=torch.float64)
+    vectors = null_vectors(basis, 500, generator)
+    assert vectors.shape == (rank, 500)
+    torch.testing.assert_close(vectors.norm(dim=0), torch.ones(500, dtype=torch.float64))
+    zeros = ((basis @ vectors).abs() < 1e-9).sum(dim=0)
+    assert bool((zeros == rank - 1).all())
+
+
+def test_each_row_is_drawn_as_often_as_any_other():
+    generator = torch.Generator().manual_seed(0)
+    basis = torch.randn(30, 5, generator=generator, dtype=torch.float64)
+    counts = ((basis @ null_vectors(basis, 30_000, generator)).abs() < 1e-9).sum(dim=1)
+    expected = 30_000 * 4 / 30
+    assert bool(((counts - expected).abs() < 5 * math.sqrt(expected)).all())
+
+
+def test_the_prediction_agrees_with_the_paper_like_setting():
+    for batch_size, millions in ((16, 0.19), (18, 0.9), (20, 4.6)):
+        assert expected_draws(batch_size, 200) == pytest.approx(millions * 1e6, rel=0.1)
+
+
+def test_the_prediction_agrees_with_sampling():
+    generator = torch.Generator().manual_seed(0)
+    rank, m, trials = 4, 40, 300
+    needed = []
+    for _ in range(trials):
+        order = torch.rand(rank, m, generator=generator).argsort(dim=1)
+        zero = torch.zeros(rank, m, dtype=torch.bool).scatter_(1, order[:, : m // 2], True)
+        sets = torch.rand(2000, m, generator=generator).argsort(dim=1)[:, : rank - 1]
+        hits = zero[:, sets].all(dim=2)  # [rank, draws]
+        assert bool(hits.any(dim=1).all())
+        needed.append(int(hits.int().argmax(dim=1).max()) + 1)
+    mean = sum(needed) / trials
+    deviation = (sum((value - mean) ** 2 for value in needed) / trials) ** 0.5
+    assert abs(mean - expected_draws(rank, m)) < 4 * deviation / trials**0.5
+
+
+def test_a_prediction_beyond_reach_is_infinite_or_large_but_no_error():
+    assert expected_draws(64, 100) == math.inf
+    assert expected_draws(300, 8000) > 1e80

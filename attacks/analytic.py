@@ -18,9 +18,11 @@ class Analytic(Attack):
     """Phong et al.; Geiping et al., section 3: `dL/dW_j / dL/db_j` for each neuron j of the first linear layer.
 
     It is the mean of the images weighted by their derivatives at that neuron: for one image the image itself, and in a
-    batch the image of every neuron that fires for that one alone. Two neurons agree on no mixture, but on an image that
-    both are alone with: what several neurons agree on comes first, certified. Then come rows that could be images, all
-    pixels in [0, 1], those with the most variance first.
+    batch the image of every neuron that fires for that one alone. Of the rows that could be images, all pixels in
+    [0, 1], those that several neurons agree on come first, then those with the most variance.
+
+    Images are certified only where all neurons agree, which a batch of one image alone brings about: a few neurons may
+    agree on a mixture of images whose derivatives are alike.
     """
 
     references: ClassVar[tuple[str, ...]] = (
@@ -49,25 +51,25 @@ class Analytic(Attack):
         outside = torch.maximum(-pixels, pixels - 1).flatten(1).amax(1) if len(pixels) else bias.new_zeros(0)
         pixels = pixels[outside < self.tolerance]
         groups = _agreeing(pixels.flatten(1), self.tolerance)
-        certain = [pixels[group].median(0).values for group in groups if len(group) > 1]
-        single = [pixels[group[0]] for group in groups if len(group) == 1]
-        single.sort(key=lambda image: -float(image.var()))
-        limit = observation.batch_size if observation.batch_size is not None else len(certain) or 1
-        images = [*certain, *single][: max(limit, len(certain))]
+        groups.sort(key=lambda group: (len(group), float(pixels[group[0]].var())), reverse=True)
+        agreed = [group for group in groups if len(group) > 1]
+        limit = observation.batch_size if observation.batch_size is not None else max(len(agreed), 1)
+        images = [pixels[group].median(0).values for group in groups[:limit]]
         found = torch.stack(images) if images else pixels.new_zeros(0, *observation.image_shape)
+        alone = len(groups) == 1 and len(groups[0]) == int(alive.sum()) > 1
         return Reconstruction(
             found.clamp(0, 1),
-            certified=torch.arange(len(found), device=found.device) < len(certain),
-            diagnostics={"neurons": int(alive.sum()), "in_range": len(pixels), "agreed": len(certain)},
+            certified=torch.full((len(found),), alone, device=found.device),
+            diagnostics={"neurons": int(alive.sum()), "in_range": len(pixels), "agreed": len(agreed)},
         )
 
 
 def _agreeing(rows: Tensor, tolerance: float) -> list[list[int]]:
-    """Rows `[K, n]` in groups that differ by less than the tolerance in every pixel, the largest group first."""
+    """Rows `[K, n]` in groups that differ from their first by less than the tolerance in every pixel."""
     left = list(range(len(rows)))
     groups = []
     while left:
         near = (rows[left] - rows[left[0]]).abs().amax(1) < tolerance
         groups.append([index for index, same in zip(left, near.tolist(), strict=True) if same])
         left = [index for index, same in zip(left, near.tolist(), strict=True) if not same]
-    return sorted(groups, key=len, reverse=True)
+    return groups

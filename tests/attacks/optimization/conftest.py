@@ -31,11 +31,21 @@ def smooth(images):
 def make_scene():
     """A function that gives the scene of one batch: a network by a function without arguments, labels by number."""
 
-    def make(build, labels, shape=(3, 8, 8), classes=5, knows=("batch_size",), dtype=torch.float64, seed=0, **granted):
+    def make(
+        build,
+        labels,
+        shape=(3, 8, 8),
+        classes=5,
+        knows=("batch_size",),
+        dtype=torch.float64,
+        seed=0,
+        images=None,
+        **granted,
+    ):
         torch.manual_seed(seed)
         model = build().to(dtype)
         targets = torch.tensor(labels)
-        images = smooth(torch.rand(len(labels), *shape, dtype=dtype))
+        images = smooth(torch.rand(len(labels), *shape)).to(dtype) if images is None else images.to(dtype)
         mean, std = torch.full((shape[0],), 0.45), torch.full((shape[0],), 0.25)
         inputs = (images - mean.view(-1, 1, 1)) / std.view(-1, 1, 1)
         loss = functional.cross_entropy(model(inputs), targets)

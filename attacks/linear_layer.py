@@ -57,7 +57,7 @@ def find_input_layer(model: nn.Module) -> InputLayer | str:
             kind = type(module).__name__ if module else node.name
             return f"needs a linear layer fed by the input, and this model begins with {kind}"
         elif not (isinstance(module, nn.ReLU) or node.target in (F.relu, torch.relu, "relu")):
-            kind = type(module).__name__ if module else node.name
+            kind = type(module).__name__ if module else "the model's output" if node.op == "output" else node.name
             return f"needs a ReLU right after the first linear layer, which {kind} is not"
         else:
             name, linear = layer

@@ -22,6 +22,7 @@ from .select import swap
 from .separate import features
 from .tail import complement, last_directions
 
+_TRIED = 32  # candidates outside the batch that may take a place in it
 _TRUSTED = -4.0  # doubts of a direction that the last whole batch trusted
 
 
@@ -130,7 +131,7 @@ class Hunt:
         if len(members) < rank:
             return self.filled_up(self.pool.select(order.new_tensor(members)))
         others = [index for index in order.tolist() if index not in members]
-        members, batch = swap(self.pool.directions, members, others[: 2 * rank], self.assemble)
+        members, batch = swap(self.pool.directions, members, others[:_TRIED], self.assemble)
         batch, repaired = repair(self.factors, batch, self.assemble)
         chosen = self.pool.select(order.new_tensor(members))
         if repaired:

@@ -217,7 +217,7 @@ def test_an_attack_that_heeds_its_deadline_is_a_timeout():
     row = run("returns-late", timeout=0.2).row
     assert (row["status"], row["n_reconstructed"]) == ("timeout", 1)
     assert "raise --timeout" in row["reason"]
-    assert 0.2 <= row["runtime_s"] < 2
+    assert 0 < row["runtime_s"] < 2  # the deadline counts from before the clock of the attack alone
 
 
 @pytest.mark.parametrize("attack", ["hangs", "hangs-deaf"])

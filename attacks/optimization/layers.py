@@ -110,7 +110,7 @@ class ConvGradient(LayerGradient):
         """`[B, R * C, H, W]` from `[R * B, C, H, W]`."""
         if restarts == 1:
             return values
-        return values.view(restarts, -1, *values.shape[1:]).transpose(0, 1).flatten(1, 2)
+        return values.reshape(restarts, -1, *values.shape[1:]).transpose(0, 1).flatten(1, 2)
 
     def write(self) -> list[Tensor]:
         _, inputs, *sides = self.module.weight.shape

@@ -122,11 +122,13 @@ def _inside(factors: Factors, space: Tensor, generator: torch.Generator) -> Tens
     drawn = drawn / drawn.norm(dim=1, keepdim=True)
     vectors = space @ drawn.T
     columns = live @ drawn.T
-    votes = (columns.abs() <= _limit(factors, vectors)).sum(dim=0)
+    zeros = columns.abs() <= _limit(factors, vectors)
+    votes = zeros.sum(dim=0)
+    eligible = votes >= k  # k - 1 rows vote for any direction drawn from them
     chosen: list[int] = []
-    for index in votes.argsort(descending=True, stable=True).tolist():
-        if votes[index] < k or len(chosen) == _KEPT:  # k - 1 rows vote for any direction drawn from them
-            break
-        if all(abs(float(drawn[index] @ drawn[other])) < 1 - 1e-8 for other in chosen):
-            chosen.append(index)
+    while len(chosen) < _KEPT and bool(eligible.any()):
+        index = int(torch.where(eligible, votes, -1).argmax())
+        chosen.append(index)
+        # What is zero on a part of the same rows holds the same images and more: all mixtures of a plane look alike.
+        eligible &= (zeros & zeros[:, index, None]).sum(dim=0) < votes
     return vectors[:, chosen] if chosen else None

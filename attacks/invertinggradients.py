@@ -21,12 +21,13 @@ class InvertingGradients(OptimizationAttack):
     | gradient_sign | hard | the same |
     | boxed | true | the same |
     | start | normal | the same |
-    | total_variation | 0.2 | as breaching has it; the paper's own code says 0.1 and sums the two directions too |
+    | total_variation | 0.01 | 0.2 in breaching, 1e-4 in the command line of the authors' own code |
     | restarts | 1 | the same |
     | label_strategy | bias-corrected | breaching's default; the paper takes labels as known |
 
-    Deviations: the total variation leaves out the image's border, where breaching compares with zero; the best iterate
-    is the one that was evaluated, where breaching keeps the one after its step.
+    Deviations: the weight of the total variation was chosen on the tuning split of `photos`, where 0.2 costs about 10 dB
+    on `mlp` and gains nothing on `convnet`; it leaves out the image's border, where breaching compares with zero; the
+    best iterate is the one that was evaluated, where breaching keeps the one after its step.
     """
 
     references: ClassVar[tuple[str, ...]] = (
@@ -42,6 +43,6 @@ class InvertingGradients(OptimizationAttack):
     gradient_sign: attack.Sign = "hard"
     boxed: attack.Boxed = True
     start: attack.Start = "normal"
-    total_variation: attack.TotalVariation = 0.2
+    total_variation: attack.TotalVariation = 0.01
     restarts: attack.Restarts = 1
     label_strategy: attack.LabelStrategy = "bias-corrected"

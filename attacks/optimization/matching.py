@@ -109,7 +109,7 @@ class LayerMatching(Matching):
     ) -> None:
         super().__init__(model, gradient, objective, watched)
         convolution.fix(self.model)
-        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as convolutions are fastest
+        self.model.to(memory_format=torch.channels_last)  # as convolutions are fastest
         self.targets: dict[str, list[Tensor]] = {}
         for name, target in zip(self.names, self.objective.target, strict=True):
             self.targets.setdefault(name.rpartition(".")[0], []).append(target)
@@ -149,7 +149,9 @@ class LayerMatching(Matching):
             value, slopes = self.objective([gradient for part in parts for gradient in part.write()])
             left = iter(slopes)
             pulls = [part.along([next(left) for _ in part.targets]) for part in parts]
-        inputs = {name: calls[name].input.reshape(restarts, batch, *calls[name].input.shape[1:]) for name in self.watched}
+        inputs = {
+            name: calls[name].input.reshape(restarts, batch, *calls[name].input.shape[1:]) for name in self.watched
+        }
         return Match(value, pulls, [torch.ones_like(pull) for pull in pulls], inputs)
 
 

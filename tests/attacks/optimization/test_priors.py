@@ -23,6 +23,11 @@ def test_total_variation_of_a_flat_image_is_zero():
     assert priors.total_variation(torch.full((2, 3, 3, 5, 4), 0.7)).tolist() == [0, 0]
 
 
+def test_the_slope_of_the_total_variation_is_its_derivative():
+    images = torch.randn(2, 1, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(priors.total_variation, (images,))
+
+
 def test_color_total_variation_is_isotropic():
     images = batch([0.0, 3.0], [4.0, 9.0])
     assert priors.color_total_variation(images).tolist() == pytest.approx([5])

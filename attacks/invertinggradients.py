@@ -25,9 +25,9 @@ class InvertingGradients(OptimizationAttack):
     | restarts | 1 | the same |
     | label_strategy | bias-corrected | breaching's default; the paper takes labels as known |
 
-    Deviations: the weight of the total variation was chosen on the tuning split of `photos`, where 0.2 costs about 10 dB
-    on `mlp` and gains nothing on `convnet`; it leaves out the image's border, where breaching compares with zero; the
-    best iterate is the one that was evaluated, where breaching keeps the one after its step.
+    Deviations: the weight of the total variation was chosen on the tuning split of `photos`, where 0.2 costs about
+    10 dB on `mlp` and gains nothing on `convnet`; it leaves out the image's border, where breaching compares with zero;
+    the best iterate is the one that was evaluated, where breaching keeps the one after its step.
     """
 
     references: ClassVar[tuple[str, ...]] = (

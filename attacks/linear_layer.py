@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import operator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +31,22 @@ class InputLayer:
     name: str  # of the module, as in model.named_modules()
     weight: Tensor  # [m, n]
     bias: Tensor  # [m]
+    original: Tensor | None = None  # [m, n], where `weight` is in other coordinates of the inputs
+
+    @property
+    def size(self) -> int:
+        """How many numbers the layer is fed an image, n."""
+        return (self.weight if self.original is None else self.original).shape[1]
+
+    @cached_property
+    def norms(self) -> Tensor:
+        """The length of each neuron's weights, `[m]` in float64."""
+        return (self.weight if self.original is None else self.original).double().norm(dim=1)
+
+    @property
+    def eps(self) -> float:
+        """The rounding error of the network's own arithmetic."""
+        return torch.finfo((self.weight if self.original is None else self.original).dtype).eps
 
     def of(self, gradient: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """This layer's part of a gradient: `dL/dW [m, n]` and `dL/db [m]`."""
@@ -130,6 +147,15 @@ class LayerGradient:
     weight: Tensor  # dL/dW [m, n]
     bias: Tensor  # dL/db [m]
     factors: Factors
+
+    def in_row_space(self) -> LayerGradient:
+        """The same with inputs in coordinates of the gradient's row space: B numbers an image instead of n."""
+        factors = self.factors
+        rows = len(factors.basis) ** 0.5 * factors.inputs / factors.singular_values[:, None]  # orthonormal, [B, n]
+        layer = InputLayer(self.layer.name, self.layer.weight.double() @ rows.T, self.layer.bias, self.layer.weight)
+        return LayerGradient(
+            layer, self.weight.double() @ rows.T, self.bias, replace(factors, inputs=factors.inputs @ rows.T)
+        )
 
 
 def read_gradient(observation: Observation, generator: torch.Generator) -> LayerGradient | None:
@@ -276,7 +302,7 @@ def match_patterns(
     weight, bias = layer.weight.double(), layer.bias.double()
     linear = weight @ inputs.T
     activation = linear + bias[:, None]
-    norms = weight.norm(dim=1)[:, None]
-    rounding = 8 * torch.finfo(layer.weight.dtype).eps * norms * inputs.norm(dim=1)
+    norms = layer.norms[:, None]
+    rounding = 8 * layer.eps * norms * inputs.norm(dim=1)
     votes = activation.abs() > rounding + 4 * (norms * error + linear.abs() * scale_error)
     return ((activation > 0) == support) & votes, votes

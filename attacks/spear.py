@@ -147,7 +147,7 @@ def _select(gradient: LayerGradient, found: Directions) -> tuple[Batch, int]:
     missing = factors.rank - len(members)
 
     def made_of(directions: Directions) -> Batch:
-        return assemble(factors, gradient.layer, gradient.weight, gradient.bias, directions)
+        return assemble(gradient, directions)
 
     if missing:
         chosen = found.select(order[members])

@@ -11,13 +11,15 @@ from torch import Tensor
 from gibench.attack import Attack, Context, Reconstruction
 from gibench.observation import Observation
 
-from ..linear_layer import read_gradient, unsupported
-from .assemble import Batch, rescale
+from ..linear_layer import LayerGradient, read_gradient, unsupported
+from .assemble import Batch, assemble, rescale
 from .certify import certify
 from .clock import Clock
 from .hunt import Found, Hunt, Search
 from .paper import published
 from .scales import refine_scales
+
+_SURE = 1e-6  # of the pixel range
 
 
 class SpearPP(Attack):
@@ -54,9 +56,9 @@ class SpearPP(Attack):
         if gradient is None:
             return _nothing(observation, "the gradient's singular values show no rank gap", clock)
         search = Search(self.iterations, self.step, self.rounds)
-        hunt = Hunt(gradient.factors, gradient.layer, gradient.weight, gradient.bias, search, context, clock)
+        hunt = Hunt(gradient.in_row_space(), search, context, clock)
         found = published(hunt) if self.preset == "paper" else hunt.run()
-        return _reconstruction(observation, hunt, found, claims=self.preset == "full")
+        return _reconstruction(observation, gradient, hunt, found, claims=self.preset == "full")
 
 
 def _nothing(observation: Observation, finding: str, clock: Clock) -> Reconstruction:
@@ -64,12 +66,15 @@ def _nothing(observation: Observation, finding: str, clock: Clock) -> Reconstruc
     return Reconstruction(images, diagnostics={"finding": finding, "rank": 0, "seconds": clock.seconds})
 
 
-def _reconstruction(observation: Observation, hunt: Hunt, found: Found, claims: bool) -> Reconstruction:
+def _reconstruction(
+    observation: Observation, gradient: LayerGradient, hunt: Hunt, found: Found, claims: bool
+) -> Reconstruction:
     """The images, certified ones first, then by lambda."""
-    batch = found.batch
-    if claims:
+    with hunt.clock.stage("assemble"):
+        batch = assemble(gradient, found.batch.directions)
+    if claims and not found.missing:
         with hunt.clock.stage("scales"):
-            batch = _rescaled(observation, hunt, batch)
+            batch = _rescaled(observation, gradient, batch)
     images = observation.denormalize(batch.inputs.view(-1, *observation.image_shape))
     certified = torch.zeros_like(found.chosen.pure)
     if claims and not found.missing:
@@ -83,14 +88,16 @@ def _reconstruction(observation: Observation, hunt: Hunt, found: Found, claims: 
     )
 
 
-def _rescaled(observation: Observation, hunt: Hunt, batch: Batch) -> Batch:
+def _rescaled(observation: Observation, gradient: LayerGradient, batch: Batch) -> Batch:
     """With the scales that all layers agree on best, within what the first layer's bias gradient leaves open."""
-    refined = refine_scales(observation, batch.inputs, hunt.factors.sigma)
+    if bool((batch.scale_error * batch.inputs.abs().amax(dim=1) * observation.std.max() < _SURE).all()):
+        return batch  # no pixel can change
+    refined = refine_scales(observation, batch.inputs, gradient.factors.sigma)
     if refined is None:
         return batch
     open_to = 4 * batch.scale_error
     factor = torch.maximum(torch.minimum(refined[0], 1 + open_to), 1 - open_to)
-    return rescale(hunt.factors, hunt.layer, batch, factor, refined[1])
+    return rescale(gradient, batch, factor, refined[1])
 
 
 def _diagnostics(hunt: Hunt, found: Found, batch: Batch, order: Tensor) -> dict[str, Any]:

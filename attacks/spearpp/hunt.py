@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gibench.attack import Context
 
-from ..linear_layer import Factors, InputLayer
+from ..linear_layer import Factors, LayerGradient
 from .assemble import Batch, assemble
 from .certify import trusted
 from .clock import Clock
@@ -23,6 +23,7 @@ from .separate import features
 from .tail import complement, last_directions
 
 _TRIED = 32  # candidates outside the batch that may take a place in it
+_FEW, _SHARE = 10, 8  # missing images, or the part of a batch, that are looked for in the subspace the others leave
 _TRUSTED = -4.0  # doubts of a direction that the last whole batch trusted
 
 
@@ -57,10 +58,7 @@ class Found:
 class Hunt:
     """What is known of a gradient, and what it took to find."""
 
-    factors: Factors
-    layer: InputLayer
-    weight_gradient: Tensor  # [m, n]
-    bias_gradient: Tensor  # [m]
+    gradient: LayerGradient  # in its row space, where a batch is assembled in a fraction of the time
     search: Search
     context: Context
     clock: Clock
@@ -71,13 +69,18 @@ class Hunt:
 
     def __post_init__(self) -> None:
         self.pool = empty(self.factors)
-        self.pre_activations = features(self.factors, self.layer)
+        self.pre_activations = features(self.factors, self.gradient.layer)
+
+    @property
+    def factors(self) -> Factors:
+        """Of the gradient."""
+        return self.gradient.factors
 
     def run(self) -> Found:
         """Look for directions until all pass their tests in one batch, or rounds or time have run out.
 
-        Round 0 starts everywhere. Then the known subspace of the missing images and a search deflated against what is
-        found take turns.
+        Round 0 starts everywhere. Once few are missing, the known subspace of the missing images and a search deflated
+        against what is found take turns; before, only that search.
         """
         known = self.pool.directions.vectors
         best: Found | None = None
@@ -102,7 +105,7 @@ class Hunt:
         passed = self.pool.directions.vectors[:, good]
         count = max(known.shape[1], len(good))
         self.context.progress(f"round {self.rounds + 1}: {count} of {rank} images found", count / rank)
-        if self.rounds % 2:
+        if self.rounds % 2 and rank - count <= max(_FEW, rank // _SHARE):
             with self.clock.stage("tail"):
                 candidates = self._last(passed)
                 if 0 < known.shape[1] < len(good):
@@ -111,7 +114,7 @@ class Hunt:
             known = known if known.shape[1] else passed
             candidates = self._search(known, 4 * (rank - known.shape[1]) if self.rounds else 2 * rank)
         with self.clock.stage("test"):
-            self.pool = grow(self.pool, self.factors, self.pre_activations, candidates, self.context.generator)
+            self.pool = grow(self.pool, self.factors, self.pre_activations, candidates)
 
     def _last(self, known: Tensor) -> Directions:
         return last_directions(self.factors, self.pre_activations, known, self.context.generator)
@@ -144,7 +147,7 @@ class Hunt:
 
     def assemble(self, directions: Directions) -> Batch:
         """The batch that B independent directions make."""
-        return assemble(self.factors, self.layer, self.weight_gradient, self.bias_gradient, directions)
+        return assemble(self.gradient, directions)
 
     def filled_up(self, chosen: Pool) -> Found:
         """The batch of fewer than B candidates and their complement."""

@@ -211,8 +211,16 @@ def test_the_same_input_gives_the_same_bits():
     assert first.summary == second.summary
 
 
-@pytest.mark.parametrize(("shape", "size"), [((20, 3, 32, 32), (1092, 284)), ((2, 1, 100, 100), (212, 212))])
-def test_the_grid_shows_truth_over_reconstruction(shape, size):
+@pytest.mark.parametrize(
+    ("shape", "columns", "size"),
+    [
+        ((20, 3, 32, 32), 10, (684, 284)),
+        ((2, 1, 100, 100), 2, (212, 212)),
+        ((70, 3, 32, 32), 24, (868, 236)),
+        ((210, 1, 16, 16), 30, (1084, 556)),
+    ],
+)
+def test_the_grid_shows_truth_over_reconstruction(shape, columns, size):
     truth = noise(*shape).mul(255).round().div(255)
     images = truth.flip(0)
     certified = torch.zeros(shape[0], dtype=torch.bool)
@@ -220,7 +228,7 @@ def test_the_grid_shows_truth_over_reconstruction(shape, size):
     found = score(truth, Reconstruction(images, certified=certified))
     grid = Image.open(io.BytesIO(grid_png(truth, found)))
     assert grid.size == size
-    tile = (size[0] - 4) // min(16, shape[0]) - 4
+    tile = (size[0] - 4) // columns - 4
     above, below = grid.crop((4, 4, 4 + tile, 4 + tile)), grid.crop((4, 8 + tile, 4 + tile, 8 + 2 * tile))
     assert above.tobytes() == below.tobytes()
     corner = truth[0].expand(3, -1, -1)[:, 0, 0].mul(255).round().int().tolist()

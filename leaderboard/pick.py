@@ -79,11 +79,12 @@ def changed(variant: str) -> set[str]:
 
 
 def _of(rows: pd.DataFrame, *attacks: str) -> pd.DataFrame:
-    return rows[rows["name"].isin(attacks)]
+    """The attacks' rows on networks that have a width."""
+    return rows[rows["name"].isin(attacks) & rows["width"].notna()]
 
 
 def _variants(rows: pd.DataFrame) -> pd.DataFrame:
-    """Several variants on each kind of batch: the seeds that most of them ran on, and the variants that have them all."""
+    """Several variants on each kind of batch: the seeds most of them ran on, and the variants that have them all."""
     picked = _most(rows, ("variant", *_BATCH))
     batch = list(_BATCH)
     shared = picked.groupby([*batch, "seed"], dropna=False)["variant"].transform("nunique").rename("shared")

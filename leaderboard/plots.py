@@ -22,7 +22,7 @@ _BLUE, _ORANGE, _GREEN, _PINK, _SKY, _RED, _YELLOW, _BLACK, _GREY = (
 )
 _HUES = (_BLUE, _ORANGE, _GREEN, _PINK, _SKY, _RED, _YELLOW)
 _STAGE = "diagnostics.seconds."
-_NEAREST = (0, 15, 18, 21, 24, 27, 30, 100)  # dB: the edges of the bins
+_NEAREST = (-np.inf, 15, 18, 21, 24, 27, 30, np.inf)  # dB: the edges of the bins
 _STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -111,11 +111,11 @@ def hard_batches(rows: pd.DataFrame, images: pd.DataFrame) -> Figure:
     policies.set_xlabel("labels of the batch")
     _rate_axis(policies, "share of the images recovered exactly")
     _legend(policies)
-    bins = pd.cut(images["nearest"], _NEAREST, right=False, include_lowest=True)
+    bins = pd.cut(images["nearest"], _NEAREST, right=False)
     exact = images.groupby(bins, observed=True)["exact"].agg(["mean", "size"])
     x = np.arange(len(exact))
     neighbours.bar(x, exact["mean"], 0.8, color=_GREEN)
-    counts = [f"{_interval(each)}\nn = {count}" for each, count in exact["size"].items()]
+    counts = [f"{_interval(each)}\nn = {count}" for each, count in zip(exact.index, exact["size"], strict=True)]
     neighbours.set_xticks(x, counts, fontsize="small")
     neighbours.set_xlabel("PSNR to the nearest other image of the batch, dB")
     for axes in (policies, neighbours):
@@ -242,8 +242,9 @@ def _pairs(rows: pd.DataFrame, across: bool = False) -> list[str]:
 
 
 def _interval(each: pd.Interval) -> str:
-    ends = (each.left, each.right)
-    return f"under {ends[1]:g}" if ends[0] == 0 else f"{ends[0]:g} up" if ends[1] == 100 else f"{ends[0]:g}-{ends[1]:g}"
+    if np.isinf(each.left):
+        return f"under {each.right:g}"
+    return f"{each.left:g} up" if np.isinf(each.right) else f"{each.left:g}-{each.right:g}"
 
 
 def _figure(rows: int, columns: int, size: tuple[float, float], share_y: bool = False) -> tuple[Figure, Any]:

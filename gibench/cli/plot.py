@@ -39,7 +39,7 @@ def plot(
 
     if name not in plots.PLOTS:
         raise UsageError(f"there is no plot '{name}': there are {', '.join(plots.PLOTS)}")
-    if output.suffix not in _SUFFIXES:
+    if output.suffix.lower() not in _SUFFIXES:
         raise UsageError(f"{output} has no suffix that says what to write: end it in {', '.join(_SUFFIXES)}")
     kind = plots.PLOTS[name]
     store = Store(tracking_uri, experiment or "gibench", create=False)

@@ -196,6 +196,7 @@ def _bars(rows: pd.DataFrame) -> Figure:
         seconds.plot(mean["runtime_s"], places, "o", color=_HUES[number % 7])
     rates.plot([], [], "|", color=_BLACK, markersize=10, markeredgewidth=2, label="certified")
     rates.set_yticks(np.arange(len(best)), best.index)
+    rates.set_ylim(-0.6, len(best) - 0.4)
     rates.set(xlim=(0, 1.02), xlabel="share of the images recovered exactly")
     _log_axis(seconds, "seconds of the attack, mean", across=True)
     for axes in (rates, seconds):

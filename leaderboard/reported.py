@@ -31,10 +31,10 @@ def compare(summary: pd.DataFrame, shorten: Callable[[str, str], str]) -> pd.Dat
     Returns:
         The columns `COLUMNS`; source is `reported` or `measured here`. Empty if no such attack was measured.
     """
-    lines: list[dict[str, Any]] = []
+    lines: list[dict[Any, Any]] = []
     for paper in reported().to_dict("records"):
         if measured := list(_measured(summary, str(paper["attack"]), shorten)):
-            lines += [{"source": "reported", **paper, "note": f"{paper['paper']}: {paper['note']}"}, *measured]
+            lines += [{**paper, "source": "reported", "note": f"{paper['paper']}: {paper['note']}"}, *measured]
     return pd.DataFrame(lines, columns=list(COLUMNS))
 
 

@@ -45,9 +45,12 @@ def scaling(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def wall(rows: pd.DataFrame) -> pd.DataFrame:
-    """Of `spear`, whatever its budget, and `spearpp` over the batch size."""
-    both = _most(_of(rows, "spear", "spearpp"), ("batch_size", "name", "variant"))
-    return pd.concat([_of(both, "spear"), _most(_of(both, "spearpp"), ("batch_size",))])
+    """Of `spear`, whatever its budget, over the batch size, and `spearpp` in the same scenario."""
+    sampled = _most(_of(rows, "spear"), ("batch_size", "variant"))
+    shared = [name for name in _SHARED if name not in ("batch_size", "name", "variant")]
+    beside = _of(rows, "spearpp")
+    beside = beside[beside.set_index(shared).index.isin(sampled.set_index(shared).index)]
+    return pd.concat([sampled, _most(beside, ("batch_size",))])
 
 
 def hard_batches(rows: pd.DataFrame) -> pd.DataFrame:

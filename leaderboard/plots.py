@@ -164,7 +164,7 @@ def ablation(rows: pd.DataFrame) -> Figure:
 
 PLOTS: Mapping[str, Plot] = {
     "scaling": Plot(pick.scaling, scaling, "spearpp on mlp models"),
-    "wall": Plot(pick.wall, wall, "spear, spearpp or both"),
+    "wall": Plot(pick.wall, wall, "spear, and of spearpp beside it"),
     "hard_batches": Plot(pick.hard_batches, hard_batches, "spearpp under two label policies or more", images=True),
     "training": Plot(pick.training, training, "spearpp after two numbers of training steps or more"),
     "objectives": Plot(pick.objectives, objectives, "spearpp with two objectives, optimisers or roundings or more"),

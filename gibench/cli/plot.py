@@ -29,7 +29,7 @@ def plot(
 
     A plot takes the rows of the experiment that it is of: those of its attacks (spearpp, and spear for wall), in the
     one scenario that has most points to show. It never mixes data sets, defenses, threat models or hardware; the
-    newest row of a cell counts. The suites of the same names fill the plots; for a figure of one suite alone, run it
+    newest row of a cell counts. leaderboard/suites has a suite for each plot; for a figure of one suite alone, run it
     under an --experiment of its own.
     """
     from gibench.leaderboard import plots

@@ -106,6 +106,18 @@ def test_the_wall_shows_both_attacks_and_the_draws_beside_the_prediction(stored)
     assert seconds.get_yscale() == draws.get_yscale() == "log"
 
 
+def test_the_wall_has_the_attacks_of_one_scenario_only(stored):
+    spear = [stored("spear:draws=500", batch_size=8), stored("spear:draws=9", batch_size=10)]
+    elsewhere = [stored(batch_size=size, hardware="another") for size in (8, 10, 12)]
+    found = picked("wall", [*elsewhere, *spear, stored(batch_size=8), stored(variant(deflation="false"), batch_size=9)])
+    pairs = sorted(zip(found["name"], found["batch_size"], found["hardware"], strict=True))
+    here = "a processor (2 threads)"
+    assert pairs[:2] == [("spear", 8, here), ("spear", 10, here)]
+    assert len(pairs) == 3
+    assert pairs[2][0::2] == ("spearpp", here)
+    assert picked("wall", elsewhere).empty
+
+
 def test_hard_batches_show_label_policies_and_bins_of_likeness(stored):
     rows = [
         stored(batch_size=8, labels_policy="same", exact_rate=0.5),

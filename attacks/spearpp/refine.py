@@ -137,7 +137,7 @@ def refine(factors: Factors, approximate: Tensor, passes: int = 12) -> Direction
         vectors = smallest(factors, rows, vectors)[0][:, :, 0].T
     zeros = zero_rows(factors, vectors)
     kept = (zeros.sum(dim=0) >= rank - 1).nonzero()[:, 0]
-    found = distinct(Directions(vectors[:, kept], zeros[:, kept]))  # many of them have met
+    found = distinct(Directions(vectors[:, kept], zeros[:, kept]), differing=0)  # many of them have met
     vectors, zeros = found.vectors.clone(), found.zeros.clone()
     active = torch.arange(len(found), device=vectors.device)
     for _ in range(passes):
@@ -153,19 +153,19 @@ def refine(factors: Factors, approximate: Tensor, passes: int = 12) -> Direction
     return distinct(Directions(vectors[:, stable], zeros[:, stable]))
 
 
-def distinct(directions: Directions) -> Directions:
-    """Without repetitions, those with the most zeros first."""
+def distinct(directions: Directions, differing: int = _FEW) -> Directions:
+    """Without repetitions (see `alike`), those with the most zeros first."""
     order = directions.zeros.sum(dim=0).argsort(descending=True, stable=True)
     ordered = directions.select(order)
-    first = ~torch.triu(alike(ordered, ordered), diagonal=1).any(dim=0)
+    first = ~torch.triu(alike(ordered, ordered, differing), diagonal=1).any(dim=0)
     return ordered.select(first.nonzero()[:, 0])
 
 
-def alike(one: Directions, other: Directions) -> Tensor:
-    """Which of `one` are the same as which of `other`, `[K, L]`: nearly parallel, with nearly the same zero rows.
+def alike(one: Directions, other: Directions, differing: int = _FEW) -> Tensor:
+    """Which of `one` are the same as which of `other`, `[K, L]`: nearly parallel, and so many zero rows apart at most.
 
     Both, since a mixture with little of a second image is as parallel but has fewer zeros.
     """
     a, b = one.zeros.double(), other.zeros.double()
-    differing = a.sum(dim=0)[:, None] + b.sum(dim=0) - 2 * a.T @ b
-    return ((one.vectors.T @ other.vectors).abs() > 1 - _PARALLEL) & (differing <= _FEW)
+    differ = a.sum(dim=0)[:, None] + b.sum(dim=0) - 2 * a.T @ b
+    return ((one.vectors.T @ other.vectors).abs() > 1 - _PARALLEL) & (differ <= differing)

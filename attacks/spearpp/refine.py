@@ -133,7 +133,7 @@ def refine(factors: Factors, approximate: Tensor, passes: int = 12) -> Direction
     fewest = min(m, max(int(1.2 * rank) + 1, m // 4))
     for _ in range(2):
         columns = (factors.basis @ vectors).abs()
-        rows = columns <= columns.kthvalue(fewest, dim=0).values
+        rows = columns <= torch.maximum(columns.kthvalue(fewest, dim=0).values, tolerance(factors, vectors, columns))
         vectors = smallest(factors, rows, vectors)[0][:, :, 0].T
     zeros = zero_rows(factors, vectors)
     kept = (zeros.sum(dim=0) >= rank - 1).nonzero()[:, 0]

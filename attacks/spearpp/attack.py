@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from gibench.attack import Attack, Context, Reconstruction
 from gibench.observation import Observation
 
 from ..linear_layer import read_gradient, unsupported
+from . import objectives, optimizers
 from .assemble import Batch, rescale
 from .certify import certify
 from .clock import Clock
 from .hunt import Found, Hunt, Search
+from .objectives import OBJECTIVES
 from .paper import published
 from .scales import refine_scales
+
+_DEFAULTS: dict[Any, dict[str, Any]] = {
+    "rgd": {"iterations": 200, "step": 0.3},
+    "rtr": {"iterations": 100, "step": 0.4},
+}
 
 
 class SpearPP(Attack):
@@ -39,9 +47,42 @@ class SpearPP(Attack):
     )
 
     preset: Literal["full", "paper"] = Field("full", description="everything, or the published recipe alone")
-    iterations: int = Field(500, ge=1, description="steps of Riemannian Adam in each search")
-    step: float = Field(0.6, gt=0, description="its first step, decayed to zero along a cosine")
+    objective: objectives.Name = Field("l1", description="of sparsity: l1, l4 (maximised), huber, logcosh")
+    optimizer: optimizers.Name = Field(
+        "radam", description="Riemannian Adam, (sub)gradient descent (rgd), or trust regions (rtr; not of l1)"
+    )
+    rounding: Literal["refine", "sample"] = Field(
+        "refine", description="until the zero set is stable, or by sampled row sets (the default of preset=paper)"
+    )
+    iterations: int = Field(
+        100, ge=1, description="of the optimizer in each search; by default 200 for rgd, 100 for rtr"
+    )
+    step: float = Field(
+        1.0,
+        gt=0,
+        description="the first, in radians, decayed along a cosine (rtr: the first radius); by default 0.3 for rgd, "
+        "0.4 for rtr",
+    )
     rounds: int = Field(12, ge=1, description="rounds of search at most")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, settings: Any) -> Any:
+        """The defaults that depend on other settings, so that they are part of every stored row."""
+        if not isinstance(settings, Mapping):
+            return settings
+        published = {"rounding": "sample"} if settings.get("preset") == "paper" else {}
+        return _DEFAULTS.get(settings.get("optimizer"), {}) | published | dict(settings)
+
+    @model_validator(mode="after")
+    def _smooth(self) -> Self:
+        if self.optimizer == "rtr" and OBJECTIVES[self.objective].curvature is None:
+            smooth = ", ".join(name for name, each in OBJECTIVES.items() if each.curvature)
+            raise ValueError(
+                f"optimizer=rtr needs second derivatives, which objective={self.objective} has not: use {smooth}, "
+                "or optimizer=radam or rgd"
+            )
+        return self
 
     def supports(self, observation: Observation) -> str | None:
         return unsupported(observation)
@@ -53,7 +94,7 @@ class SpearPP(Attack):
             gradient = read_gradient(observation, context.generator)
         if gradient is None:
             return _nothing(observation, "the gradient's singular values show no rank gap", clock)
-        search = Search(self.iterations, self.step, self.rounds)
+        search = Search(self.iterations, self.step, self.rounds, self.objective, self.optimizer, self.rounding)
         hunt = Hunt(gradient.factors, gradient.layer, gradient.weight, gradient.bias, search, context, clock)
         found = published(hunt) if self.preset == "paper" else hunt.run()
         return _reconstruction(observation, hunt, found, claims=self.preset == "full")

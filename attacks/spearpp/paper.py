@@ -1,7 +1,8 @@
 """The published recipe alone, so that what is added to it can be measured: `preset=paper`.
 
 Fresh restarts of l1 with Riemannian Adam, rounding by sampling row sets, and the greedy selection by the
-sparsity-matching coefficient (SPEAR++, and SPEAR sections 3 and 4). Nothing is certified.
+sparsity-matching coefficient (SPEAR++, and SPEAR sections 3 and 4). Nothing is certified. Objective, optimizer and
+rounding are settings here too, as the paper compares them.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ from gibench.attacks.spearpp import SpearPP
 from gibench.attacks.spearpp.objectives import OBJECTIVES
 from gibench.attacks.spearpp.optimizers import OPTIMIZERS
 from gibench.errors import UsageError
+from gibench.registry import resolve, shorten
 
 
 def chosen(**settings):
@@ -22,7 +23,7 @@ def test_every_combination_runs_or_is_refused(see, context, preset, rounding, ob
         with pytest.raises(UsageError, match=r"^spearpp: optimizer=rtr needs second derivatives.*use l4, huber"):
             chosen(**settings)
         return
-    run = chosen(**settings, rounds="1", iterations="20")(see(4).observation, context())
+    run = chosen(**settings, rounds="1", iterations="20")(see(3).observation, context())
     assert run.status == "ok"
     assert run.reconstruction.images.isfinite().all()
 
@@ -39,12 +40,18 @@ def test_every_combination_runs_or_is_refused(see, context, preset, rounding, ob
     ],
 )
 def test_defaults_suit_the_optimizer_and_the_preset(settings, iterations, step, rounding):
-    attack = chosen(**settings)
-    assert (attack.iterations, attack.step, attack.rounding) == (iterations, step, rounding)
-    assert chosen(**attack.settings()) == attack  # a stored row gives the same attack again
+    search = chosen(**settings)._search()
+    assert (search.iterations, search.step, search.rounding) == (iterations, step, rounding)
 
 
-@pytest.mark.parametrize("bad", [{"objective": "l2"}, {"optimizer": "adam"}, {"rounding": "none"}, {"step": "0"}])
+@pytest.mark.parametrize("rounding", ["refine", "sample"])
+@pytest.mark.parametrize("preset", ["full", "paper"])
+def test_the_short_form_of_a_spec_is_the_same_attack(preset, rounding):
+    spec = f"spearpp:preset={preset},rounding={rounding},step=1.0"
+    assert resolve("attack", shorten("attack", spec)) == resolve("attack", spec)
+
+
+@pytest.mark.parametrize("bad", [{"objective": "l2"}, {"optimizer": "adam"}, {"rounding": "round"}, {"step": "0"}])
 def test_unknown_values_are_refused_with_what_may_be(bad):
     with pytest.raises(UsageError, match="Input should be"):
         chosen(**bad)

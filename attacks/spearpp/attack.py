@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from gibench.attack import Attack, Context, Reconstruction
 from gibench.observation import Observation
 
 from ..linear_layer import LayerGradient, read_gradient, unsupported
+from . import objectives, optimizers
 from .assemble import Batch, assemble, rescale
 from .certify import certify
 from .clock import Clock
 from .hunt import Found, Hunt, Search
+from .objectives import OBJECTIVES
 from .paper import published
 from .scales import refine_scales
 
 _SURE = 1e-6  # of the pixel range
+_DEFAULTS: dict[optimizers.Name, tuple[int, float]] = {"radam": (100, 1.0), "rgd": (200, 0.3), "rtr": (100, 0.4)}
+_PAPER = _DEFAULTS | {"radam": (500, 0.6)}  # gaussian starts have farther to go than those made of rows
 
 
 class SpearPP(Attack):
@@ -27,11 +31,16 @@ class SpearPP(Attack):
 
     The gradient's rank is the batch size B. In the space of its left singular vectors, each image is a direction in
     which the gradient is zero on the neurons that the image leaves inactive: the sparsest directions are found by
-    minimising the l1 norm on the sphere, made exact, tested one by one, and turned into images by least squares.
+    minimising a sparsity objective on the sphere, made exact, tested one by one, and turned into images by least
+    squares.
 
-    `preset=paper` is the published recipe alone. `preset=full` adds deflated restarts, refinement to a stable zero
-    set, the purity and separability tests, the taking apart of mixtures of near-duplicates, the search for the last
-    images in the subspace that the others leave, and per-image certificates.
+    `preset=paper` is the published recipe alone. `preset=full` adds starts from the gradient's rows, deflated restarts,
+    refinement to a stable zero set, the purity and separability tests, the taking apart of mixtures of near-duplicates,
+    the search for the last images in the subspace that the others leave, and per-image certificates.
+
+    With `objective=l4` real gradients give nothing (no direction at 64 images and width 1000, by any optimizer): its
+    minima are farther from the sparse vectors than either rounding can mend. `huber` and `logcosh` are the absolute
+    value with a parabola at zero, and `rtr` takes four to seven times the seconds of `radam` for as many directions.
     """
 
     references: ClassVar[tuple[str, ...]] = (
@@ -41,9 +50,37 @@ class SpearPP(Attack):
     )
 
     preset: Literal["full", "paper"] = Field("full", description="everything, or the published recipe alone")
-    iterations: int = Field(500, ge=1, description="steps of Riemannian Adam in each search")
-    step: float = Field(0.6, gt=0, description="its first step, decayed to zero along a cosine")
+    objective: objectives.Name = Field("l1", description="of sparsity; l4 is maximised")
+    optimizer: optimizers.Name = Field(
+        "radam", description="Riemannian Adam, (sub)gradient descent (rgd), or trust regions (rtr; not of l1)"
+    )
+    rounding: Literal["refine", "sample"] | None = Field(
+        None,
+        description="until the zero set is stable, or by sampled row sets; by default sample for preset=paper only",
+    )
+    iterations: int | None = Field(
+        None,
+        ge=1,
+        description="of the optimizer in each search; by default 100 (radam, rtr), 200 (rgd), or 500 "
+        "(radam with preset=paper)",
+    )
+    step: float | None = Field(
+        None,
+        gt=0,
+        description="the first one, in radians, decayed to zero along a cosine (rtr: the first radius); by default 1.0 "
+        "(radam), 0.3 (rgd), 0.4 (rtr), 0.6 (radam with preset=paper)",
+    )
     rounds: int = Field(12, ge=1, description="rounds of search at most")
+
+    @model_validator(mode="after")
+    def _smooth(self) -> Self:
+        if self.optimizer == "rtr" and OBJECTIVES[self.objective].curvature is None:
+            smooth = ", ".join(name for name, each in OBJECTIVES.items() if each.curvature)
+            raise ValueError(
+                f"optimizer=rtr needs second derivatives, which objective={self.objective} has not: use {smooth}, "
+                "or optimizer=radam or rgd"
+            )
+        return self
 
     def supports(self, observation: Observation) -> str | None:
         return unsupported(observation)
@@ -55,10 +92,21 @@ class SpearPP(Attack):
             gradient = read_gradient(observation, context.generator)
         if gradient is None:
             return _nothing(observation, "the gradient's singular values show no rank gap", clock)
-        search = Search(self.iterations, self.step, self.rounds)
-        hunt = Hunt(gradient.in_row_space(), search, context, clock)
+        hunt = Hunt(gradient.in_row_space(), self._search(), context, clock)
         found = published(hunt) if self.preset == "paper" else hunt.run()
         return _reconstruction(observation, gradient, hunt, found, claims=self.preset == "full")
+
+    def _search(self) -> Search:
+        """The settings of the search, the defaults that depend on other settings filled in."""
+        iterations, step = (_PAPER if self.preset == "paper" else _DEFAULTS)[self.optimizer]
+        return Search(
+            self.iterations or iterations,
+            self.step or step,
+            self.rounds,
+            self.objective,
+            self.optimizer,
+            self.rounding or ("sample" if self.preset == "paper" else "refine"),
+        )
 
 
 def _nothing(observation: Observation, finding: str, clock: Clock) -> Reconstruction:

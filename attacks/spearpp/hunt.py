@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -10,14 +11,16 @@ from torch import Tensor
 from gibench.attack import Context
 
 from ..linear_layer import Factors, LayerGradient
+from . import objectives, optimizers
 from .assemble import Batch, assemble
 from .certify import trusted
 from .clock import Clock
 from .pool import Pool, empty, grow, tested, untested
 from .purity import examine
-from .refine import Directions, refine
+from .refine import Directions, distinct, refine
 from .repair import repair
-from .search import minimize_l1, random_starts
+from .rounding import sampled_rounding
+from .search import merge, minimize, row_starts
 from .select import swap
 from .separate import features
 from .tail import complement, last_directions
@@ -34,6 +37,17 @@ class Search:
     iterations: int
     step: float
     rounds: int
+    objective: objectives.Name = "l1"
+    optimizer: optimizers.Name = "radam"
+    rounding: Literal["refine", "sample"] = "refine"
+
+    def ends(self, factors: Factors, starts: Tensor) -> Tensor:
+        """Where the search ends from each start, `[B, N]` unit vectors."""
+        return minimize(factors.basis, starts, self.objective, self.optimizer, self.iterations, self.step)
+
+    def rounded(self, factors: Factors, ends: Tensor, generator: torch.Generator) -> Directions:
+        """The directions that end points `[B, N]` are rounded to."""
+        return sampled_rounding(factors, ends, generator) if self.rounding == "sample" else refine(factors, ends)
 
 
 @dataclass(frozen=True)
@@ -121,11 +135,11 @@ class Hunt:
 
     def _search(self, known: Tensor, count: int) -> Directions:
         self.starts += count
-        starts = random_starts(self.factors.rank, count, known, self.context.generator)
         with self.clock.stage("search"):
-            ends = minimize_l1(self.factors.basis, starts, self.search.iterations, self.search.step)
+            starts = row_starts(self.factors.basis, count, known, self.context.generator)
+            ends = merge(self.factors.basis, self.search.ends(self.factors, starts))
         with self.clock.stage("refine"):
-            return refine(self.factors, ends)
+            return distinct(self.search.rounded(self.factors, ends, self.context.generator))
 
     def _select(self) -> Found:
         rank = self.factors.rank

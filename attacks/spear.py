@@ -22,6 +22,7 @@ from .spearpp.tail import complement
 
 _NEAR = 1e-3  # of the largest entry: what counts as zero in float32, before the null vector is made exact
 _KNOWN = 0.99999  # cosine from which a null vector is one found before, unless it has more zeros
+_MORE = 2  # zeros: what rounding may add; a nearly parallel mixture has fewer, and must not hide what it is made of
 _REFINED = 256  # candidates of one chunk made exact; small batches have thousands, nearly all repetitions
 _KEPT = 16  # times B: candidates kept beside the sparsest independent ones, the sparsest first
 _GROWTH = 2  # of the draws from one selection with swaps to the next
@@ -115,9 +116,8 @@ class Spear(Attack):
             zeros = count_zeros(basis, vectors)
             sparse = (zeros >= fewest).nonzero()[:, 0]
             if len(sparse) and len(found):
-                known = found.vectors.float()
-                near = (known.T @ vectors[:, sparse]).abs() > _KNOWN
-                sparse = sparse[zeros[sparse] > (near * count_zeros(basis, known)[:, None]).amax(dim=0)]
+                near = (found.vectors.float().T @ vectors[:, sparse]).abs() > _KNOWN
+                sparse = sparse[zeros[sparse] > (near * (found.zeros.sum(dim=0) + _MORE)[:, None]).amax(dim=0)]
             if len(sparse):
                 found = distinct(found.join(refine(factors, vectors[:, sparse[:_REFINED]])))
                 found, members = _trim(found)

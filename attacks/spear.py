@@ -48,7 +48,7 @@ class Spear(Attack):
         "arXiv 2403.03945",
     )
 
-    draws: int = Field(20_000_000, ge=1, description="budget: row sets drawn at most")
+    draws: int = Field(100_000_000, ge=1, description="budget: row sets drawn at most")
     chunk: int = Field(10_000, ge=1, description="row sets drawn at a time")
     sparsity: float = Field(0.2, gt=0, lt=1, description="share of zeros from which a null vector is kept")
 

@@ -14,14 +14,18 @@ from gibench.observation import Observation
 
 from .linear_layer import LayerGradient, read_gradient, unsupported
 from .spearpp.assemble import Batch, assemble
+from .spearpp.certify import certify
+from .spearpp.purity import examine
 from .spearpp.refine import Directions, distinct, refine
 from .spearpp.select import independent, swap
 from .spearpp.tail import complement
 
 _NEAR = 1e-3  # of the largest entry: what counts as zero in float32, before the null vector is made exact
 _KNOWN = 0.99999  # cosine from which a null vector is one found before, unless it has more zeros
-_KEPT = 16  # times B: candidates kept, the sparsest; near-duplicate images bring ever more mixtures
-_BETWEEN = 10  # chunks of draws from one selection to the next
+_MORE = 2  # zeros: what rounding may add; a nearly parallel mixture has fewer, and must not hide what it is made of
+_REFINED = 256  # candidates of one chunk made exact; small batches have thousands, nearly all repetitions
+_KEPT = 16  # times B: candidates kept beside the sparsest independent ones, the sparsest first
+_GROWTH = 2  # of the draws from one selection with swaps to the next
 
 
 class Spear(Attack):
@@ -33,8 +37,10 @@ class Spear(Attack):
     layer's width alone, and an exhausted budget is the status `budget_exhausted` with the images found so far.
 
     Deviations from the paper: a kept null vector is made exact by its own zero rows until they are stable, so that its
-    zeros need no tolerance of their own; and candidates are tested for sparsity by `sparsity` and 1.25 B zeros at
-    least, since any set of B - 1 rows gives B - 1 zeros. All images are certified when lambda of the batch is 1.
+    zeros need no tolerance of their own; candidates are tested for sparsity by `sparsity` and 1.25 B zeros at least,
+    since any set of B - 1 rows gives B - 1 zeros; null vectors are found without pivoting, which loses three hits in a
+    thousand to rounding. Nothing is certified before lambda of the whole batch is 1, and then the images that also pass
+    the tests of `spearpp/certify.py`: under noise lambda alone is no proof of exact pixels.
     """
 
     references: ClassVar[tuple[str, ...]] = (
@@ -42,7 +48,7 @@ class Spear(Attack):
         "arXiv 2403.03945",
     )
 
-    draws: int = Field(20_000_000, ge=1, description="budget: row sets drawn at most")
+    draws: int = Field(100_000_000, ge=1, description="budget: row sets drawn at most")
     chunk: int = Field(10_000, ge=1, description="row sets drawn at a time")
     sparsity: float = Field(0.2, gt=0, lt=1, description="share of zeros from which a null vector is kept")
 
@@ -55,14 +61,19 @@ class Spear(Attack):
             images = torch.zeros(0, *observation.image_shape, device=context.device)
             return Reconstruction(images, diagnostics={"finding": "the singular values show no rank gap", "rank": 0})
         factors = gradient.factors
-        batch, missing, drawn = self._sample(gradient, context)
+        expected = expected_draws(factors.rank, len(gradient.bias))
+        batch, missing, drawn = self._sample(gradient, expected, context)
         matches = batch.matches and not missing
         short = not matches and not context.expired()
-        order = batch.matching.argsort(descending=True, stable=True)
+        certified = torch.zeros_like(batch.matching, dtype=torch.bool)
+        if matches:
+            pure = examine(factors, batch.directions).pure
+            certified = certify(factors, batch, pure, observation.std.to(batch.inputs))
+        order = (2.0 * certified + batch.matching).argsort(descending=True, stable=True)
         images = observation.denormalize(batch.inputs.view(-1, *observation.image_shape))
         return Reconstruction(
             images.nan_to_num(0.5, 1, 0)[order],
-            certified=torch.full_like(order, matches, dtype=torch.bool),
+            certified=certified[order],
             diagnostics={
                 "rank": factors.rank,
                 "sigma": factors.sigma,
@@ -70,57 +81,89 @@ class Spear(Attack):
                 "directions_found": factors.rank - missing,
                 "sparsity_matching": float(batch.agree.sum() / batch.votes.sum().clamp_min(1)),
                 "draws": drawn,
-                "expected_draws": expected_draws(factors.rank, len(gradient.bias)),
+                "expected_draws": expected,
             },
             status="budget_exhausted" if short else "ok",
-            reason=f"{drawn} row sets did not show the whole batch: raise draws" if short else "",
+            reason=f"{drawn} row sets did not show the whole batch, expected were {expected:.2g}: raise draws"
+            if short
+            else "",
         )
 
-    def _sample(self, gradient: LayerGradient, context: Context) -> tuple[Batch, int, int]:
+    def _sample(self, gradient: LayerGradient, expected: float, context: Context) -> tuple[Batch, int, int]:
         """The best batch, how many of its directions are only filled in, and how many sets were drawn."""
         factors = gradient.factors
         basis = factors.basis.float()
         rank = factors.rank
         fewest = max(self.sparsity * len(basis), 1.25 * rank) if rank > 1 else 0
-        found = Directions(factors.basis.new_zeros(rank, 0), torch.zeros_like(basis, dtype=torch.bool)[:, :0])
-        drawn, news, chunks = 0, False, 0
+        found = sparsest = Directions(
+            factors.basis.new_zeros(rank, 0), torch.zeros_like(basis, dtype=torch.bool)[:, :0]
+        )
+        drawn, due, news = 0, 0, False
         while True:
-            vectors = null_vectors(basis, min(self.chunk, self.draws - drawn), context.generator)
-            drawn += vectors.shape[1]
-            columns = (basis @ vectors).abs()
-            zeros = (columns <= _NEAR * columns.amax(dim=0)).sum(dim=0)
-            sparse = zeros >= fewest
-            if len(found):
-                near = (found.vectors.float().T @ vectors).abs() > _KNOWN
-                sparse &= zeros > (near * found.zeros.sum(dim=0)[:, None]).amax(dim=0)
-            if bool(sparse.any()):
-                found = distinct(found.join(refine(factors, vectors[:, sparse])))
-                found = found.select(torch.arange(min(len(found), _KEPT * rank), device=found.vectors.device))
-                news = True
-            chunks += 1
             done = drawn >= self.draws or context.expired()
-            context.progress(f"{drawn} row sets drawn, {len(found)} directions", drawn / self.draws)
-            if done or (news and len(found) >= rank and (chunks <= 1 or chunks % _BETWEEN == 0)):
-                news = False
-                best, missing = _select(gradient, found)
+            context.progress(
+                f"{drawn} row sets drawn of about {expected:.2g}, {len(sparsest)} of {rank} directions",
+                drawn / self.draws,
+            )
+            swaps = done or drawn >= due
+            if done or (len(sparsest) == rank and (news or swaps)):
+                best, missing = _select(gradient, found, swaps)
                 if done or (best.matches and not missing):
                     return best, missing, drawn
+                due, news = _GROWTH * drawn if swaps else due, False
+            vectors = null_vectors(basis, min(self.chunk, self.draws - drawn), context.generator)
+            drawn += vectors.shape[1]
+            zeros = count_zeros(basis, vectors)
+            sparse = (zeros >= fewest).nonzero()[:, 0]
+            if len(sparse) and len(found):
+                near = (found.vectors.float().T @ vectors[:, sparse]).abs() > _KNOWN
+                sparse = sparse[zeros[sparse] > (near * (found.zeros.sum(dim=0) + _MORE)[:, None]).amax(dim=0)]
+            if len(sparse):
+                found = distinct(found.join(refine(factors, vectors[:, sparse[:_REFINED]])))
+                found, members = _trim(found)
+                before, sparsest = sparsest, found.select(members)
+                news = not torch.equal(before.zeros, sparsest.zeros)
+
+
+def draw_sets(rows: int, size: int, count: int, generator: torch.Generator) -> Tensor:
+    """Random sets of `size` out of `rows` rows, one a column: `[size, count]`, each set as likely as any other.
+
+    By Floyd's algorithm (Bentley and Floyd, 1987): the k-th draw is from the first `rows - size + k + 1`, and where it
+    is taken already, the last of these, which cannot be, takes its place.
+    """
+    sets = torch.empty(size, count, dtype=torch.long, device=generator.device)
+    for k in range(size):
+        last = rows - size + k
+        drawn = torch.randint(last + 1, (count,), generator=generator, device=generator.device)
+        sets[k] = torch.where((sets[:k] == drawn).any(dim=0), last, drawn)
+    return sets
 
 
 def null_vectors(basis: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Unit null vectors `[B, count]` of random sets of B - 1 rows of L `[m, B]`, each cut from a permutation of all."""
+    """Unit null vectors `[B, count]` of random sets of B - 1 rows of L `[m, B]`; zero where a set does not give one.
+
+    Gaussian elimination of all sets at once, each step over contiguous memory: several times as fast as a batched
+    solver, which takes one small matrix after the other.
+    """
     m, rank = basis.shape
-    size = max(rank - 1, 1)
-    a_permutation = m // size
-    permutations = torch.rand(-(-count // a_permutation), m, generator=generator, device=basis.device).argsort(dim=1)
-    sets = permutations[:, : a_permutation * size].reshape(-1, size)[:count]
-    rows = basis[sets]  # [count, B - 1, B]
-    if rank == 1:
-        return basis.new_ones(1, count)
-    solution, _ = torch.linalg.solve_ex(rows[:, :, :-1], rows[:, :, -1])  # with the last coordinate -1
-    vectors = torch.cat([solution, -torch.ones_like(solution[:, :1])], dim=1).T
+    size = rank - 1
+    sets = draw_sets(m, size, count, generator)
+    rows = basis.T.contiguous().index_select(1, sets.flatten()).view(rank, size, count).transpose(0, 1)
+    for k in range(size):
+        rows[k, k + 1 :] /= rows[k, k].clone()
+        rows[k + 1 :, k + 1 :].addcmul_(rows[k + 1 :, k, None], rows[None, k, k + 1 :], value=-1)
+    vectors = basis.new_full((rank, count), -1)
+    for k in reversed(range(size)):
+        vectors[k] = -(rows[k, k + 1 :] * vectors[k + 1 :]).sum(dim=0)
     unit: Tensor = vectors / vectors.norm(dim=0)
-    return unit.nan_to_num(0)
+    return unit.nan_to_num(0, 0, 0)
+
+
+def count_zeros(basis: Tensor, vectors: Tensor) -> Tensor:
+    """How many entries of each column of `L q` are about zero in float32, `[K]`; none where q is zero."""
+    columns = (basis @ vectors).abs_()
+    limit = _NEAR * columns.amax(dim=0)
+    return basis.new_ones(len(basis)) @ columns.lt_(limit)  # a product, since summing booleans is slow
 
 
 def expected_draws(rank: int, rows: int) -> float:
@@ -139,19 +182,41 @@ def expected_draws(rank: int, rows: int) -> float:
     return harmonic * math.exp(min(log_choose(rows) - log_choose(half), 700.0))
 
 
-def _select(gradient: LayerGradient, found: Directions) -> tuple[Batch, int]:
-    """The two-stage greedy selection of the paper (section 4): the sparsest, then swaps that raise lambda."""
+def _trim(found: Directions) -> tuple[Directions, Tensor]:
+    """The sparsest independent candidates and the sparsest others; and which are the former.
+
+    A true direction has more zeros than the mixtures it is part of, so the sparsest independent ones are all true once
+    all have come up. But the mixtures of two near-duplicates can have more zeros than a third image, and there may be
+    any number of them.
+    """
+    rank = len(found.vectors)
+    members = _sparsest(found)
+    others = sorted(set(range(len(found))) - set(members))[: _KEPT * rank]
+    kept = torch.tensor(sorted(members + others), device=found.vectors.device)
+    return found.select(kept), torch.isin(kept, kept.new_tensor(members)).nonzero()[:, 0]
+
+
+def _sparsest(found: Directions) -> list[int]:
+    """The sparsest independent candidates; `distinct` has sorted them by zeros."""
+    return independent(found.vectors, torch.arange(len(found)), len(found.vectors))
+
+
+def _select(gradient: LayerGradient, found: Directions, swaps: bool) -> tuple[Batch, int]:
+    """The two-stage greedy selection of the paper (section 4): the sparsest, then, if asked, swaps that raise lambda.
+
+    Returns:
+        The batch, and how many of its directions are not found but only filled in.
+    """
     factors = gradient.factors
-    order = torch.arange(len(found), device=found.vectors.device)  # `distinct` has sorted them by zeros
-    members = independent(found.vectors, order, factors.rank)
+    members = _sparsest(found)
     missing = factors.rank - len(members)
 
     def made_of(directions: Directions) -> Batch:
         return assemble(gradient, directions)
 
     if missing:
-        chosen = found.select(order[members])
-        zeros = torch.zeros(len(factors.basis), missing, dtype=torch.bool, device=order.device)
+        chosen = found.select(torch.tensor(members, dtype=torch.long, device=found.vectors.device))
+        zeros = torch.zeros(len(factors.basis), missing, dtype=torch.bool, device=found.vectors.device)
         return made_of(chosen.join(Directions(complement(chosen.vectors), zeros))), missing
-    others = [index for index in order.tolist() if index not in members]
+    others = sorted(set(range(len(found))) - set(members)) if swaps else []
     return swap(found, members, others, made_of)[1], 0

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from gibench.attacks.spear import Spear, expected_draws, null_vectors
+from gibench.attacks.spear import Spear, count_zeros, draw_sets, expected_draws, null_vectors
 
 
 @pytest.mark.parametrize(("batch_size", "seed"), [(1, 0), (2, 0), (8, 0), (8, 1), (12, 0)])
@@ -17,6 +17,30 @@ def test_small_batches_come_back_whole_and_certified(see, context, batch_size, s
     assert bool(seen.exact(result.images).all())
     assert bool(result.certified.all())
     assert result.diagnostics["sparsity_matching"] == 1
+
+
+@pytest.mark.slow
+def test_near_duplicates_bring_mixtures_that_hide_no_image(see, context):
+    seen = see(16, 1)  # a mixture within 3e-4 of a true direction comes up first, and hundreds of others
+    run = Spear(draws=20_000_000)(seen.observation, context(1))
+    assert run.status == "ok"
+    assert bool(seen.exact(run.reconstruction.images).all())
+    assert bool(run.reconstruction.certified.all())
+
+
+def test_lambda_alone_certifies_nothing_under_noise(see, context):
+    seen = see(8, noise=1e-4)  # enough for every pixel to be off, and for the neurons near zero not to vote
+    run = Spear(draws=20_000)(seen.observation, context())
+    assert not (run.reconstruction.certified & ~seen.exact(run.reconstruction.images)).any()
+
+
+def test_progress_tells_the_draws_expected_before_the_first(see, context):
+    told = []
+    run = Spear()(see(8).observation, context(progress=lambda message, share: told.append((message, share))))
+    expected = run.reconstruction.diagnostics["expected_draws"]
+    assert expected == expected_draws(8, 200)
+    assert told[0] == (f"0 row sets drawn of about {expected:.2g}, 0 of 8 directions", 0)
+    assert run.reconstruction.diagnostics["draws"] > 0
 
 
 def test_a_budget_that_is_too_small_is_said_and_what_was_found_is_returned(see, context):
@@ -52,6 +76,30 @@ def test_each_row_is_drawn_as_often_as_any_other():
     counts = ((basis @ null_vectors(basis, 30_000, generator)).abs() < 1e-9).sum(dim=1)
     expected = 30_000 * 4 / 30
     assert bool(((counts - expected).abs() < 5 * math.sqrt(expected)).all())
+
+
+@pytest.mark.parametrize(("rows", "size"), [(5, 5), (6, 3), (7, 1), (4, 0)])
+def test_every_set_of_rows_is_drawn_as_often_as_any_other(rows, size):
+    count = 20_000
+    sets = draw_sets(rows, size, count, torch.Generator().manual_seed(0)).sort(dim=0).values
+    assert sets.shape == (size, count)
+    assert bool((sets.diff(dim=0) > 0).all())  # no row twice
+    seen = torch.bincount((sets * rows ** torch.arange(size)[:, None]).sum(dim=0), minlength=1)
+    seen = seen[seen > 0]
+    assert len(seen) == math.comb(rows, size)
+    assert bool(((seen - count / len(seen)).abs() < 5 * math.sqrt(count / len(seen))).all())
+
+
+def test_in_single_precision_few_null_vectors_are_lost():
+    generator = torch.Generator().manual_seed(0)
+    basis = torch.randn(200, 20, generator=generator)
+    lost = count_zeros(basis, null_vectors(basis, 20_000, generator)) < 19
+    assert lost.double().mean() < 0.005
+
+
+def test_a_row_set_that_determines_nothing_gives_no_zeros():
+    basis = torch.zeros(10, 4)
+    assert not count_zeros(basis, null_vectors(basis, 5, torch.Generator().manual_seed(0))).any()
 
 
 def test_the_prediction_agrees_with_the_paper_like_setting():

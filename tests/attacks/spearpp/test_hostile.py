@@ -1,0 +1,155 @@
+"""Both attacks on gradients that nobody meant them for: what can be had, and never a false certificate."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from gibench import seeds
+from gibench.attacks.spear import Spear
+from gibench.attacks.spearpp import SpearPP
+from gibench.errors import AttackError
+from gibench.models.mlp import MLP
+
+ATTACKS = {"spearpp": SpearPP(rounds=2), "spear": Spear(draws=10_000)}
+SEEDS = range(2)
+FIRST = "1.weight"  # the layer that is attacked
+
+
+@pytest.fixture(params=ATTACKS)
+def attack(request):
+    """Each of the two, with a budget that a test can wait for."""
+    return ATTACKS[request.param]
+
+
+def changed(seen, change):
+    """The same with other gradients: `change` of name and tensor."""
+    update = seen.observation.update
+    tensors = {name: change(name, tensor) for name, tensor in update.tensors.items()}
+    return replace(seen, observation=replace(seen.observation, update=replace(update, tensors=tensors)))
+
+
+def claims(attack, seen, context, seed=0):
+    """How many images are exact, certified, and falsely certified; and the run."""
+    run = attack(seen.observation, context(seed))
+    assert run.status in ("ok", "budget_exhausted")
+    result = run.reconstruction
+    exact = seen.exact(result.images)
+    certified = torch.zeros_like(exact) if result.certified is None else result.certified
+    return int(exact.sum()), int(certified.sum()), int((certified & ~exact).sum()), run
+
+
+def network(photos, seed=0, width=200):
+    with seeds.isolated(seed, "model"):
+        return MLP(width=width, depth=5).build(photos.image_shape, photos.num_classes)
+
+
+def garbage(tensor, rank, size, seed):
+    """A random matrix of that rank, `size` times as large as the tensor."""
+    generator = torch.Generator().manual_seed(seed)
+    left, right = (torch.randn(length, rank, generator=generator) for length in tensor.shape)
+    planted = left @ right.T
+    return size * tensor.norm() / planted.norm() * planted
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("rank", "size"), [(1, 1e-3), (3, 1.0)])
+def test_a_planted_rank_above_the_batch_is_counted_and_certifies_nothing_false(attack, see, context, seed, rank, size):
+    seen = changed(
+        see(6, seed), lambda name, tensor: tensor + garbage(tensor, rank, size, seed) if name == FIRST else tensor
+    )
+    _, _, false, run = claims(attack, seen, context, seed)
+    assert false == 0
+    assert run.reconstruction.diagnostics["rank"] == 6 + rank
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_planted_rank_as_sparse_as_an_image_spoils_only_itself(attack, see, context, seed):
+    half = torch.rand(200, 1, generator=torch.Generator().manual_seed(seed)) < 0.5
+
+    def with_another(name, tensor):
+        return tensor + half * garbage(tensor, 1, 1.0, seed) if name == FIRST else tensor
+
+    _, certified, false, run = claims(attack, changed(see(6, seed), with_another), context, seed)
+    assert false == 0
+    assert certified == (0 if isinstance(attack, Spear) else 6)  # lambda of the whole batch is not 1
+    assert run.reconstruction.diagnostics["rank"] == run.reconstruction.diagnostics["directions_found"] == 7
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_rows_that_the_client_left_out_certify_nothing_false(attack, see, context, seed, share):
+    kept = torch.rand(200, generator=torch.Generator().manual_seed(seed)) >= share
+
+    def without(name, tensor):
+        return tensor * kept.to(tensor).view(-1, *[1] * (tensor.ndim - 1)) if name.startswith("1.") else tensor
+
+    exact, certified, false, _ = claims(attack, changed(see(6, seed), without), context, seed)
+    assert (exact, certified, false) == (6, 6, 0)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_duplicated_neurons_do_no_harm(attack, see, context, photos, seed):
+    model = network(photos, seed)
+    with torch.no_grad():
+        for parameter in (model[1].weight, model[1].bias):
+            parameter[:60] = parameter[60:120].clone()
+    exact, certified, false, _ = claims(attack, see(6, seed, model=model), context, seed)
+    assert (exact, certified, false) == (6, 6, 0)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_many_copies_of_a_few_neurons_certify_nothing_false(attack, see, context, photos, seed):
+    model = network(photos, seed)
+    with torch.no_grad():
+        for parameter in (model[1].weight, model[1].bias):
+            parameter[:] = parameter[: 200 // 10].repeat_interleave(10, dim=0)
+    assert claims(attack, see(6, seed, model=model), context, seed)[2] == 0
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_one_image_is_rank_one(attack, see, context, seed):
+    assert claims(attack, see(1, seed), context, seed)[:3] == (1, 1, 0)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_rank_one_garbage_is_no_image(attack, see, context, seed):
+    seen = changed(see(6, seed), lambda name, tensor: garbage(tensor, 1, 1.0, seed) if name == FIRST else tensor)
+    _, certified, _, run = claims(attack, seen, context, seed)
+    assert certified == 0
+    assert run.reconstruction.diagnostics["rank"] == 1
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_gradient_in_half_precision_is_attacked_and_certifies_nothing_false(attack, see, context, dtype, seed):
+    _, _, false, run = claims(attack, changed(see(6, seed), lambda _, tensor: tensor.to(dtype)), context, seed)
+    assert false == 0
+    assert run.reconstruction.diagnostics["rank"] <= 6
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("width", [16, 30])
+def test_few_neurons_for_the_batch_certify_nothing_false(attack, see, context, seed, width):
+    _, _, false, run = claims(attack, see(8, seed, width=width), context, seed)
+    assert false == 0
+    assert len(run.reconstruction.images) in (0, 8)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", [FIRST, "1.bias", "11.bias"])
+def test_what_is_not_finite_is_refused_by_name(attack, see, context, name, value):
+    def spoilt(other, tensor):
+        return torch.full_like(tensor, value) if other == name else tensor
+
+    with pytest.raises(AttackError, match=rf"NaN or infinity at '{name}'"):
+        attack(changed(see(4), spoilt).observation, context())
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_gradient_of_one_row_is_no_batch(attack, see, context, seed):
+    def first_row(name, tensor):
+        return torch.where((torch.arange(len(tensor)) == seed).view(-1, *[1] * (tensor.ndim - 1)), tensor, 0.0)
+
+    seen = changed(see(6, seed), lambda name, tensor: first_row(name, tensor) if name.startswith("1.") else tensor)
+    assert claims(attack, seen, context, seed)[2] == 0

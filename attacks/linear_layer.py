@@ -130,6 +130,7 @@ class LayerGradient:
     weight: Tensor  # dL/dW [m, n]
     bias: Tensor  # dL/db [m]
     factors: Factors
+    live: Tensor  # which neurons of the whole layer these are, booleans
 
 
 def read_gradient(observation: Observation, generator: torch.Generator) -> LayerGradient | None:
@@ -143,11 +144,12 @@ def read_gradient(observation: Observation, generator: torch.Generator) -> Layer
     assert isinstance(layer, InputLayer)  # else it is unsupported
     weight, bias = layer.of(observation.gradient())
     factors = factorize(weight, bias, generator)
-    if factors is not None and not bool((live := factors.live()).all()):
+    live = torch.ones_like(bias, dtype=torch.bool) if factors is None else factors.live()
+    if not bool(live.all()):
         layer = InputLayer(layer.name, layer.weight[live], layer.bias[live])
         weight, bias = weight[live], bias[live]
         factors = factorize(weight, bias, generator)
-    return None if factors is None else LayerGradient(layer, weight, bias, factors)
+    return None if factors is None else LayerGradient(layer, weight, bias, factors, live)
 
 
 @dataclass

@@ -12,12 +12,14 @@ from gibench.attack import Attack, Context, Reconstruction
 from gibench.observation import Observation
 
 from ..linear_layer import read_gradient, unsupported
+from .backward import head_of, read_backward
 from .assemble import Batch, rescale
 from .certify import certify
 from .clock import Clock
 from .hunt import Found, Hunt, Search
 from .paper import published
 from .scales import refine_scales
+from .two_valued import hunt_two_valued
 
 
 class SpearPP(Attack):
@@ -39,12 +41,19 @@ class SpearPP(Attack):
     )
 
     preset: Literal["full", "paper"] = Field("full", description="everything, or the published recipe alone")
+    objective: Literal["auto", "l1", "two-valued"] = Field(
+        "auto", description="what the search minimises; auto is two-valued with one hidden layer, else l1"
+    )
     iterations: int = Field(500, ge=1, description="steps of Riemannian Adam in each search")
     step: float = Field(0.6, gt=0, description="its first step, decayed to zero along a cosine")
     rounds: int = Field(12, ge=1, description="rounds of search at most")
 
     def supports(self, observation: Observation) -> str | None:
-        return unsupported(observation)
+        if reason := unsupported(observation):
+            return reason
+        if self.objective == "two-valued" and isinstance(reason := head_of(observation), str):
+            return f"{reason}, or ask for objective=l1"
+        return None
 
     def reconstruct(self, observation: Observation, context: Context) -> Reconstruction:
         clock = Clock(context.device)
@@ -55,7 +64,13 @@ class SpearPP(Attack):
             return _nothing(observation, "the gradient's singular values show no rank gap", clock)
         search = Search(self.iterations, self.step, self.rounds)
         hunt = Hunt(gradient.factors, gradient.layer, gradient.weight, gradient.bias, search, context, clock)
-        found = published(hunt) if self.preset == "paper" else hunt.run()
+        head = head_of(observation)
+        if self.preset == "paper":
+            found = published(hunt)
+        elif self.objective == "l1" or isinstance(head, str):
+            found = hunt.run()
+        else:
+            found = hunt_two_valued(hunt, read_backward(observation, gradient, *head))
         return _reconstruction(observation, hunt, found, claims=self.preset == "full")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -12,10 +14,11 @@ from gibench.attack import Attack, Context, Reconstruction
 from gibench.observation import Observation
 
 from ..linear_layer import read_gradient, unsupported
-from .backward import head_of, read_backward
 from .assemble import Batch, rescale
+from .backward import head_of, read_backward
 from .certify import certify
 from .clock import Clock
+from .echo import certify_two_valued
 from .hunt import Found, Hunt, Search
 from .paper import published
 from .scales import refine_scales
@@ -66,12 +69,12 @@ class SpearPP(Attack):
         hunt = Hunt(gradient.factors, gradient.layer, gradient.weight, gradient.bias, search, context, clock)
         head = head_of(observation)
         if self.preset == "paper":
-            found = published(hunt)
-        elif self.objective == "l1" or isinstance(head, str):
-            found = hunt.run()
-        else:
-            found = hunt_two_valued(hunt, read_backward(observation, gradient, *head))
-        return _reconstruction(observation, hunt, found, claims=self.preset == "full")
+            return _reconstruction(observation, hunt, published(hunt), None)
+        if self.objective == "l1" or isinstance(head, str):
+            return _reconstruction(observation, hunt, hunt.run(), certify)
+        backward = read_backward(observation, gradient, *head)
+        claims = partial(certify_two_valued, layer=gradient.layer, backward=backward)
+        return _reconstruction(observation, hunt, hunt_two_valued(hunt, backward), claims)
 
 
 def _nothing(observation: Observation, finding: str, clock: Clock) -> Reconstruction:
@@ -79,17 +82,19 @@ def _nothing(observation: Observation, finding: str, clock: Clock) -> Reconstruc
     return Reconstruction(images, diagnostics={"finding": finding, "rank": 0, "seconds": clock.seconds})
 
 
-def _reconstruction(observation: Observation, hunt: Hunt, found: Found, claims: bool) -> Reconstruction:
+def _reconstruction(
+    observation: Observation, hunt: Hunt, found: Found, claims: Callable[..., Tensor] | None
+) -> Reconstruction:
     """The images, certified ones first, then by lambda."""
     batch = found.batch
-    if claims:
+    if claims is not None:
         with hunt.clock.stage("scales"):
             batch = _rescaled(observation, hunt, batch)
     images = observation.denormalize(batch.inputs.view(-1, *observation.image_shape))
     certified = torch.zeros_like(found.chosen.pure)
-    if claims and not found.missing:
+    if claims is not None and not found.missing:
         with hunt.clock.stage("certify"):
-            certified = certify(hunt.factors, batch, found.chosen.pure, observation.std.to(batch.inputs))
+            certified = claims(hunt.factors, batch, found.chosen.pure, observation.std.to(batch.inputs))
     order = (2.0 * certified + batch.matching).argsort(descending=True, stable=True)
     return Reconstruction(
         images.nan_to_num(0.5, 1, 0)[order],

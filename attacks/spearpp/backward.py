@@ -28,6 +28,8 @@ class Backward:
     basis: Tensor  # V [m, r], whitened: `V^T V = m I`; r is C - 1 but where classes share a row of W2
     coefficients: Tensor  # [C, r]: `g = coefficients @ t`
     signals: Tensor  # [m, C]: that of an image of each class with typical probabilities; root mean square 1
+    weight: Tensor  # W2 [C, m]
+    bias: Tensor  # b2 [C]
     counts: Tensor  # [C]: images of each class, read off the last bias gradient
 
     def classes(self, t: Tensor) -> Tensor:
@@ -49,8 +51,8 @@ def head_of(observation: Observation) -> tuple[str, nn.Linear] | str:
     while len(chain[-1].users) == 1:
         chain.append(next(iter(chain[-1].users)))
     head = modules.get(str(chain[2].target)) if len(chain) == 4 else None
-    if not isinstance(head, nn.Linear):
-        return "two-valued columns need a network of one hidden layer: Linear, ReLU, Linear and nothing else"
+    if not isinstance(head, nn.Linear) or head.bias is None:
+        return "two-valued columns need a network of one hidden layer: Linear, ReLU, Linear with a bias"
     classes, neurons = head.weight.shape
     if not 2 <= classes <= neurons / _FEWEST:
         return (
@@ -77,13 +79,14 @@ def read_backward(observation: Observation, gradient: LayerGradient, name: str, 
     probabilities = _typical(observation)
     typical = probabilities[:, None] - torch.eye(len(weight), dtype=weight.dtype, device=weight.device)
     signals = weight.T @ typical
-    bias = observation.gradient().get(f"{name}.bias")
-    counts = probabilities if bias is None else (probabilities - bias.double()).clamp(0, 1)
+    counts = probabilities - observation.gradient()[f"{name}.bias"].double()
     return Backward(
         basis=scale * left[:, :rank],
         coefficients=scale * right[:rank].T / values[:rank],
         signals=signals / signals.square().mean(dim=0).sqrt(),
-        counts=gradient.factors.rank * counts,
+        weight=weight,
+        bias=head.bias.detach().double(),
+        counts=gradient.factors.rank * counts.clamp(0, 1),
     )
 
 
@@ -92,5 +95,7 @@ def _typical(observation: Observation) -> Tensor:
     parameter = next(observation.model.parameters())
     greys = torch.linspace(0, 1, _GREYS, device=parameter.device, dtype=parameter.dtype)
     with torch.no_grad():
-        logits: Tensor = observation.model(observation.normalize(greys.view(-1, 1, 1, 1).expand(-1, *observation.image_shape)))
+        logits: Tensor = observation.model(
+            observation.normalize(greys.view(-1, 1, 1, 1).expand(-1, *observation.image_shape))
+        )
     return logits.double().softmax(dim=1).mean(dim=0)

@@ -9,9 +9,8 @@ and for a given D the t that comes nearest is an eigenvector. We know of no publ
 
 from __future__ import annotations
 
-import functools
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -19,20 +18,20 @@ from torch import Tensor
 from ..linear_layer import Factors
 from .backward import Backward
 from .hunt import Found, Hunt
-from .pool import untested
-from .refine import Directions, alike, tolerance
+from .pool import Pool, untested
+from .refine import tolerance
 from .search import random_starts
 from .select import independent
+from .signals import Signed, distinct, fit_signals, nearest, round_patterns, two_valued
 from .tail import complement
 
 _BETA1, _BETA2 = 0.9, 0.999
 _ACTIVE = 2**0.5  # of a column's root mean square, its signal's: half of the neurons are active
-_PASSES = 20
-_STARTS, _STEPS = 64, 12
-_MEMORY = 2**28  # bytes of row copies in one chunk
-_TWO_VALUED = 2.0  # tolerances within which an entry must be zero or its signal
-_DECIDED = 0.8  # of the neurons must have a signal of more than twice that, so that the test says something
-_RIGID = 10.0  # tolerances by which any other signal of the same pattern must miss the span of L
+_BOLDER = 3.0  # times the step that suits l1: shorter ones stop at sums and differences of similar images
+_FIRST, _MORE = 2, 4  # starts for each missing image, in the first round and later
+_STARTS, _STEPS = 64, 12  # of the fixed points
+_PASSES = 3  # over the signs of small signals
+_SMALL = 4.0  # tolerances
 
 
 def minimize_two_valued(basis: Tensor, signals: Tensor, starts: Tensor, iterations: int, step: float) -> Tensor:
@@ -58,7 +57,7 @@ def minimize_two_valued(basis: Tensor, signals: Tensor, starts: Tensor, iteratio
     second = points.new_zeros(points.shape[1])
     for iteration in range(iterations):
         columns = basis @ points
-        gradient = transposed @ torch.sign(torch.where(_active(columns, wells), columns - wells, columns))
+        gradient = transposed @ torch.sign(torch.where(nearest(columns, wells), columns - wells, columns))
         gradient -= points * (points * gradient).sum(dim=0)
         momentum = _BETA1 * momentum + (1 - _BETA1) * gradient
         second = _BETA2 * second + (1 - _BETA2) * gradient.square().sum(dim=0)
@@ -67,76 +66,6 @@ def minimize_two_valued(basis: Tensor, signals: Tensor, starts: Tensor, iteratio
         points = points / points.norm(dim=0)
         momentum -= points * (points * momentum).sum(dim=0)
     return points
-
-
-def _active(columns: Tensor, signals: Tensor) -> Tensor:
-    """Which entries are nearer to their signal than to zero."""
-    return (columns - signals).abs() < columns.abs()
-
-
-@dataclass(frozen=True)
-class Signed:
-    """Directions with the signal of each: `L q = V t` on the active neurons, for unit q."""
-
-    directions: Directions
-    t: Tensor  # [r, K]
-    others: Tensor  # [K], root mean square distance from the span of L that any other t of this size has, at least
-
-    def select(self, index: Tensor) -> Signed:
-        """Those of them, in that order."""
-        return Signed(self.directions.select(index), self.t[:, index], self.others[index])
-
-    def join(self, other: Signed) -> Signed:
-        """These and then the other ones."""
-        return Signed(
-            self.directions.join(other.directions),
-            torch.cat([self.t, other.t], dim=1),
-            torch.cat([self.others, other.others]),
-        )
-
-
-def fit_signals(factors: Factors, backward: Backward, active: Tensor) -> Signed:
-    """For each pattern D the signal for which `D V t` is nearest to the span of L, and its direction.
-
-    Args:
-        factors: of the gradient.
-        backward: of the network.
-        active: D `[m, K]` booleans.
-    """
-    basis, signals = factors.basis, backward.basis
-    m, r = signals.shape
-    parts = []
-    for part in torch.split(active.T.to(basis.dtype), max(1, _MEMORY // (8 * m * r))):
-        masked = part[:, :, None] * signals  # [k, m, r]
-        inside = basis.T @ masked / m  # [k, B, r]
-        misfit, t = torch.linalg.eigh(signals.T @ masked / m - inside.mT @ inside)
-        vectors = (inside @ t[:, :, :1])[:, :, 0]
-        size = vectors.norm(dim=1, keepdim=True).clamp_min(1e-300)
-        other = misfit[:, 1:2].clamp_min(0).sqrt() if r > 1 else torch.full_like(size, torch.inf)
-        parts.append((vectors / size, t[:, :, 0] / size, (other / size)[:, 0]))
-    vectors, t, others = (torch.cat(each) for each in zip(*parts, strict=True))
-    return Signed(Directions(vectors.T, ~active), t.T, others)
-
-
-def round_patterns(factors: Factors, backward: Backward, active: Tensor) -> Signed:
-    """Repeat pattern and signal until the pattern stops changing; those that do not stop are dropped.
-
-    Args:
-        factors: of the gradient.
-        backward: of the network.
-        active: the first patterns `[m, K]`, booleans.
-    """
-    settled = []
-    for _ in range(_PASSES):
-        fitted = fit_signals(factors, backward, active)
-        columns = factors.basis @ fitted.directions.vectors
-        nearer = _active(columns, backward.basis @ fitted.t)
-        same = (nearer == active).all(dim=0)
-        settled.append(fitted.select(same.nonzero()[:, 0]))
-        active = nearer[:, ~same]
-        if not active.shape[1]:
-            break
-    return functools.reduce(Signed.join, settled)
 
 
 def last_signals(
@@ -160,65 +89,68 @@ def last_signals(
     for _ in range(_STEPS):
         c = c * torch.where(positive @ c < 0, -1.0, 1.0)
         fitted = fit_signals(factors, backward, fit.Q @ c > 0)
-        nearer = _active(factors.basis @ fitted.directions.vectors, backward.basis @ fitted.t)
+        nearer = nearest(factors.basis @ fitted.directions.vectors, backward.basis @ fitted.t)
         c = fit.Q.T @ (2.0 * nearer.to(c.dtype) - 1)
     return round_patterns(factors, backward, nearer)
 
 
-def two_valued(factors: Factors, backward: Backward, found: Signed) -> Tensor:
-    """Which directions are those of one image, `[K]` booleans: the test that stands for purity here.
-
-    Every entry of `L q` is zero or its signal, the signals are clear of the noise, and no other signal has this
-    pattern. A mixture `sum_i a_i q_i` of several images has at neuron j the value `V_j . sum_i a_i D_ij t_i`: for it to
-    pass, each set of images that any r neurons in general position have in common must sum to 0 or to the mixture's
-    own t, which the weights of images with different probabilities p_i do only one image at a time.
-    """
-    columns = factors.basis @ found.directions.vectors
-    signals = backward.basis @ found.t
-    limit = tolerance(factors, found.directions.vectors, columns)
-    misfit = (columns - signals.masked_fill(found.directions.zeros, 0.0)).abs()
-    fits = (misfit <= _TWO_VALUED * limit).all(dim=0)
-    decided = (signals.abs() > 2 * _TWO_VALUED * limit).double().mean(dim=0) >= _DECIDED
-    return fits & decided & (found.others > _RIGID * limit)
-
-
 def hunt_two_valued(hunt: Hunt, backward: Backward) -> Found:
     """Search class by class until every image is found, or rounds or time have run out."""
-    factors, context = hunt.factors, hunt.context
+    factors, context, clock = hunt.factors, hunt.context, hunt.clock
     rank = factors.rank
-    found = fit_signals(factors, backward, torch.zeros(len(factors.basis), 0, dtype=torch.bool))
+    found = fit_signals(factors, backward, hunt.pool.directions.zeros)  # nothing yet
     while True:
-        context.progress(f"round {hunt.rounds + 1}: {len(found.t.T)} of {rank} images found", len(found.t.T) / rank)
-        known = backward.classes(found.t).bincount(minlength=backward.signals.shape[1])
-        missing = (backward.counts - known).clamp_min(0)
-        per_class = ((4 if hunt.rounds else 2) * missing).ceil().long() + 1
-        classes = torch.repeat_interleave(per_class)
-        signals = backward.signals[:, classes]
-        starts = random_starts(rank, len(classes), found.directions.vectors, context.generator)
-        with hunt.clock.stage("search"):
-            ends = minimize_two_valued(factors.basis, signals, starts, hunt.search.iterations, hunt.search.step)
-        with hunt.clock.stage("refine"):
-            active = _active(factors.basis @ ends.double(), _ACTIVE * signals)
-            new = round_patterns(factors, backward, active)
-        if len(known_v := found.directions.vectors.T) and len(known_v) < rank:
-            with hunt.clock.stage("tail"):
-                new = new.join(last_signals(factors, backward, hunt.pre_activations, known_v.T, context.generator))
-        with hunt.clock.stage("test"):
-            new = new.select(two_valued(factors, backward, new).nonzero()[:, 0])
-            found = _distinct(found.join(new))
-        hunt.starts += len(classes)
+        context.progress(f"round {hunt.rounds + 1}: {len(found)} of {rank} images found", len(found) / rank)
+        new = _searched(hunt, backward, found)
+        if len(found):
+            with clock.stage("tail"):
+                known = found.directions.vectors
+                new = new.join(last_signals(factors, backward, hunt.pre_activations, known, context.generator))
+        with clock.stage("test"):
+            found = distinct(found.join(new.select(two_valued(factors, backward, new).nonzero()[:, 0])))
+            order = torch.arange(len(found), device=found.t.device)
+            found = found.select(order[independent(found.directions.vectors, order, rank)])
         hunt.rounds += 1
-        members = independent(found.directions.vectors, torch.arange(len(found.t.T)), rank)
-        found = found.select(torch.tensor(members))
-        if len(members) == rank or hunt.rounds >= hunt.search.rounds or context.expired():
+        if len(found) == rank or hunt.rounds >= hunt.search.rounds or context.expired():
             break
+    if len(found) < rank:
+        return hunt.filled_up(_passed(found))
+    with clock.stage("select"):
+        return _settled(hunt, backward, found)
+
+
+def _searched(hunt: Hunt, backward: Backward, found: Signed) -> Signed:
+    """What a search finds that starts orthogonal to the found images, mostly in the classes that lack some."""
+    known = backward.classes(found.t).bincount(minlength=len(backward.counts))
+    missing = (backward.counts - known).clamp_min(0)
+    starts_of = ((_MORE if hunt.rounds else _FIRST) * missing).ceil().long() + 1  # one more, should the count be wrong
+    signals = backward.signals[:, torch.repeat_interleave(starts_of)]
+    starts = random_starts(hunt.factors.rank, signals.shape[1], found.directions.vectors, hunt.context.generator)
+    hunt.starts += signals.shape[1]
+    with hunt.clock.stage("search"):
+        step = _BOLDER * hunt.search.step
+        ends = minimize_two_valued(hunt.factors.basis, signals, starts, hunt.search.iterations, step)
+    with hunt.clock.stage("refine"):
+        active = nearest(hunt.factors.basis @ ends.double(), _ACTIVE * signals)
+        return round_patterns(hunt.factors, backward, active)
+
+
+def _passed(found: Signed) -> Pool:
     pool = untested(found.directions)
-    pool = replace(pool, pure=torch.ones_like(pool.pure))
-    if len(members) < rank:
-        return hunt.filled_up(pool)
-    return Found(pool, hunt.assemble(pool.directions), 0)
+    return replace(pool, pure=torch.ones_like(pool.pure))
 
 
-def _distinct(found: Signed) -> Signed:
-    again = torch.triu(alike(found.directions, found.directions), diagonal=1).any(dim=0)
-    return found.select((~again).nonzero()[:, 0])
+def _settled(hunt: Hunt, backward: Backward, found: Signed) -> Found:
+    """The batch; where a signal is too small to tell from zero, the recovered image says whether it is active."""
+    batch = hunt.assemble(found.directions)
+    for _ in range(_PASSES):
+        columns = hunt.factors.basis @ found.directions.vectors
+        limit = tolerance(hunt.factors, found.directions.vectors, columns)
+        small = (backward.basis @ found.t).abs() <= _SMALL * limit
+        wrong = small & batch.votes & ~batch.agree
+        if not bool(wrong.any()):
+            break
+        found = fit_signals(hunt.factors, backward, ~(found.directions.zeros ^ wrong))
+        batch = hunt.assemble(found.directions)
+    pool = _passed(found)
+    return Found(replace(pool, pure=two_valued(hunt.factors, backward, found)), batch, 0)

@@ -30,7 +30,7 @@ class Backward:
     signals: Tensor  # [m, C]: that of an image of each class with typical probabilities; root mean square 1
     weight: Tensor  # W2 [C, m]
     bias: Tensor  # b2 [C]
-    counts: Tensor  # [C]: images of each class, read off the last bias gradient
+    counts: Tensor  # [C]: about how many images each class has, by the last bias gradient
 
     def classes(self, t: Tensor) -> Tensor:
         """The class of each image from its `t [r, K]`: where g is largest, since only there `p - e_y` is negative."""

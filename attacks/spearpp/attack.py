@@ -35,6 +35,9 @@ class SpearPP(Attack):
     `preset=paper` is the published recipe alone. `preset=full` adds deflated restarts, refinement to a stable zero
     set, the purity and separability tests, the taking apart of mixtures of near-duplicates, the search for the last
     images in the subspace that the others leave, and per-image certificates.
+
+    With one hidden layer the sparsest vectors are differences of images of one class. There `objective=two-valued`,
+    which `auto` chooses by itself, uses what the server knows of the rest of the network: see `two_valued.py`.
     """
 
     references: ClassVar[tuple[str, ...]] = (
@@ -54,6 +57,8 @@ class SpearPP(Attack):
     def supports(self, observation: Observation) -> str | None:
         if reason := unsupported(observation):
             return reason
+        if self.objective == "two-valued" and self.preset == "paper":
+            return "preset=paper is the published recipe, which searches by l1: leave out objective=two-valued"
         if self.objective == "two-valued" and isinstance(reason := head_of(observation), str):
             return f"{reason}, or ask for objective=l1"
         return None

@@ -47,7 +47,8 @@ def head_of(observation: Observation) -> tuple[str, nn.Linear] | str:
     layer = find_input_layer(model)
     assert isinstance(layer, InputLayer)  # else it is unsupported
     modules = dict(model.named_modules())
-    chain = [next(node for node in fx.symbolic_trace(model).graph.nodes if str(node.target) == layer.name)]
+    calls = (node for node in fx.symbolic_trace(model).graph.nodes if node.op == "call_module")
+    chain = [next(node for node in calls if node.target == layer.name)]
     while len(chain[-1].users) == 1:
         chain.append(next(iter(chain[-1].users)))
     head = modules.get(str(chain[2].target)) if len(chain) == 4 else None

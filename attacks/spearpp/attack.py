@@ -59,8 +59,8 @@ class SpearPP(Attack):
             return reason
         if self.objective == "two-valued" and self.preset == "paper":
             return "preset=paper is the published recipe, which searches by l1: leave out objective=two-valued"
-        if self.objective == "two-valued" and isinstance(reason := head_of(observation), str):
-            return f"{reason}, or ask for objective=l1"
+        if self.objective == "two-valued" and isinstance(head := head_of(observation), str):
+            return f"{head}, or ask for objective=l1"
         return None
 
     def reconstruct(self, observation: Observation, context: Context) -> Reconstruction:

@@ -38,7 +38,8 @@ def echoes(factors: Factors, backward: Backward, layer: InputLayer, batch: Batch
     residual[classes, torch.arange(len(classes), device=classes.device)] -= 1
     echo = (backward.weight.T @ residual).masked_fill(batch.directions.zeros, 0.0)
     distance = (batch.columns / batch.columns.norm(dim=0) - echo / echo.norm(dim=0)).norm(dim=0)
-    return distance <= _NOISE * factors.noise(batch.directions.vectors) + _ECHO
+    close: Tensor = distance <= _NOISE * factors.noise(batch.directions.vectors) + _ECHO
+    return close
 
 
 def certify_two_valued(

@@ -1,7 +1,8 @@
 """How far the two-valued search carries to deeper networks: `python tests/benchmarks/two_valued_depth.py`.
 
-For depth 1, 2 and 3: the cosine between an image's backward signal at the first hidden layer and the mean signal of flat
-images of its class, and how many images one pass of the search comes near. It knows the labels, which only favours it.
+For depth 1, 2 and 3: the cosine between an image's backward signal at the first hidden layer and the mean signal of
+flat images of its class, and how many images one pass of the search comes near. It knows the labels, which only
+favours it.
 """
 
 from __future__ import annotations

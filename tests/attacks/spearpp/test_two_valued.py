@@ -145,6 +145,22 @@ def test_other_networks_are_refused_and_attacked_by_l1_unasked(see, context, mod
     assert torch.equal(auto.reconstruction.images, l1.reconstruction.images)
 
 
+def test_the_published_recipe_refuses_it(see, context):
+    run = SpearPP(preset="paper", objective="two-valued")(see(4, width=60, depth=1).observation, context())
+    assert run.status == "skipped"
+    assert "leave out objective=two-valued" in run.reason
+
+
+def test_sparsity_goes_on_where_two_values_miss_images(see, context):
+    seen = see(20, 1, width=100, depth=1, labels="same")  # with images that three neurons tell apart
+    alone, auto = (SpearPP(objective=name, rounds=2)(seen.observation, context()) for name in ("two-valued", "auto"))
+    found = [run.reconstruction.diagnostics["directions_found"] for run in (alone, auto)]
+    assert found[0] < 20
+    assert found[1] >= found[0]
+    assert auto.reconstruction.diagnostics["starts"] > alone.reconstruction.diagnostics["starts"]
+    assert not auto.reconstruction.certified.any() or found[1] == 20
+
+
 def test_the_search_ends_nearer_to_two_values_on_the_sphere(shallow, distance):
     case = shallow(20, 200)
     classes = case.labels.repeat(2)

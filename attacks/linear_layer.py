@@ -149,15 +149,15 @@ class LayerGradient:
     weight: Tensor  # dL/dW [m, n]
     bias: Tensor  # dL/db [m]
     factors: Factors
+    live: Tensor  # which neurons of the whole layer these are, booleans
 
     def in_row_space(self) -> LayerGradient:
         """The same with inputs in coordinates of the gradient's row space: B numbers an image instead of n."""
         factors = self.factors
         rows = len(factors.basis) ** 0.5 * factors.inputs / factors.singular_values[:, None]  # orthonormal, [B, n]
         layer = InputLayer(self.layer.name, self.layer.weight.double() @ rows.T, self.layer.bias, self.layer.weight)
-        return LayerGradient(
-            layer, self.weight.double() @ rows.T, self.bias, replace(factors, inputs=factors.inputs @ rows.T)
-        )
+        weight = self.weight.double() @ rows.T
+        return replace(self, layer=layer, weight=weight, factors=replace(factors, inputs=factors.inputs @ rows.T))
 
 
 def read_gradient(observation: Observation, generator: torch.Generator) -> LayerGradient | None:
@@ -171,11 +171,12 @@ def read_gradient(observation: Observation, generator: torch.Generator) -> Layer
     assert isinstance(layer, InputLayer)  # else it is unsupported
     weight, bias = layer.of(observation.gradient())
     factors = factorize(weight, bias, generator)
-    if factors is not None and not bool((live := factors.live()).all()):
+    live = torch.ones_like(bias, dtype=torch.bool) if factors is None else factors.live()
+    if not bool(live.all()):
         layer = InputLayer(layer.name, layer.weight[live], layer.bias[live])
         weight, bias = weight[live], bias[live]
         factors = factorize(weight, bias, generator)
-    return None if factors is None else LayerGradient(layer, weight, bias, factors)
+    return None if factors is None else LayerGradient(layer, weight, bias, factors, live)
 
 
 @dataclass

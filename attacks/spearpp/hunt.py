@@ -40,6 +40,11 @@ class Search:
     objective: objectives.Name = "l1"
     optimizer: optimizers.Name = "radam"
     rounding: Literal["refine", "sample"] = "refine"
+    deflation: bool = True
+    purity: bool = True
+    splitting: bool = True
+    last_images: bool = True
+    certificates: bool = True
 
     def ends(self, factors: Factors, starts: Tensor) -> Tensor:
         """Where the search ends from each start, `[B, N]` unit vectors."""
@@ -107,7 +112,8 @@ class Hunt:
             if best is None or found.merit > best.merit:
                 best = found
             sure = found.trusted(self.factors)
-            done = bool(sure.all()) or (not found.missing and found.batch.matches and len(self.pool.pure) == size)
+            complete = not found.missing and found.batch.matches
+            done = bool(sure.all()) or (complete and (len(self.pool.pure) == size or not self.search.certificates))
             if done or self.rounds >= self.search.rounds or self.context.expired():
                 return best
             known = found.chosen.directions.vectors[:, sure]
@@ -119,16 +125,21 @@ class Hunt:
         passed = self.pool.directions.vectors[:, good]
         count = max(known.shape[1], len(good))
         self.context.progress(f"round {self.rounds + 1}: {count} of {rank} images found", count / rank)
-        if self.rounds % 2 and rank - count <= max(_FEW, rank // _SHARE):
+        few = rank - count <= max(_FEW, rank // _SHARE)
+        if self.rounds % 2 and few and self.search.last_images:
             with self.clock.stage("tail"):
                 candidates = self._last(passed)
                 if 0 < known.shape[1] < len(good):
                     candidates = candidates.join(self._last(known))
         else:
             known = known if known.shape[1] else passed
+            if not self.search.deflation:
+                known = known[:, :0]
             candidates = self._search(known, 4 * (rank - known.shape[1]) if self.rounds else 2 * rank)
         with self.clock.stage("test"):
-            self.pool = grow(self.pool, self.factors, self.pre_activations, candidates)
+            self.pool = grow(self.pool, self.factors, self.pre_activations, candidates, self.search.splitting)
+            if not self.search.purity:
+                self.pool = replace(self.pool, pure=torch.ones_like(self.pool.pure))
 
     def _last(self, known: Tensor) -> Directions:
         return last_directions(self.factors, self.pre_activations, known, self.context.generator)

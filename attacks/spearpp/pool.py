@@ -83,20 +83,21 @@ def empty(factors: Factors) -> Pool:
     return untested(Directions(basis.new_zeros(factors.rank, 0), zeros))
 
 
-def grow(pool: Pool, factors: Factors, pre_activations: Tensor, found: Directions) -> Pool:
-    """The pool with what is new in `found`; mixtures are taken apart, and what they hold is added too."""
+def grow(pool: Pool, factors: Factors, pre_activations: Tensor, found: Directions, splitting: bool = True) -> Pool:
+    """The pool with what is new in `found`; with `splitting`, mixtures are taken apart and what they hold is added."""
     new = _unknown(pool, unhide(factors, pre_activations, found))
     if not len(new):
         return pool
     purity = examine(factors, new)
     candidates = tested(factors, pre_activations, new, purity)
     pool = pool.join(candidates)
-    mixed = torch.where(candidates.pure, -1.0, candidates.separable).argsort(descending=True)
-    mixed = mixed[~candidates.pure[mixed] & (candidates.separable[mixed] >= _HOPELESS)]
-    known = pool.directions.select(pool.good.nonzero()[:, 0])
-    parts = take_apart(factors, new.select(mixed), purity.select(mixed), known)
-    if parts is not None and len(parts := _unknown(pool, unhide(factors, pre_activations, parts))):
-        pool = pool.join(tested(factors, pre_activations, parts, examine(factors, parts)))
+    if splitting:
+        mixed = torch.where(candidates.pure, -1.0, candidates.separable).argsort(descending=True)
+        mixed = mixed[~candidates.pure[mixed] & (candidates.separable[mixed] >= _HOPELESS)]
+        known = pool.directions.select(pool.good.nonzero()[:, 0])
+        parts = take_apart(factors, new.select(mixed), purity.select(mixed), known)
+        if parts is not None and len(parts := _unknown(pool, unhide(factors, pre_activations, parts))):
+            pool = pool.join(tested(factors, pre_activations, parts, examine(factors, parts)))
     return pool.select((pool.pure | (pool.separable >= _HOPELESS)).nonzero()[:, 0])
 
 

@@ -37,7 +37,8 @@ class Planted:
 
     def gradient(self, factors: Factors) -> LayerGradient:
         """All that the attack reads of it."""
-        return LayerGradient(self.layer, self.weight_gradient, self.bias_gradient, factors)
+        live = torch.ones(len(self.bias_gradient), dtype=torch.bool)
+        return LayerGradient(self.layer, self.weight_gradient, self.bias_gradient, factors, live)
 
     def truth(self, factors: Factors) -> Directions:
         """The true directions in the basis of `factors`, with their zeros."""

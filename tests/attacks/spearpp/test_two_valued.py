@@ -151,6 +151,7 @@ def test_the_published_recipe_refuses_it(see, context):
     assert "leave out objective=two-valued" in run.reason
 
 
+@pytest.mark.slow
 def test_sparsity_goes_on_where_two_values_miss_images(see, context):
     seen = see(20, 1, width=100, depth=1, labels="same")  # with images that three neurons tell apart
     alone, auto = (SpearPP(objective=name, rounds=2)(seen.observation, context()) for name in ("two-valued", "auto"))
@@ -315,7 +316,7 @@ def test_dead_neurons_are_left_out(see, context):
     assert attacked(see(10, model=seen.observation.model), context) == (10, 10, 0)
 
 
-@pytest.mark.parametrize("noise", [2e-6, 2e-5, 2e-4])
+@pytest.mark.parametrize("noise", [2e-6, *(pytest.param(noise, marks=pytest.mark.slow) for noise in (2e-5, 2e-4))])
 def test_noise_gives_no_false_certificate(see, context, noise):
     for seed in range(2):
         exact, certified, false = attacked(see(20, seed, noise, width=200, depth=1), context, seed, rounds=2)
@@ -323,6 +324,7 @@ def test_noise_gives_no_false_certificate(see, context, noise):
         assert noise > 2e-6 or (exact, certified) == (20, 20)
 
 
+@pytest.mark.slow
 def test_few_neurons_for_the_batch_give_no_false_certificate(see, context):
     assert attacked(see(20, width=45, depth=1), context, rounds=3)[2] == 0
 

@@ -43,7 +43,8 @@ class InputLayer:
     @cached_property
     def norms(self) -> Tensor:
         """The length of each neuron's weights, `[m]` in float64."""
-        return (self.weight if self.original is None else self.original).double().norm(dim=1)
+        norms: Tensor = (self.weight if self.original is None else self.original).double().norm(dim=1)
+        return norms
 
     @property
     def eps(self) -> float:

@@ -140,7 +140,7 @@ class SpearPP(Attack):
         return by_itself or self.objective == "two-valued"
 
     def _sparsity(self) -> objectives.Name:
-        return "l1" if self.objective in ("auto", "two-valued") else self.objective
+        return "l1" if self.objective == "auto" or self.objective == "two-valued" else self.objective  # noqa: PLR1714
 
     def _search(self) -> Search:
         """The settings of the search, the defaults that depend on other settings filled in."""

@@ -54,7 +54,8 @@ def null_space(factors: Factors, rows: Tensor) -> Tensor:
     vectors = torch.linalg.eigh(chosen.T @ chosen).eigenvectors
     sizes = (chosen @ vectors).square().mean(dim=0).sqrt()
     null = (sizes <= limit(factors, vectors)).cumprod(dim=0)
-    return vectors[:, : max(int(null.sum()), 1)]
+    space: Tensor = vectors[:, : max(int(null.sum()), 1)]
+    return space
 
 
 def _within(vector: Tensor, span: Tensor) -> bool:
@@ -135,4 +136,5 @@ def _independent(groups: Tensor, most: int) -> Tensor:
 
 def _kernel(groups: Tensor) -> Tensor:
     """An orthonormal basis `[k, k - g]` of what all functionals `[g, k]` map to zero."""
-    return torch.linalg.qr(groups.T, mode="complete").Q[:, len(groups) :]
+    basis: Tensor = torch.linalg.qr(groups.T, mode="complete").Q
+    return basis[:, len(groups) :]

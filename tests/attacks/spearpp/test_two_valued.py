@@ -16,7 +16,7 @@ from gibench.attacks.spearpp.assemble import assemble
 from gibench.attacks.spearpp.backward import Backward, head_of, read_backward
 from gibench.attacks.spearpp.echo import certify_two_valued, echoes
 from gibench.attacks.spearpp.refine import Directions, zero_rows
-from gibench.attacks.spearpp.search import minimize_l1, random_starts
+from gibench.attacks.spearpp.search import minimize, random_starts
 from gibench.attacks.spearpp.separate import features
 from gibench.attacks.spearpp.signals import Signed, distinct, fit_signals, round_patterns, two_valued
 from gibench.attacks.spearpp.two_valued import last_signals, minimize_two_valued
@@ -178,7 +178,7 @@ def test_the_search_ends_nearer_to_two_values_on_the_sphere(shallow, distance):
     assert (objective(ends) < torch.minimum(objective(starts), objective(-starts))).all()
     near = distance(ends.double(), case.truth().vectors) < 0.2
     assert near.double().mean() > 0.8
-    sparse = minimize_l1(case.factors.basis, starts, 300, 0.6).double()
+    sparse = minimize(case.factors.basis, starts, "l1", "radam", 300, 0.6).double()
     assert (distance(sparse, case.truth().vectors) < 0.2).double().mean() < near.double().mean()
 
 

@@ -111,6 +111,20 @@ def test_white_noise_has_no_rank(shape, seed):
     assert factorize(noise, noise[:, 0], generator()) is None
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("jump", [1e-2, 1e-4])
+def test_images_that_a_trained_network_knows_well_count_as_long_as_rounding_leaves_them(plant, jump, seed):
+    planted = plant(20, 200, 300, seed)
+    sizes = torch.ones(20, dtype=torch.float64)
+    sizes[10:] = jump * torch.logspace(0, -1.5, 10, dtype=torch.float64)  # the widest gap is in the middle
+    columns = (planted.columns * sizes).float()
+    weight, bias = columns @ planted.inputs.float(), columns.sum(dim=1)
+    assert factorize(weight, bias, torch.Generator().manual_seed(0)).rank == 20
+    columns[:, 19] *= 1e-9  # far below what rounding leaves of the others
+    weight, bias = columns @ planted.inputs.float(), columns.sum(dim=1)
+    assert factorize(weight, bias, torch.Generator().manual_seed(0)).rank == 19
+
+
 def test_a_zero_gradient_has_no_rank():
     assert factorize(torch.zeros(30, 40), torch.zeros(30), generator()) is None
 

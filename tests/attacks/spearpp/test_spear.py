@@ -28,9 +28,11 @@ def test_near_duplicates_bring_mixtures_that_hide_no_image(see, context):
     assert bool(run.reconstruction.certified.all())
 
 
-def test_lambda_alone_certifies_nothing_under_noise(see, context):
-    seen = see(8, noise=1e-4)  # enough for every pixel to be off, and for the neurons near zero not to vote
-    run = Spear(draws=20_000)(seen.observation, context())
+@pytest.mark.parametrize("noise", [1e-5, 1e-4])
+def test_under_noise_no_certificate_is_false(see, context, noise):
+    seen = see(8, noise=noise)
+    run = Spear(draws=10_000)(seen.observation, context())
+    assert run.reconstruction.diagnostics["directions_found"] == 8
     assert not (run.reconstruction.certified & ~seen.exact(run.reconstruction.images)).any()
 
 
@@ -126,3 +128,10 @@ def test_the_prediction_agrees_with_sampling():
 def test_a_prediction_beyond_reach_is_infinite_or_large_but_no_error():
     assert expected_draws(64, 100) == math.inf
     assert expected_draws(300, 8000) > 1e80
+
+
+def test_row_sets_that_show_nothing_leave_the_batch_to_be_filled_in(see, context):
+    run = Spear(draws=100, chunk=100)(see(20).observation, context())
+    assert run.status == "budget_exhausted"
+    assert run.reconstruction.diagnostics["directions_found"] == 0
+    assert len(run.reconstruction.images) == 20

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import operator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +33,23 @@ class InputLayer:
     name: str  # of the module, as in model.named_modules()
     weight: Tensor  # [m, n]
     bias: Tensor  # [m]
+    original: Tensor | None = None  # [m, n], where `weight` is in other coordinates of the inputs
+
+    @property
+    def size(self) -> int:
+        """How many numbers the layer is fed an image, n."""
+        return (self.weight if self.original is None else self.original).shape[1]
+
+    @cached_property
+    def norms(self) -> Tensor:
+        """The length of each neuron's weights, `[m]` in float64."""
+        norms: Tensor = (self.weight if self.original is None else self.original).double().norm(dim=1)
+        return norms
+
+    @property
+    def eps(self) -> float:
+        """The rounding error of the network's own arithmetic."""
+        return torch.finfo((self.weight if self.original is None else self.original).dtype).eps
 
     def of(self, gradient: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """This layer's part of a gradient: `dL/dW [m, n]` and `dL/db [m]`."""
@@ -132,6 +150,15 @@ class LayerGradient:
     weight: Tensor  # dL/dW [m, n]
     bias: Tensor  # dL/db [m]
     factors: Factors
+    live: Tensor  # which neurons of the whole layer these are, booleans
+
+    def in_row_space(self) -> LayerGradient:
+        """The same with inputs in coordinates of the gradient's row space: B numbers an image instead of n."""
+        factors = self.factors
+        rows = len(factors.basis) ** 0.5 * factors.inputs / factors.singular_values[:, None]  # orthonormal, [B, n]
+        layer = InputLayer(self.layer.name, self.layer.weight.double() @ rows.T, self.layer.bias, self.layer.weight)
+        weight = self.weight.double() @ rows.T
+        return replace(self, layer=layer, weight=weight, factors=replace(factors, inputs=factors.inputs @ rows.T))
 
 
 def read_gradient(observation: Observation, generator: torch.Generator) -> LayerGradient | None:
@@ -145,11 +172,12 @@ def read_gradient(observation: Observation, generator: torch.Generator) -> Layer
     assert isinstance(layer, InputLayer)  # else it is unsupported
     weight, bias = layer.of(observation.gradient())
     factors = factorize(weight, bias, generator)
-    if factors is not None and not bool((live := factors.live()).all()):
+    live = torch.ones_like(bias, dtype=torch.bool) if factors is None else factors.live()
+    if not bool(live.all()):
         layer = InputLayer(layer.name, layer.weight[live], layer.bias[live])
         weight, bias = weight[live], bias[live]
         factors = factorize(weight, bias, generator)
-    return None if factors is None else LayerGradient(layer, weight, bias, factors)
+    return None if factors is None else LayerGradient(layer, weight, bias, factors, live)
 
 
 @dataclass
@@ -280,7 +308,7 @@ def match_patterns(
     weight, bias = layer.weight.double(), layer.bias.double()
     linear = weight @ inputs.T
     activation = linear + bias[:, None]
-    norms = weight.norm(dim=1)[:, None]
-    rounding = 8 * torch.finfo(layer.weight.dtype).eps * norms * inputs.norm(dim=1)
+    norms = layer.norms[:, None]
+    rounding = 8 * layer.eps * norms * inputs.norm(dim=1)
     votes = activation.abs() > rounding + 4 * (norms * error + linear.abs() * scale_error)
     return ((activation > 0) == support) & votes, votes

@@ -218,7 +218,7 @@ def _select(gradient: LayerGradient, found: Directions, swaps: bool) -> tuple[Ba
     missing = factors.rank - len(members)
 
     def made_of(directions: Directions) -> Batch:
-        return assemble(factors, gradient.layer, gradient.weight, gradient.bias, directions)
+        return assemble(gradient, directions)
 
     if missing:
         chosen = found.select(torch.tensor(members, dtype=torch.long, device=found.vectors.device))

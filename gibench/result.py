@@ -79,7 +79,7 @@ class Result:
 
     row: Row
     images: pd.DataFrame | None = (
-        None  # a row an image: truth, reconstruction, mse, psnr, ssim, lpips, exact, certified
+        None  # a row an image: truth, reconstruction, mse, psnr, ssim, lpips, exact, certified, nearest
     )
     grid_png: bytes | None = None  # truth over reconstruction
     diagnostics: Mapping[str, Any] = field(default_factory=dict)  # of the attack, as it gave them

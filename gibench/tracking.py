@@ -6,7 +6,7 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,6 +20,7 @@ from gibench.result import COLUMNS, UNFINISHED, Column, Result, Row
 from gibench.spec import parse, parse_chain
 
 if TYPE_CHECKING:
+    import pandas as pd
     from mlflow.entities import Run
 
 _PAGE = 1000  # runs fetched at once
@@ -83,9 +84,33 @@ class Store:
             self._client.set_terminated(run, "FAILED" if row["status"] in UNFINISHED else "FINISHED")
         return run
 
-    def rows(self) -> list[Row]:
-        """Every stored cell, oldest first: the columns, `run_id`, and `started` (UTC, ISO 8601)."""
-        return [_row(run) for run in self._runs()]
+    def rows(self, diagnostics: bool = False) -> list[Row]:
+        """Every stored cell, oldest first: the columns, `run_id`, and `started` (UTC, ISO 8601).
+
+        Args:
+            diagnostics: add what the attack and the harness noted in numbers, under MLflow's names for them: a
+                `diagnostics.KEY` for each diagnostic, nested ones with dots, and `seconds.STAGE` of the harness.
+        """
+        return [_row(run) | (_beside(run) if diagnostics else {}) for run in self._runs()]
+
+    def images(self, run_ids: Iterable[str]) -> pd.DataFrame:
+        """The per-image tables of some cells, one below the other: `run_id`, then the columns of `Score.images`.
+
+        Args:
+            run_ids: cells with a score, as every one has that was not skipped; whole ids.
+
+        Raises:
+            UsageError: a table is gone, or the store cannot be read.
+        """
+        import pandas as pd
+
+        tables = []
+        with explained(self._uri), TemporaryDirectory() as folder:
+            for run in run_ids:
+                file = self._client.download_artifacts(run, "images.csv", folder)
+                tables.append(pd.read_csv(file).assign(run_id=run))
+        joined = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"run_id": []})
+        return joined[["run_id", *joined.columns.drop("run_id")]]
 
     def row(self, run_id: str) -> tuple[Row, dict[str, Any]]:
         """One stored cell and what lies beside it.
@@ -206,6 +231,11 @@ def _row(run: Run) -> Row:
     row: Row = {name: _value(places[column.stored_as].get(name), column) for name, column in COLUMNS.items()}
     started = datetime.fromtimestamp(run.info.start_time / 1000, UTC).isoformat(timespec="milliseconds")
     return row | {"run_id": run.info.run_id, "started": started}
+
+
+def _beside(run: Run) -> dict[str, float]:
+    found: Mapping[str, float] = run.data.metrics
+    return {name: found[name] for name in sorted(found) if name.startswith(("diagnostics.", "seconds."))}
 
 
 def _value(stored: Any, column: Column) -> Any:

@@ -13,6 +13,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from .reported import compare
 from .table import SCENARIO
 
 Shorten = Callable[[str, str], str]  # kind of plugin and canonical spec to what people read
@@ -49,11 +50,26 @@ def to_markdown(summary: pd.DataFrame, shorten: Shorten = in_full) -> str:
         shown = _shown(lines)
         header = [heading for heading, _ in shown]
         body = [[show(line, shorten) for _, show in shown] for line in lines]
-        cells = [header, ["---"] * len(header), *body]
-        table = "\n".join(f"| {' | '.join(map(_escape, values))} |" for values in cells)
+        table = _markdown_table(header, body)
         notes = "\n".join(f"- {note}" for note in _notes(lines, shorten))
         sections.append("\n\n".join(filter(None, (f"### {scenario}", table, notes))))
-    return "\n\n".join(sections or ["No stored rows."]) + "\n"
+    return "\n\n".join([*sections, *_reported(summary, shorten)] or ["No stored rows."]) + "\n"
+
+
+def _reported(summary: pd.DataFrame, shorten: Shorten) -> Iterator[str]:
+    """A section that puts what papers report beside what was measured here, if something was."""
+    if lines := records(compare(summary, shorten)):
+        header = ["", "attack", "images", "batch", "width", "what", "value", "seconds", ""]
+        body = [["-" if value is None else _plain(value) for value in line.values()] for line in lines]
+        yield f"### What papers report, and what was measured here\n\n{_markdown_table(header, body)}"
+
+
+def _plain(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _markdown_table(header: list[str], body: list[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(map(_escape, line))} |" for line in (header, ["---"] * len(header), *body))
 
 
 def to_terminal(summary: pd.DataFrame, shorten: Shorten = in_full) -> Group:

@@ -35,9 +35,12 @@ def table(rows: Iterable[Row]) -> pd.DataFrame:
     """The stored rows, one a line: the columns of `gibench.result.COLUMNS`, then `run_id` and `started`.
 
     Whole numbers, truth values and rates have pandas' nullable types: what does not apply is `<NA>`, text is None.
+    Diagnostics that came with the rows follow as numbers, `<NA>` in the rows that lack one.
     """
+    lines = list(rows)
     types = {name: _DTYPES[column.type] for name, column in COLUMNS.items()} | dict.fromkeys(_LAST, "object")
-    return _frame(list(rows), types)
+    types |= dict.fromkeys(sorted({name for line in lines for name in line} - types.keys()), "Float64")
+    return _frame(lines, types)
 
 
 def newest(rows: Iterable[Row]) -> list[Row]:
@@ -133,4 +136,6 @@ def _order(line: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _frame(lines: Sequence[dict[str, Any]], types: dict[str, str]) -> pd.DataFrame:
-    return pd.DataFrame({name: pd.Series([line[name] for line in lines], dtype=dtype) for name, dtype in types.items()})
+    return pd.DataFrame(
+        {name: pd.Series([line.get(name) for line in lines], dtype=dtype) for name, dtype in types.items()}
+    )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..linear_layer import Factors, InputLayer, match_patterns, solve_inputs
+from ..linear_layer import LayerGradient, match_patterns, solve_inputs
 from .refine import Directions
 
 
@@ -40,26 +40,23 @@ class Batch:
         return bool((self.matching == 1).all())
 
 
-def assemble(
-    factors: Factors, layer: InputLayer, weight_gradient: Tensor, bias_gradient: Tensor, directions: Directions
-) -> Batch:
+def assemble(gradient: LayerGradient, directions: Directions) -> Batch:
     """Least squares over all rows: the inputs of B independent directions, and their scale from the bias gradient."""
-    unscaled = (factors.basis @ directions.vectors).masked_fill(directions.zeros, 0.0)
-    solution = solve_inputs(unscaled, torch.cat([weight_gradient, bias_gradient[:, None]], dim=1))
+    unscaled = (gradient.factors.basis @ directions.vectors).masked_fill(directions.zeros, 0.0)
+    solution = solve_inputs(unscaled, torch.cat([gradient.weight, gradient.bias[:, None]], dim=1))
     scale = solution[:, -1]
     inputs = solution[:, :-1] / scale[:, None]
-    return _checked(factors, layer, directions, unscaled * scale, inputs, scale, None)
+    return _checked(gradient, directions, unscaled * scale, inputs, scale, None)
 
 
-def rescale(factors: Factors, layer: InputLayer, batch: Batch, by: Tensor, scale_error: Tensor) -> Batch:
+def rescale(gradient: LayerGradient, batch: Batch, by: Tensor, scale_error: Tensor) -> Batch:
     """The batch with each image's inputs multiplied by `by [B]`, its scale known to `scale_error [B]`, relatively."""
     inputs, columns = batch.inputs * by[:, None], batch.columns / by
-    return _checked(factors, layer, batch.directions, columns, inputs, batch.scale / by, scale_error)
+    return _checked(gradient, batch.directions, columns, inputs, batch.scale / by, scale_error)
 
 
 def _checked(
-    factors: Factors,
-    layer: InputLayer,
+    gradient: LayerGradient,
     directions: Directions,
     columns: Tensor,
     inputs: Tensor,
@@ -67,11 +64,12 @@ def _checked(
     scale_error: Tensor | None,
 ) -> Batch:
     """With the error that the observed noise explains, to first order, and the agreement of the patterns."""
+    factors, layer = gradient.factors, gradient.layer
     triangle = torch.linalg.qr(columns).R
     inverse = torch.linalg.inv_ex(triangle).inverse
     spread = inverse.norm(dim=1)  # sqrt of the diagonal of (G G^T)^-1
     column_noise = factors.noise(directions.vectors) * scale.abs()  # of L q on the right-hand side
-    size = inputs.square().mean(dim=1).sqrt()
+    size = inputs.norm(dim=1) / layer.size**0.5
     error = spread * (factors.sigma**2 + (column_noise * size).square().sum()).sqrt()
     scale_error = spread * factors.sigma if scale_error is None else scale_error
     agree, votes = match_patterns(inputs, ~directions.zeros, layer, error, scale_error)

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any, ClassVar, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from gibench.attack import Attack, Context, Reconstruction
 from gibench.observation import Observation
 
-from ..linear_layer import read_gradient, unsupported
-from .assemble import Batch, rescale
+from ..linear_layer import LayerGradient, read_gradient, unsupported
+from . import objectives, optimizers
+from .assemble import Batch, assemble, rescale
+from .backward import head_of, read_backward
 from .certify import certify
 from .clock import Clock
+from .echo import certify_two_valued
 from .hunt import Found, Hunt, Search
+from .objectives import OBJECTIVES
 from .paper import published
 from .scales import refine_scales
+from .two_valued import hunt_two_valued
+
+_SURE = 1e-6  # of the pixel range
+_DEFAULTS: dict[optimizers.Name, tuple[int, float]] = {"radam": (100, 1.0), "rgd": (200, 0.3), "rtr": (100, 0.4)}
+_PAPER = _DEFAULTS | {"radam": (500, 0.6)}  # gaussian starts have farther to go than those made of rows
+_TWO_VALUED = 500, 0.6
 
 
 class SpearPP(Attack):
@@ -25,11 +38,19 @@ class SpearPP(Attack):
 
     The gradient's rank is the batch size B. In the space of its left singular vectors, each image is a direction in
     which the gradient is zero on the neurons that the image leaves inactive: the sparsest directions are found by
-    minimising the l1 norm on the sphere, made exact, tested one by one, and turned into images by least squares.
+    minimising a sparsity objective on the sphere, made exact, tested one by one, and turned into images by least
+    squares.
 
-    `preset=paper` is the published recipe alone. `preset=full` adds deflated restarts, refinement to a stable zero
-    set, the purity and separability tests, the taking apart of mixtures of near-duplicates, the search for the last
-    images in the subspace that the others leave, and per-image certificates.
+    `preset=paper` is the published recipe alone. `preset=full` adds starts from the gradient's rows, deflated restarts,
+    refinement to a stable zero set, the purity and separability tests, the taking apart of mixtures of near-duplicates,
+    the search for the last images in the subspace that the others leave, and per-image certificates.
+
+    With one hidden layer the sparsest vectors are differences of images of one class. There `objective=two-valued`,
+    which `auto` chooses by itself, uses what the server knows of the rest of the network: see `two_valued.py`.
+
+    With `objective=l4` real gradients give nothing (no direction at 64 images and width 1000, by any optimizer): its
+    minima are farther from the sparse vectors than either rounding can mend. `huber` and `logcosh` are the absolute
+    value with a parabola at zero, and `rtr` takes four to seven times the seconds of `radam` for as many directions.
     """
 
     references: ClassVar[tuple[str, ...]] = (
@@ -39,12 +60,55 @@ class SpearPP(Attack):
     )
 
     preset: Literal["full", "paper"] = Field("full", description="everything, or the published recipe alone")
-    iterations: int = Field(500, ge=1, description="steps of Riemannian Adam in each search")
-    step: float = Field(0.6, gt=0, description="its first step, decayed to zero along a cosine")
+    objective: Literal["auto", "l1", "l4", "huber", "logcosh", "two-valued"] = Field(
+        "auto", description="of the search; auto is two-valued with one hidden layer, then l1; l4 is maximised"
+    )
+    optimizer: optimizers.Name = Field(
+        "radam", description="Riemannian Adam, (sub)gradient descent (rgd), or trust regions (rtr; not of l1)"
+    )
+    rounding: Literal["refine", "sample"] | None = Field(
+        None,
+        description="until the zero set is stable, or by sampled row sets; by default sample for preset=paper only",
+    )
+    iterations: int | None = Field(
+        None,
+        ge=1,
+        description="of the optimizer in each search; by default 100 (radam, rtr), 200 (rgd), or 500 "
+        "(radam with preset=paper or two-valued)",
+    )
+    step: float | None = Field(
+        None,
+        gt=0,
+        description="the first one, in radians, decayed to zero along a cosine (rtr: the first radius); by default 1.0 "
+        "(radam), 0.3 (rgd), 0.4 (rtr), 0.6 (radam with preset=paper or two-valued)",
+    )
     rounds: int = Field(12, ge=1, description="rounds of search at most")
+    deflation: bool = Field(True, description="later starts are orthogonal to what is found")
+    purity: bool = Field(True, description="tell mixtures of near-duplicates from true directions; none certified else")
+    splitting: bool = Field(True, description="take mixtures of near-duplicates apart")
+    last_images: bool = Field(True, description="look for the last images in the subspace that the others leave")
+    certificates: bool = Field(True, description="go on until every image is certified; else until lambda is 1")
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.objective == "two-valued" and (self.optimizer != "radam" or self.rounding == "sample"):
+            raise ValueError("objective=two-valued has an optimizer and a rounding of its own: leave these out")
+        if self.optimizer == "rtr" and OBJECTIVES[self._sparsity()].curvature is None:
+            smooth = ", ".join(name for name, each in OBJECTIVES.items() if each.curvature)
+            raise ValueError(
+                f"optimizer=rtr needs second derivatives, which objective={self.objective} has not: use {smooth}, "
+                "or optimizer=radam or rgd"
+            )
+        return self
 
     def supports(self, observation: Observation) -> str | None:
-        return unsupported(observation)
+        if reason := unsupported(observation):
+            return reason
+        if self.objective == "two-valued" and self.preset == "paper":
+            return "preset=paper is the published recipe, which searches by l1: leave out objective=two-valued"
+        if self.objective == "two-valued" and isinstance(head := head_of(observation), str):
+            return f"{head}, or ask for objective=l1"
+        return None
 
     def reconstruct(self, observation: Observation, context: Context) -> Reconstruction:
         clock = Clock(context.device)
@@ -53,10 +117,47 @@ class SpearPP(Attack):
             gradient = read_gradient(observation, context.generator)
         if gradient is None:
             return _nothing(observation, "the gradient's singular values show no rank gap", clock)
-        search = Search(self.iterations, self.step, self.rounds)
-        hunt = Hunt(gradient.factors, gradient.layer, gradient.weight, gradient.bias, search, context, clock)
-        found = published(hunt) if self.preset == "paper" else hunt.run()
-        return _reconstruction(observation, hunt, found, claims=self.preset == "full")
+        hunt = Hunt(gradient.in_row_space(), self._search(), context, clock)
+        finish = partial(_reconstruction, observation, gradient)
+        if self.preset == "paper":
+            return finish(hunt, published(hunt), None)
+        claims = certify if self.purity and self.certificates else None
+        head = head_of(observation)
+        if isinstance(head, str) or not self._may_be_two_valued():
+            return finish(hunt, hunt.run(), claims)
+        backward = read_backward(observation, hunt.gradient, *head)
+        iterations, step = _TWO_VALUED
+        two_valued = replace(hunt.search, iterations=self.iterations or iterations, step=self.step or step)
+        paired = replace(hunt, search=two_valued)
+        found = hunt_two_valued(paired, backward)
+        sparse = found.missing and self.objective == "auto" and not context.expired()
+        if sparse and (other := hunt.run()).merit > found.merit:
+            return finish(hunt, other, claims)  # in a trained network images of one class have signals of their own
+        return finish(paired, found, partial(certify_two_valued, layer=gradient.layer, backward=backward))
+
+    def _may_be_two_valued(self) -> bool:
+        by_itself = self.objective == "auto" and self.optimizer == "radam" and self.rounding != "sample"
+        return by_itself or self.objective == "two-valued"
+
+    def _sparsity(self) -> objectives.Name:
+        return "l1" if self.objective == "auto" or self.objective == "two-valued" else self.objective  # noqa: PLR1714
+
+    def _search(self) -> Search:
+        """The settings of the search, the defaults that depend on other settings filled in."""
+        iterations, step = (_PAPER if self.preset == "paper" else _DEFAULTS)[self.optimizer]
+        return Search(
+            self.iterations or iterations,
+            self.step or step,
+            self.rounds,
+            self._sparsity(),
+            self.optimizer,
+            self.rounding or ("sample" if self.preset == "paper" else "refine"),
+            self.deflation,
+            self.purity,
+            self.splitting,
+            self.last_images,
+            self.certificates,
+        )
 
 
 def _nothing(observation: Observation, finding: str, clock: Clock) -> Reconstruction:
@@ -64,38 +165,48 @@ def _nothing(observation: Observation, finding: str, clock: Clock) -> Reconstruc
     return Reconstruction(images, diagnostics={"finding": finding, "rank": 0, "seconds": clock.seconds})
 
 
-def _reconstruction(observation: Observation, hunt: Hunt, found: Found, claims: bool) -> Reconstruction:
+def _reconstruction(
+    observation: Observation,
+    gradient: LayerGradient,
+    hunt: Hunt,
+    found: Found,
+    claims: Callable[..., Tensor] | None,
+) -> Reconstruction:
     """The images, certified ones first, then by lambda."""
-    batch = found.batch
-    if claims:
+    with hunt.clock.stage("assemble"):
+        batch = assemble(gradient, found.batch.directions)
+    if claims is not None and not found.missing:
         with hunt.clock.stage("scales"):
-            batch = _rescaled(observation, hunt, batch)
+            batch = _rescaled(observation, gradient, batch)
     images = observation.denormalize(batch.inputs.view(-1, *observation.image_shape))
     certified = torch.zeros_like(found.chosen.pure)
-    if claims and not found.missing:
+    if claims is not None and not found.missing:
         with hunt.clock.stage("certify"):
-            certified = certify(hunt.factors, batch, found.chosen.pure, observation.std.to(batch.inputs))
+            certified = claims(hunt.factors, batch, found.chosen.pure, observation.std.to(batch.inputs))
     order = (2.0 * certified + batch.matching).argsort(descending=True, stable=True)
     return Reconstruction(
         images.nan_to_num(0.5, 1, 0)[order],
         certified=certified[order],
-        diagnostics=_diagnostics(hunt, found, batch, order),
+        diagnostics=_diagnostics(observation, hunt, found, batch, order),
     )
 
 
-def _rescaled(observation: Observation, hunt: Hunt, batch: Batch) -> Batch:
+def _rescaled(observation: Observation, gradient: LayerGradient, batch: Batch) -> Batch:
     """With the scales that all layers agree on best, within what the first layer's bias gradient leaves open."""
-    refined = refine_scales(observation, batch.inputs, hunt.factors.sigma)
+    if bool((batch.scale_error * batch.inputs.abs().amax(dim=1) * observation.std.max() < _SURE).all()):
+        return batch  # no pixel can change
+    refined = refine_scales(observation, batch.inputs, gradient.factors.sigma)
     if refined is None:
         return batch
     open_to = 4 * batch.scale_error
     factor = torch.maximum(torch.minimum(refined[0], 1 + open_to), 1 - open_to)
     error = torch.where(factor == refined[0], refined[1], open_to)  # where they contradict each other, neither is sure
-    return rescale(hunt.factors, hunt.layer, batch, factor, error)
+    return rescale(gradient, batch, factor, error)
 
 
-def _diagnostics(hunt: Hunt, found: Found, batch: Batch, order: Tensor) -> dict[str, Any]:
+def _diagnostics(observation: Observation, hunt: Hunt, found: Found, batch: Batch, order: Tensor) -> dict[str, Any]:
     return {
+        "finding": _finding(observation, hunt, found),
         "rank": hunt.factors.rank,
         "sigma": hunt.factors.sigma,
         "singular_value_gap": hunt.factors.gap,
@@ -108,3 +219,20 @@ def _diagnostics(hunt: Hunt, found: Found, batch: Batch, order: Tensor) -> dict[
         "starts": hunt.starts,
         "seconds": dict(hunt.clock.seconds),
     }
+
+
+def _finding(observation: Observation, hunt: Hunt, found: Found) -> str:
+    """What is known beside the images, in words."""
+    rank, missing = hunt.factors.rank, found.missing
+    findings = []
+    if observation.batch_size is not None and rank < observation.batch_size:
+        findings.append(
+            f"the gradient has rank {rank}, less than the batch of {observation.batch_size}: images are repeated, or "
+            "their part is below the noise; the others can be recovered"
+        )
+    if missing:
+        findings.append(
+            f"{missing} of {rank} directions are not found: the missing images lie in the space of dimension {missing} "
+            "that is orthogonal to the directions found, and all images are estimates that miss a part of it"
+        )
+    return "; ".join(findings)

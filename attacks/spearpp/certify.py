@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..linear_layer import Factors
 from .assemble import Batch
-from .refine import near_zero, zero_rows
+from .refine import near_zero, tolerance
 
 _COINCIDENCE = 1.3  # times B
 _FOREIGN = 2.0  # times the noise: more of dL/db outside the span of the columns is not theirs
@@ -28,13 +28,14 @@ _EXACT = 1 / 510  # of the pixel range: a pixel within it rounds to the true 8-b
 def trusted(factors: Factors, batch: Batch, pure: Tensor) -> Tensor:
     """The images whose direction passes its own tests, `[B]` booleans.
 
-    Pure, lambda 1, all its zeros zero within the noise, and few other entries that noise hides: at most twice as many
-    as show between one and two tolerances.
+    Pure, lambda 1, all its zeros zero within twice the tolerance (of many, a few are beyond one), and few other entries
+    that noise hides: at most twice as many as show between one and two tolerances.
     """
     vectors, zeros = batch.directions.vectors, batch.directions.zeros
-    within = zero_rows(factors, vectors)
-    hidden = (within & ~zeros).sum(dim=0)
-    consistent = ~(zeros & ~within).any(dim=0) & (hidden <= 2 * near_zero(factors, vectors) + 1)
+    columns = (factors.basis @ vectors).abs()
+    limit = tolerance(factors, vectors, columns)
+    hidden = ((columns <= limit) & ~zeros).sum(dim=0)
+    consistent = ~(zeros & (columns > 2 * limit)).any(dim=0) & (hidden <= 2 * near_zero(factors, vectors) + 1)
     return pure & consistent & (batch.matching == 1) & (batch.votes.double().mean(dim=0) >= _QUORUM)
 
 

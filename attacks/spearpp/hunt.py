@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from gibench.attack import Context
 
-from ..linear_layer import Factors, InputLayer
+from ..linear_layer import Factors, LayerGradient
+from . import objectives, optimizers
 from .assemble import Batch, assemble
 from .certify import trusted
 from .clock import Clock
 from .pool import Pool, empty, grow, tested, untested
 from .purity import examine
-from .refine import Directions, refine
+from .refine import Directions, distinct, refine
 from .repair import repair
-from .search import minimize_l1, random_starts
+from .rounding import sampled_rounding
+from .search import merge, minimize, row_starts
 from .select import swap
 from .separate import features
 from .tail import complement, last_directions
 
 _TRIED = 32  # candidates outside the batch that may take a place in it
+_FEW, _SHARE = 10, 8  # missing images, or the part of a batch, that are looked for in the subspace the others leave
 _TRUSTED = -4.0  # doubts of a direction that the last whole batch trusted
 
 
@@ -33,6 +37,22 @@ class Search:
     iterations: int
     step: float
     rounds: int
+    objective: objectives.Name = "l1"
+    optimizer: optimizers.Name = "radam"
+    rounding: Literal["refine", "sample"] = "refine"
+    deflation: bool = True
+    purity: bool = True
+    splitting: bool = True
+    last_images: bool = True
+    certificates: bool = True
+
+    def ends(self, factors: Factors, starts: Tensor) -> Tensor:
+        """Where the search ends from each start, `[B, N]` unit vectors."""
+        return minimize(factors.basis, starts, self.objective, self.optimizer, self.iterations, self.step)
+
+    def rounded(self, factors: Factors, ends: Tensor, generator: torch.Generator) -> Directions:
+        """The directions that end points `[B, N]` are rounded to."""
+        return sampled_rounding(factors, ends, generator) if self.rounding == "sample" else refine(factors, ends)
 
 
 @dataclass(frozen=True)
@@ -57,10 +77,7 @@ class Found:
 class Hunt:
     """What is known of a gradient, and what it took to find."""
 
-    factors: Factors
-    layer: InputLayer
-    weight_gradient: Tensor  # [m, n]
-    bias_gradient: Tensor  # [m]
+    gradient: LayerGradient  # in its row space, where a batch is assembled in a fraction of the time
     search: Search
     context: Context
     clock: Clock
@@ -71,13 +88,18 @@ class Hunt:
 
     def __post_init__(self) -> None:
         self.pool = empty(self.factors)
-        self.pre_activations = features(self.factors, self.layer)
+        self.pre_activations = features(self.factors, self.gradient.layer)
+
+    @property
+    def factors(self) -> Factors:
+        """Of the gradient."""
+        return self.gradient.factors
 
     def run(self) -> Found:
         """Look for directions until all pass their tests in one batch, or rounds or time have run out.
 
-        Round 0 starts everywhere. Then the known subspace of the missing images and a search deflated against what is
-        found take turns.
+        Round 0 starts everywhere. Once few are missing, the known subspace of the missing images and a search deflated
+        against what is found take turns; before, only that search.
         """
         known = self.pool.directions.vectors
         best: Found | None = None
@@ -90,7 +112,8 @@ class Hunt:
             if best is None or found.merit > best.merit:
                 best = found
             sure = found.trusted(self.factors)
-            done = bool(sure.all()) or (not found.missing and found.batch.matches and len(self.pool.pure) == size)
+            complete = not found.missing and found.batch.matches
+            done = bool(sure.all()) or (complete and (len(self.pool.pure) == size or not self.search.certificates))
             if done or self.rounds >= self.search.rounds or self.context.expired():
                 return best
             known = found.chosen.directions.vectors[:, sure]
@@ -102,27 +125,32 @@ class Hunt:
         passed = self.pool.directions.vectors[:, good]
         count = max(known.shape[1], len(good))
         self.context.progress(f"round {self.rounds + 1}: {count} of {rank} images found", count / rank)
-        if self.rounds % 2:
+        few = rank - count <= max(_FEW, rank // _SHARE)
+        if self.rounds % 2 and few and self.search.last_images:
             with self.clock.stage("tail"):
                 candidates = self._last(passed)
                 if 0 < known.shape[1] < len(good):
                     candidates = candidates.join(self._last(known))
         else:
             known = known if known.shape[1] else passed
+            if not self.search.deflation:
+                known = known[:, :0]
             candidates = self._search(known, 4 * (rank - known.shape[1]) if self.rounds else 2 * rank)
         with self.clock.stage("test"):
-            self.pool = grow(self.pool, self.factors, self.pre_activations, candidates, self.context.generator)
+            self.pool = grow(self.pool, self.factors, self.pre_activations, candidates, self.search.splitting)
+            if not self.search.purity:
+                self.pool = replace(self.pool, pure=torch.ones_like(self.pool.pure))
 
     def _last(self, known: Tensor) -> Directions:
         return last_directions(self.factors, self.pre_activations, known, self.context.generator)
 
     def _search(self, known: Tensor, count: int) -> Directions:
         self.starts += count
-        starts = random_starts(self.factors.rank, count, known, self.context.generator)
         with self.clock.stage("search"):
-            ends = minimize_l1(self.factors.basis, starts, self.search.iterations, self.search.step)
+            starts = row_starts(self.factors.basis, count, known, self.context.generator)
+            ends = merge(self.factors.basis, self.search.ends(self.factors, starts))
         with self.clock.stage("refine"):
-            return refine(self.factors, ends)
+            return distinct(self.search.rounded(self.factors, ends, self.context.generator))
 
     def _select(self) -> Found:
         rank = self.factors.rank
@@ -144,7 +172,7 @@ class Hunt:
 
     def assemble(self, directions: Directions) -> Batch:
         """The batch that B independent directions make."""
-        return assemble(self.factors, self.layer, self.weight_gradient, self.bias_gradient, directions)
+        return assemble(self.gradient, directions)
 
     def filled_up(self, chosen: Pool) -> Found:
         """The batch of fewer than B candidates and their complement."""

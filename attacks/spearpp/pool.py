@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ..linear_layer import Factors
-from .purity import Purity, examine, take_apart
+from .peel import take_apart
+from .purity import Purity, examine
 from .refine import Directions, alike, near_zero
 from .repair import unhide
 from .select import independent
@@ -16,7 +17,6 @@ from .separate import separate
 
 _SEPARABLE = 0.985  # of the neurons: what a true direction reaches and an unrelated mixture does not
 _HIDDEN = 0.03  # of the neurons: small entries that noise may hide among the zeros and that no fit can get right
-_MIXTURES = 64  # taken apart at once, the most separable first
 _HOPELESS = 0.9  # an impure candidate below it is not kept
 _MOVED = 8.0  # standard deviations within which two directions count as one
 _FARTHEST = 0.1  # directions further apart than this are two, whatever the noise
@@ -83,19 +83,21 @@ def empty(factors: Factors) -> Pool:
     return untested(Directions(basis.new_zeros(factors.rank, 0), zeros))
 
 
-def grow(pool: Pool, factors: Factors, pre_activations: Tensor, found: Directions, generator: torch.Generator) -> Pool:
-    """The pool with what is new in `found`; mixtures are taken apart, and what they hold is added too."""
+def grow(pool: Pool, factors: Factors, pre_activations: Tensor, found: Directions, splitting: bool = True) -> Pool:
+    """The pool with what is new in `found`; with `splitting`, mixtures are taken apart and what they hold is added."""
     new = _unknown(pool, unhide(factors, pre_activations, found))
     if not len(new):
         return pool
     purity = examine(factors, new)
     candidates = tested(factors, pre_activations, new, purity)
     pool = pool.join(candidates)
-    mixed = torch.where(candidates.pure, -1.0, candidates.separable).argsort(descending=True)[:_MIXTURES]
-    mixed = mixed[~candidates.pure[mixed]]
-    parts = take_apart(factors, purity.spaces[mixed], purity.nullity[mixed], generator)
-    if parts is not None and len(parts := _unknown(pool, unhide(factors, pre_activations, parts))):
-        pool = pool.join(tested(factors, pre_activations, parts, examine(factors, parts)))
+    if splitting:
+        mixed = torch.where(candidates.pure, -1.0, candidates.separable).argsort(descending=True)
+        mixed = mixed[~candidates.pure[mixed] & (candidates.separable[mixed] >= _HOPELESS)]
+        known = pool.directions.select(pool.good.nonzero()[:, 0])
+        parts = take_apart(factors, new.select(mixed), purity.select(mixed), known)
+        if parts is not None and len(parts := _unknown(pool, unhide(factors, pre_activations, parts))):
+            pool = pool.join(tested(factors, pre_activations, parts, examine(factors, parts)))
     return pool.select((pool.pure | (pool.separable >= _HOPELESS)).nonzero()[:, 0])
 
 

@@ -6,6 +6,7 @@ test calibrated on the noise read off the singular values; both are repeated unt
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -71,21 +72,39 @@ def smallest(factors: Factors, rows: Tensor, start: Tensor, vectors: int = 1) ->
         Singular vectors `[K, B, vectors]`, smallest first, and the root mean square of L times them over the rows,
         `[K, vectors]`.
     """
-    basis = factors.basis
-    m, rank = basis.shape
+    m, rank = factors.basis.shape
     found, values = [], []
-    for part in torch.split(torch.arange(rows.shape[1], device=rows.device), max(1, _MEMORY // (8 * m * rank))):
-        chosen = rows[:, part].T.to(basis.dtype)  # [k, m]
-        gram = torch.matmul(basis.T, chosen[:, :, None] * basis)  # [k, B, B]
-        shift = _SHIFT * m * rank * torch.eye(rank, dtype=basis.dtype, device=basis.device)
+    for part, chosen, _ in restricted(factors, rows):
+        gram = chosen.mT @ chosen  # [k, B, B]
+        shift = _SHIFT * m * rank * torch.eye(rank, dtype=gram.dtype, device=gram.device)
         factor = torch.linalg.cholesky_ex(gram + shift)[0]
         block = _start_block(start[:, part].T, vectors)
         for _ in range(2 if vectors == 1 else 6):
             block = torch.linalg.qr(torch.cholesky_solve(block, factor)).Q
         small, mix = torch.linalg.eigh(block.mT @ gram @ block)
         found.append(block @ mix)
-        values.append((small.clamp_min(0) / chosen.sum(dim=1)[:, None].clamp_min(1)).sqrt())
+        values.append((small.clamp_min(0) / rows[:, part].sum(dim=0)[:, None].clamp_min(1)).sqrt())
+    if not found:
+        return start.new_zeros(0, rank, vectors), start.new_zeros(0, vectors)
     return torch.cat(found), torch.cat(values)
+
+
+def restricted(factors: Factors, rows: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """L restricted to each candidate's rows, in chunks that fit the memory.
+
+    Args:
+        factors: of the gradient.
+        rows: `[m, K]` booleans.
+
+    Yields:
+        Which candidates; their rows of L `[k, w, B]`, filled up with zeros; the index of each of these in L `[k, w]`.
+    """
+    width = max(int(rows.sum(dim=0).amax()), 1) if rows.shape[1] else 1
+    at_once = max(1, _MEMORY // (8 * width * factors.rank))
+    for first in range(0, rows.shape[1], at_once):
+        part = slice(first, min(first + at_once, rows.shape[1]))
+        chosen, index = rows[:, part].T.to(torch.uint8).topk(width, dim=1)
+        yield part, factors.basis[index] * chosen[:, :, None], index
 
 
 def _start_block(start: Tensor, vectors: int) -> Tensor:
@@ -109,42 +128,44 @@ def refine(factors: Factors, approximate: Tensor, passes: int = 12) -> Direction
     """
     vectors = approximate.double()
     m, rank = factors.basis.shape
-    fewest = min(m, int(1.2 * rank) + 1)
-    zeros = torch.zeros(m, vectors.shape[1], dtype=torch.bool, device=vectors.device)
-    active = torch.arange(vectors.shape[1], device=vectors.device)
-    for attempt in range(passes):
-        columns = factors.basis @ vectors[:, active]
-        rows = columns.abs() <= tolerance(factors, vectors[:, active], columns)
-        if attempt < 3:  # the approximate direction has no exact zeros yet: take its smallest rows
-            rows |= columns.abs() <= columns.abs().kthvalue(fewest, dim=0).values
-            changed = torch.ones_like(active, dtype=torch.bool)
-        else:
-            changed = (rows != zeros[:, active]).any(dim=0)
+    # An approximate direction has no exact zeros yet: take its smallest rows. A quarter of all are zeros of a true one;
+    # few more than B may be zeros that near-duplicates have in common, and do not tell these apart.
+    fewest = min(m, max(int(1.2 * rank) + 1, m // 4))
+    for _ in range(2):
+        columns = (factors.basis @ vectors).abs()
+        rows = columns <= torch.maximum(columns.kthvalue(fewest, dim=0).values, tolerance(factors, vectors, columns))
+        vectors = smallest(factors, rows, vectors)[0][:, :, 0].T
+    zeros = zero_rows(factors, vectors)
+    kept = (zeros.sum(dim=0) >= rank - 1).nonzero()[:, 0]
+    found = distinct(Directions(vectors[:, kept], zeros[:, kept]), differing=0)  # many of them have met
+    vectors, zeros = found.vectors.clone(), found.zeros.clone()
+    active = torch.arange(len(found), device=vectors.device)
+    for _ in range(passes):
+        vectors[:, active] = smallest(factors, zeros[:, active], vectors[:, active])[0][:, :, 0].T
+        rows = zero_rows(factors, vectors[:, active])
+        changed = (rows != zeros[:, active]).any(dim=0)
         zeros[:, active] = rows
-        changed &= rows.sum(dim=0) >= rank - 1
-        active = active[changed]
+        active = active[changed & (rows.sum(dim=0) >= rank - 1)]
         if not len(active):
             break
-        vectors[:, active] = smallest(factors, zeros[:, active], vectors[:, active])[0][:, :, 0].T
-    stable = torch.ones(vectors.shape[1], dtype=torch.bool, device=vectors.device)
+    stable = zeros.sum(dim=0) >= rank - 1
     stable[active] = False
-    stable &= zeros.sum(dim=0) >= rank - 1
     return distinct(Directions(vectors[:, stable], zeros[:, stable]))
 
 
-def distinct(directions: Directions) -> Directions:
-    """Without repetitions, those with the most zeros first."""
+def distinct(directions: Directions, differing: int = _FEW) -> Directions:
+    """Without repetitions (see `alike`), those with the most zeros first."""
     order = directions.zeros.sum(dim=0).argsort(descending=True, stable=True)
     ordered = directions.select(order)
-    first = ~torch.triu(alike(ordered, ordered), diagonal=1).any(dim=0)
+    first = ~torch.triu(alike(ordered, ordered, differing), diagonal=1).any(dim=0)
     return ordered.select(first.nonzero()[:, 0])
 
 
-def alike(one: Directions, other: Directions) -> Tensor:
-    """Which of `one` are the same as which of `other`, `[K, L]`: nearly parallel, with nearly the same zero rows.
+def alike(one: Directions, other: Directions, differing: int = _FEW) -> Tensor:
+    """Which of `one` are the same as which of `other`, `[K, L]`: nearly parallel, and so many zero rows apart at most.
 
     Both, since a mixture with little of a second image is as parallel but has fewer zeros.
     """
     a, b = one.zeros.double(), other.zeros.double()
-    differing = a.sum(dim=0)[:, None] + b.sum(dim=0) - 2 * a.T @ b
-    return ((one.vectors.T @ other.vectors).abs() > 1 - _PARALLEL) & (differing <= _FEW)
+    differ = a.sum(dim=0)[:, None] + b.sum(dim=0) - 2 * a.T @ b
+    return ((one.vectors.T @ other.vectors).abs() > 1 - _PARALLEL) & (differ <= differing)

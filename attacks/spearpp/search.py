@@ -1,55 +1,80 @@
 """Finds directions q in which `L q` is unusually sparse: local minimisers of a sparsity objective on the sphere.
 
-Source: Bakarsky et al., "SPEAR++", 2025 (l1 with Riemannian Adam is the best of the pairs it compares); Becigneul and
-Ganea, "Riemannian Adaptive Optimization Methods", ICLR 2019.
+Source: Bakarsky et al., "SPEAR++", 2025 (l1 with Riemannian Adam is the best of the pairs it compares).
 """
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-_BETA1, _BETA2 = 0.9, 0.999
+from . import objectives, optimizers
+from .objectives import OBJECTIVES, Sphere, normalized
+from .optimizers import OPTIMIZERS
+
+_MET = 1e-4  # of 1 - |cos|: end points as near as that round to the same direction
+_BLUR = 1e-3  # of gaussian noise in a start made of rows: what is left of it where the rows leave nothing
 
 
 def random_starts(dimension: int, count: int, avoid: Tensor | None, generator: torch.Generator) -> Tensor:
     """Unit vectors `[dimension, count]`, float32, orthogonal to the columns of `avoid` (deflation) if there are any."""
-    starts = torch.randn(dimension, count, generator=generator, device=generator.device)
-    if avoid is not None and 0 < avoid.shape[1] < dimension:
-        span = torch.linalg.qr(avoid).Q.to(starts.dtype)
-        starts = starts - span @ (span.T @ starts)
-    unit: Tensor = starts / starts.norm(dim=0)
-    return unit
+    return normalized(_outside(torch.randn(dimension, count, generator=generator, device=generator.device), avoid))
 
 
-def minimize_l1(basis: Tensor, starts: Tensor, iterations: int, step: float) -> Tensor:
-    """Riemannian Adam on the mean of `|L q|`, all starts at once, with a cosine-decayed step.
+def row_starts(basis: Tensor, count: int, avoid: Tensor | None, generator: torch.Generator) -> Tensor:
+    """Unit vectors `[B, count]` as `random_starts` gives, each a random row of L made orthogonal to another one.
+
+    A row of `L = G^T Q^-1` is orthogonal to the direction of every image that its neuron is inactive for, and what it
+    shares with another row goes too: such a start is nearer to few directions than a random one to any. Rows as starts
+    are from Qu, Sun and Wright, "Finding a Sparse Vector in a Subspace", 2014.
+    """
+    m, rank = basis.shape
+    chosen = torch.randint(m, (2, count), generator=generator, device=basis.device)
+    one, other = basis[chosen].float()  # [count, B] each
+    tiny = torch.finfo(one.dtype).tiny
+    one, other = (rows / rows.norm(dim=1, keepdim=True).clamp_min(tiny) for rows in (one, other))
+    starts = (one - other * (one * other).sum(dim=1, keepdim=True)).T
+    noise = torch.randn(rank, count, generator=generator, device=basis.device)
+    return normalized(_outside(starts + _BLUR / rank**0.5 * noise, avoid))
+
+
+def _outside(vectors: Tensor, avoid: Tensor | None) -> Tensor:
+    if avoid is None or not 0 < avoid.shape[1] < len(vectors):
+        return vectors
+    span = torch.linalg.qr(avoid).Q.to(vectors.dtype)
+    for _ in range(2):  # little may be left of a row, and what is left must be orthogonal all the same
+        vectors = vectors - span @ (span.T @ vectors)
+    return vectors
+
+
+def minimize(
+    basis: Tensor,
+    starts: Tensor,
+    objective: objectives.Name,
+    optimizer: optimizers.Name,
+    iterations: int,
+    step: float,
+) -> Tensor:
+    """Minimise an objective of `L q` from all starts at once, in the starts' dtype.
 
     Args:
-        basis: L `[m, B]`, whitened (`L^T L = m I`); the search runs in float32.
+        basis: L `[m, B]`, whitened (`L^T L = m I`).
         starts: unit vectors `[B, N]`.
-        iterations: how many steps.
-        step: the first step's length, in radians (Adam's normalised direction has about unit length).
+        objective: of sparsity.
+        optimizer: `rtr` needs a smooth objective.
+        iterations: how many steps at most.
+        step: the first step's length, in radians.
 
     Returns:
-        Unit vectors `[B, N]`, float32.
+        Unit vectors `[B, N]`.
     """
-    basis = basis.float()
-    transposed = basis.T.contiguous() / len(basis)
-    points = starts
-    momentum = torch.zeros_like(points)
-    second = points.new_zeros(points.shape[1])  # one second moment a start, as the sphere is one manifold point
-    for iteration in range(iterations):
-        gradient = transposed @ torch.sign(basis @ points)
-        gradient -= points * (points * gradient).sum(dim=0)
-        momentum = _BETA1 * momentum + (1 - _BETA1) * gradient
-        second = _BETA2 * second + (1 - _BETA2) * gradient.square().sum(dim=0)
-        rate = step * 0.5 * (1 + math.cos(math.pi * iteration / iterations))
-        rate /= 1 - _BETA1 ** (iteration + 1)
-        scale = (second / (1 - _BETA2 ** (iteration + 1))).sqrt().clamp_min(1e-12)
-        points = points - rate * momentum / scale
-        points = points / points.norm(dim=0)
-        momentum -= points * (points * momentum).sum(dim=0)  # carried to the new point's tangent space
-    return points
+    sphere = Sphere(basis.to(starts.dtype), OBJECTIVES[objective])
+    return OPTIMIZERS[optimizer](sphere, starts, iterations, step)
+
+
+def merge(basis: Tensor, ends: Tensor) -> Tensor:
+    """One end point of those that have met, `[B, K]` of `[B, N]`: the one with the least l1 norm of `L q`."""
+    order = (basis.to(ends.dtype) @ ends).abs().sum(dim=0).argsort()
+    ends = ends[:, order]
+    met = (ends.T @ ends).abs() > 1 - _MET
+    return ends[:, ~torch.triu(met, diagonal=1).any(dim=0)]

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from ..linear_layer import Factors
-from .refine import Directions, refine, smallest
+from .refine import Directions, refine, restricted
 
 _STARTS, _STEPS = 64, 12
+_SHIFT = 1e-13  # keeps the Gram matrix of the rows invertible
 _SHARES = (1.0, 0.9, 0.8, 0.7)  # of the predicted inactive rows that the null vector is taken from
 
 
@@ -40,24 +41,48 @@ def last_directions(factors: Factors, pre_activations: Tensor, found: Tensor, ge
     # whiten, so that random c give varied patterns rather than those of the strongest direction
     fit = torch.linalg.qr(known)
     c = torch.linalg.solve_triangular(fit.R, start, upper=True)
-    vectors = torch.randn(factors.rank, count, generator=generator, device=space.device, dtype=space.dtype)
-    for _ in range(1 if k == 1 else _STEPS):
+    for step in range(1 if k == 1 else _STEPS):
         c = c * torch.where(positive @ c < 0, -1.0, 1.0)
-        z = known @ c
-        inactive = z <= 0
-        vectors = smallest(factors, inactive, vectors)[0][:, :, 0].T
-        size = (factors.basis @ vectors).abs()
+        inactive = known @ c <= 0
+        if step:
+            c, inactive = _met(c, inactive)
+        size = (factors.basis @ _dual(factors, inactive, space @ c)).abs()
         rank_of = size.argsort(dim=0).argsort(dim=0)
         active = rank_of >= inactive.sum(dim=0)
-        c = torch.linalg.solve_triangular(fit.R, fit.Q.T @ (2.0 * active.to(z.dtype) - 1), upper=True)
+        c = torch.linalg.solve_triangular(fit.R, fit.Q.T @ (2.0 * active.to(size.dtype) - 1), upper=True)
     c = c * torch.where(positive @ c < 0, -1.0, 1.0)
-    z = known @ c
+    c, inactive = _met(c, known @ c <= 0)
+    rows = inactive
     found_here = []
     for share in _SHARES:
-        inactive = z <= 0
-        vectors = smallest(factors, inactive, vectors)[0][:, :, 0].T
+        vectors = _dual(factors, rows, space @ c)
         size = torch.where(inactive, (factors.basis @ vectors).abs(), torch.inf)
         order = size.argsort(dim=0).argsort(dim=0)
         rows = order < share * inactive.sum(dim=0)
-        found_here.append(smallest(factors, rows, vectors)[0][:, :, 0].T)
+        found_here.append(_dual(factors, rows, space @ c))
     return refine(factors, torch.cat(found_here, dim=1))
+
+
+def _dual(factors: Factors, rows: Tensor, images: Tensor) -> Tensor:
+    """Unit directions q `[B, K]` with the least `|L q|` on the rows `[m, K]` among those of one length along `images`.
+
+    The missing images are orthogonal to the directions already found, so none of those, which may be nearly as small
+    on the rows, has any part in it.
+    """
+    found = []
+    shift = _SHIFT * len(factors.basis) * factors.rank
+    eye = torch.eye(factors.rank, dtype=images.dtype, device=images.device)
+    for part, chosen, _ in restricted(factors, rows):
+        factor = torch.linalg.cholesky_ex(chosen.mT @ chosen + shift * eye)[0]
+        found.append(torch.cholesky_solve(images[:, part].T[:, :, None], factor)[:, :, 0].T)
+    vectors = torch.cat(found, dim=1)
+    unit: Tensor = vectors / vectors.norm(dim=0)
+    return unit
+
+
+def _met(c: Tensor, inactive: Tensor) -> tuple[Tensor, Tensor]:
+    """Without the starts whose pattern is that of another."""
+    patterns, pattern_of = torch.unique(inactive, dim=1, return_inverse=True)
+    number = torch.arange(len(pattern_of), device=c.device)
+    first = torch.full_like(number, len(number))[: patterns.shape[1]].scatter_reduce(0, pattern_of, number, "amin")
+    return c[:, first], inactive[:, first]

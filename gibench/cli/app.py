@@ -12,6 +12,7 @@ import typer
 from gibench.cli.doctor import doctor
 from gibench.cli.leaderboard import leaderboard
 from gibench.cli.list import USAGE, list_plugins
+from gibench.cli.plot import plot
 from gibench.cli.quick import QuickCommand, QuickGroup
 from gibench.cli.run import run
 from gibench.cli.show import show
@@ -27,7 +28,7 @@ app = typer.Typer(
     help="Which gradient-inversion attack recovers a client's images from its gradients, under which defense.",
 )
 app.command("list", cls=QuickCommand, options_metavar=USAGE, context_settings={"allow_extra_args": True})(list_plugins)
-for verb in (run, sweep, leaderboard, show, doctor):
+for verb in (run, sweep, leaderboard, plot, show, doctor):
     app.command()(verb)
 
 

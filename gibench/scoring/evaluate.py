@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
 from torch import Tensor
 
 from gibench.attack import Reconstruction
@@ -23,7 +26,8 @@ class Score:
     """What a reconstruction is worth.
 
     `images`: a row a true image with the columns truth (its index), reconstruction (the index of its match, null if
-    missing), mse, psnr (dB), ssim, lpips, exact, certified.
+    missing), mse, psnr (dB), ssim, lpips, exact, certified, and nearest: the PSNR in dB, at most 100, of the other true
+    image that is most like it, null in a batch of one; a near-duplicate has a high one.
     `summary`: the result columns from `n_true` to `label_accuracy`; null where nothing can be said.
     `matched`: `[B, C, H, W]` in [0, 1], the images that were scored, in the order of the truth.
     """
@@ -67,6 +71,7 @@ def score(truth: Tensor, reconstruction: Reconstruction | None, true_labels: Ten
             "lpips": lpips(truth, matched).double().numpy(),
             "exact": [is_exact(original, image) for original, image in zip(originals, scored, strict=True)],
             "certified": _certified(reconstruction, matches),
+            "nearest": _nearest(originals),
         }
     )
     count = 0 if reconstruction is None else len(reconstruction.images)
@@ -76,6 +81,16 @@ def score(truth: Tensor, reconstruction: Reconstruction | None, true_labels: Ten
 
 def _pixels(images: Tensor) -> Tensor:
     return images.detach().to("cpu", torch.float32).clamp(0, 1)
+
+
+def _nearest(truth: NDArray[np.float32]) -> list[float]:
+    """For each image the PSNR of the other one that is most like it; NaN if there is no other."""
+    if len(truth) == 1:
+        return [math.nan]
+    pixels = truth.reshape(len(truth), -1).astype(np.float64)
+    errors = cdist(pixels, pixels, "sqeuclidean") / pixels.shape[1]
+    np.fill_diagonal(errors, np.inf)
+    return [psnr(error) for error in errors.min(axis=1)]
 
 
 def _certified(reconstruction: Reconstruction | None, matches: list[int | None]) -> list[bool]:

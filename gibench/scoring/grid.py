@@ -10,8 +10,9 @@ from torch import Tensor
 
 from gibench.scoring.evaluate import Score
 
-_COLUMNS = 16
-_TILE = 64  # pixels that a small image's longer side is enlarged to, at least half of it
+_WIDE = 64  # images from which on the grid is wide and the tiles small, so that all fit on a page
+_COLUMNS, _COLUMNS_WIDE = 16, 32  # at most
+_TILE, _TILE_WIDE = 64, 32  # pixels that a small image's longer side is enlarged to, at least half of it
 _GAP = 4  # pixels between tiles
 _FRAME = 2  # pixels of green around a certified image
 _BAND = 8  # pixels between one pair of rows and the next
@@ -19,17 +20,20 @@ _WHITE, _GREEN = (255, 255, 255), (0, 160, 60)
 
 
 def grid_png(truth: Tensor, score: Score) -> bytes:
-    """The PNG of up to 16 pairs a row, enlarged by whole pixels; certified images have a green frame.
+    """The PNG of up to 16 pairs a row, 32 from 64 images on, enlarged by whole pixels; certified ones in a green frame.
+
+    The rows are as even as they can be.
 
     Args:
         truth: `[B, C, H, W]` in [0, 1], C 1 or 3, as it was scored.
         score: what `score` gave for it.
     """
-    originals, found = _tiles(truth), _tiles(score.matched)
+    most, tile = (_COLUMNS, _TILE) if len(truth) < _WIDE else (_COLUMNS_WIDE, _TILE_WIDE)
+    originals, found = _tiles(truth, tile), _tiles(score.matched, tile)
     height, width = originals.shape[1:3]
     step_x, step_y = width + _GAP, 2 * (height + _GAP) + _BAND
-    columns = min(_COLUMNS, len(originals))
-    rows = -(-len(originals) // columns)
+    rows = -(-len(originals) // most)
+    columns = -(-len(originals) // rows)
     canvas = np.full((rows * step_y - _BAND + _GAP, columns * step_x + _GAP, 3), _WHITE, np.uint8)
     for index, certified in enumerate(score.images["certified"]):
         row, column = divmod(index, columns)
@@ -44,8 +48,8 @@ def grid_png(truth: Tensor, score: Score) -> bytes:
     return buffer.getvalue()
 
 
-def _tiles(images: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def _tiles(images: Tensor, tile: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     """`[B, C, H, W]` in [0, 1] to enlarged 8-bit colour `[B, H', W', 3]`."""
     pixels = (images.detach().cpu().clamp(0, 1) * 255).round().byte().expand(-1, 3, -1, -1)
-    scale = max(1, _TILE // max(pixels.shape[2:]))
+    scale = max(1, tile // max(pixels.shape[2:]))
     return pixels.permute(0, 2, 3, 1).repeat_interleave(scale, 1).repeat_interleave(scale, 2).numpy()

@@ -78,4 +78,4 @@ def run_cells(cells: Sequence[Cell], store: Store, suite: Suite, listener: Liste
 def _axes(suite: Suite) -> dict[str, str]:
     """What varies, for the parent run; MLflow refuses long texts."""
     settings = suite.model_dump(exclude={"name", "tracking_uri", "experiment"}, exclude_none=True)
-    return {key: shorten(str(value), 500, placeholder=" ...") for key, value in settings.items()}
+    return {key: shorten(str(value), 500, placeholder=" ...") for key, value in settings.items() if value}

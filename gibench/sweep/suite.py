@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from gibench.cell import Cell, expand
 from gibench.errors import UsageError
@@ -19,6 +20,7 @@ from gibench.plugin import Plugin
 
 MAX_CELLS = 100_000
 _RANGE = re.compile(r"(\d+)(?:-(\d+))?")
+_WHOLE = ("name", "grids", "tracking_uri", "experiment")  # keys that all grids of a suite share
 
 
 def _listed(value: Any) -> Any:
@@ -46,12 +48,18 @@ _Axis = Annotated[list[T], BeforeValidator(_listed), Field(min_length=1)]
 
 
 class Suite(Plugin):
-    """The options of `gibench run` with underscores. A list is an axis, and the cells are the product of the axes."""
+    """The options of `gibench run` with underscores. A list is an axis, and the cells are the product of the axes.
+
+    A suite of several `grids` has the cells of each: the product of the suite's axes with the grid's in their place.
+    """
 
     model_config = ConfigDict(strict=True)
 
     name: str | None = Field(None, description="what the grid is called in MLflow")
-    attack: _Axis[str] = Field(description="attacks, each name:key=value,...")
+    grids: list[dict[str, Any]] | None = Field(
+        None, min_length=1, description="several grids, each of the keys that it has in place of the suite's own"
+    )
+    attack: _Axis[str] = Field([], validate_default=False, description="attacks, each name:key=value,...")
     defense: _Axis[str] = Field(["none"], description="defenses; + composes them")
     dataset: _Axis[str] = Field(["photos"], description="where the images come from")
     model: _Axis[str] = Field(["mlp"], description="the network the gradient is of")
@@ -84,6 +92,8 @@ class Suite(Plugin):
         if not isinstance(document, dict):
             raise UsageError(f"the suite {path} holds no keys: write them as in 'attack: [spearpp, random]'")
         settings = {str(key): value for key, value in document.items()}
+        if isinstance(grids := settings.get("grids"), list):
+            settings["grids"] = [_overridden(grid, overrides) for grid in grids]
         return cls.from_settings(f"the suite {path}", {"name": path.stem, **settings, **overrides})
 
     def cells(self) -> list[Cell]:
@@ -92,17 +102,45 @@ class Suite(Plugin):
         Raises:
             UsageError: see `gibench.cell.expand`; or there are too many.
         """
-        axes = {axis.name: getattr(self, axis.name) for axis in fields(Cell) if axis.name != "timeout"}
-        if (count := math.prod(map(len, axes.values()))) > MAX_CELLS:
+        grids = self._products()
+        axes = [
+            {axis.name: getattr(grid, axis.name) for axis in fields(Cell) if axis.name != "timeout"} for grid in grids
+        ]
+        if (count := sum(math.prod(map(len, each.values())) for each in axes)) > MAX_CELLS:
             raise UsageError(f"{count} cells are more than the {MAX_CELLS} of one grid: take fewer values")
-        return expand(axes, self.timeout)
+        found = [cell for each, grid in zip(axes, grids, strict=True) for cell in expand(each, grid.timeout)]
+        return list({replace(cell, timeout=None): cell for cell in found}.values())  # grids may overlap
+
+    def _products(self) -> list[Self]:
+        """The suite's grids, each as a suite of its own; itself where it names none."""
+        if self.grids is None:
+            return [self]
+        common = self.model_dump(exclude={"grids"}, exclude_unset=True)
+        found = []
+        for number, grid in enumerate(self.grids, start=1):
+            name = f"grid {number} of the suite {self.name}"
+            if wrong := [key for key in _WHOLE if key in grid]:
+                raise UsageError(
+                    f"{name} has its own '{wrong[0]}', which is the whole suite's: write it beside 'grids'"
+                )
+            found.append(self.from_settings(name, common | grid))
+        return found
+
+    @model_validator(mode="after")
+    def _has_an_attack(self) -> Self:
+        if not self.attack and self.grids is None:
+            raise PydanticCustomError("missing", "attack")
+        return self
 
     @classmethod
     def _explain(cls, name: str, detail: Any) -> str:
-        key = detail["loc"][0] if detail["loc"] else ""
         if detail["type"] == "missing":
-            return f"{name} names no {key}: add one"
+            return f"{name} names no attack: add one"
         return super()._explain(name, {**detail, "loc": detail["loc"][:1]})
+
+
+def _overridden(grid: Any, overrides: Mapping[str, Any]) -> Any:
+    return {key: overrides.get(key, value) for key, value in grid.items()} if isinstance(grid, dict) else grid
 
 
 class _Loader(yaml.SafeLoader):

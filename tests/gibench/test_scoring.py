@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from skimage import data
-from skimage.metrics import structural_similarity
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from skimage.transform import resize
 
 from gibench.attack import Reconstruction
@@ -175,8 +175,26 @@ def test_the_summary_holds_exactly_the_result_columns_as_plain_numbers():
     assert found.summary["false_certificates"] == 1
     assert found.summary["psnr_median"] == pytest.approx(np.median(found.images["psnr"]))
     assert found.summary["psnr_q25"] <= found.summary["psnr_median"] <= found.summary["psnr_q75"]
-    columns = ["truth", "reconstruction", "mse", "psnr", "ssim", "lpips", "exact", "certified"]
+    columns = ["truth", "reconstruction", "mse", "psnr", "ssim", "lpips", "exact", "certified", "nearest"]
     assert list(found.images) == columns
+
+
+def test_near_duplicates_are_told_by_the_nearest_other_image():
+    truth = photos(4) / 2
+    truth[3] = truth[1]
+    truth[3, 0, 0, 0] += 0.5
+    nearest = score(truth, None).images["nearest"].tolist()
+    pixels = truth.double().numpy()
+    for index, image in enumerate(pixels):
+        others = [peak_signal_noise_ratio(other, image, data_range=1) for other in np.delete(pixels, index, axis=0)]
+        assert nearest[index] == pytest.approx(max(others))
+    assert nearest[1] == nearest[3] == pytest.approx(10 * np.log10(4 * 3 * 16 * 16))
+
+
+def test_a_repeated_image_is_its_own_neighbour_and_a_single_one_has_none():
+    truth = photos(1)
+    assert score(truth.repeat(2, 1, 1, 1), None).images["nearest"].tolist() == [100, 100]
+    assert score(truth, None).images["nearest"].isna().tolist() == [True]
 
 
 def test_labels_are_judged_with_the_image_they_belong_to():
@@ -193,8 +211,16 @@ def test_the_same_input_gives_the_same_bits():
     assert first.summary == second.summary
 
 
-@pytest.mark.parametrize(("shape", "size"), [((20, 3, 32, 32), (1092, 284)), ((2, 1, 100, 100), (212, 212))])
-def test_the_grid_shows_truth_over_reconstruction(shape, size):
+@pytest.mark.parametrize(
+    ("shape", "columns", "size"),
+    [
+        ((20, 3, 32, 32), 10, (684, 284)),
+        ((2, 1, 100, 100), 2, (212, 212)),
+        ((70, 3, 32, 32), 24, (868, 236)),
+        ((210, 1, 16, 16), 30, (1084, 556)),
+    ],
+)
+def test_the_grid_shows_truth_over_reconstruction(shape, columns, size):
     truth = noise(*shape).mul(255).round().div(255)
     images = truth.flip(0)
     certified = torch.zeros(shape[0], dtype=torch.bool)
@@ -202,7 +228,7 @@ def test_the_grid_shows_truth_over_reconstruction(shape, size):
     found = score(truth, Reconstruction(images, certified=certified))
     grid = Image.open(io.BytesIO(grid_png(truth, found)))
     assert grid.size == size
-    tile = (size[0] - 4) // min(16, shape[0]) - 4
+    tile = (size[0] - 4) // columns - 4
     above, below = grid.crop((4, 4, 4 + tile, 4 + tile)), grid.crop((4, 8 + tile, 4 + tile, 8 + 2 * tile))
     assert above.tobytes() == below.tobytes()
     corner = truth[0].expand(3, -1, -1)[:, 0, 0].mul(255).round().int().tolist()

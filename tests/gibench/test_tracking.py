@@ -65,6 +65,31 @@ def test_rows_come_oldest_first(store, make_result):
     assert [row["run_id"] for row in store.rows()] == saved
 
 
+def test_diagnostics_that_are_numbers_come_back_beside_the_row(store, make_result, make_row):
+    store.save(make_result())
+    store.save(Result(make_row(seed=1), diagnostics={"draws": 7, "lost": float("nan")}))
+    first, second = store.rows(diagnostics=True)
+    beside = {"diagnostics.gap": 12.5, "diagnostics.rounds": 3.0, "diagnostics.stages.svd": 0.25}
+    plain = store.rows()
+    assert first == plain[0] | beside | {"seconds.data": 0.5, "seconds.attack": 1.25}
+    assert second == plain[1] | {"diagnostics.draws": 7.0}
+
+
+def test_tables_of_images_come_back_one_below_the_other(store, make_result, make_row):
+    runs = [store.save(make_result(seed=seed)) for seed in range(2)]
+    found = store.images(reversed(runs))
+    assert list(found) == ["run_id", "truth", "mse", "exact"]
+    assert found["run_id"].tolist() == [runs[1], runs[1], runs[0], runs[0]]
+    assert found["exact"].tolist() == [True, False] * 2
+    assert list(store.images([])) == ["run_id"]
+
+
+def test_a_table_of_images_that_is_not_there_is_one_clear_line(store, make_row):
+    run = store.save(Result(make_row(status="skipped")))
+    with pytest.raises(UsageError, match=r"cannot be used: .*images\.csv"):
+        store.images([run])
+
+
 def test_infinity_and_nan_are_stored_as_null(store, make_row):
     run = store.save(Result(make_row(psnr_mean=float("inf"), grad_norm=float("nan")), diagnostics={"loss": 1e400}))
     row, details = store.row(run)

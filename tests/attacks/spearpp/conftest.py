@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gibench import batches, client, seeds
 from gibench.attack import Context
-from gibench.attacks.linear_layer import Factors, InputLayer, factorize
+from gibench.attacks.linear_layer import Factors, InputLayer, LayerGradient, factorize
 from gibench.attacks.spearpp.refine import Directions
 from gibench.datasets.base import Images, Split
 from gibench.datasets.photos import Photos
@@ -34,6 +34,11 @@ class Planted:
         factors = factorize(self.weight_gradient, self.bias_gradient, torch.Generator().manual_seed(0))
         assert factors is not None
         return factors
+
+    def gradient(self, factors: Factors) -> LayerGradient:
+        """All that the attack reads of it."""
+        live = torch.ones(len(self.bias_gradient), dtype=torch.bool)
+        return LayerGradient(self.layer, self.weight_gradient, self.bias_gradient, factors, live)
 
     def truth(self, factors: Factors) -> Directions:
         """The true directions in the basis of `factors`, with their zeros."""

@@ -14,7 +14,7 @@ from gibench.attacks.spearpp.refine import Directions, smallest
 def test_true_directions_give_the_images_the_columns_and_lambda_one(plant, batch_size, seed):
     planted = plant(batch_size, 150, 60, seed)
     factors = planted.factors()
-    batch = assemble(factors, planted.layer, planted.weight_gradient, planted.bias_gradient, planted.truth(factors))
+    batch = assemble(planted.gradient(factors), planted.truth(factors))
     torch.testing.assert_close(batch.inputs, planted.inputs, rtol=0, atol=1e-7)
     torch.testing.assert_close(batch.columns, planted.columns, rtol=0, atol=1e-7)
     assert batch.matches
@@ -29,7 +29,7 @@ def test_a_mixture_spoils_only_the_images_mixed(plant):
     vectors[:, 0] = 0.8 * vectors[:, 0] + 0.6 * vectors[:, 1]
     zeros = truth.zeros.clone()
     zeros[:, 0] &= zeros[:, 1]
-    batch = assemble(factors, planted.layer, planted.weight_gradient, planted.bias_gradient, Directions(vectors, zeros))
+    batch = assemble(planted.gradient(factors), Directions(vectors, zeros))
     wrong = (batch.inputs - planted.inputs).abs().amax(dim=1)
     assert wrong[2:].max() < 1e-7
     assert wrong[:2].max() > 0.1
@@ -39,9 +39,9 @@ def test_a_mixture_spoils_only_the_images_mixed(plant):
 def test_rescaling_multiplies_inputs_and_divides_columns(plant):
     planted = plant(6, 100, 40)
     factors = planted.factors()
-    batch = assemble(factors, planted.layer, planted.weight_gradient, planted.bias_gradient, planted.truth(factors))
+    batch = assemble(planted.gradient(factors), planted.truth(factors))
     by = torch.tensor([1.0, 2.0, 1.0, 0.5, 1.0, 1.0], dtype=torch.float64)
-    scaled = rescale(factors, planted.layer, batch, by, torch.zeros(6, dtype=torch.float64))
+    scaled = rescale(planted.gradient(factors), batch, by, torch.zeros(6, dtype=torch.float64))
     torch.testing.assert_close(scaled.inputs, batch.inputs * by[:, None])
     torch.testing.assert_close(scaled.columns @ scaled.inputs, batch.columns @ batch.inputs)
     assert (scaled.matching[[0, 2, 4, 5]] == 1).all()
@@ -56,7 +56,7 @@ def test_the_predicted_error_is_that_of_the_images_under_noise(plant, sigma):
         factors = planted.factors()
         vectors = smallest(factors, planted.zeros, planted.truth(factors).vectors)[0][:, :, 0].T
         directions = Directions(vectors, planted.zeros)
-        batch = assemble(factors, planted.layer, planted.weight_gradient, planted.bias_gradient, directions)
+        batch = assemble(planted.gradient(factors), directions)
         actual = (batch.inputs - planted.inputs).square().mean(dim=1).sqrt()
         ratios.append(actual / batch.error)
     ratio = torch.cat(ratios)

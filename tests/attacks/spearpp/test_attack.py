@@ -248,3 +248,33 @@ def test_a_batch_above_the_rank_limit_is_skipped_with_the_limit(see, context):
 
 def test_a_batch_above_the_rank_limit_that_is_not_known_gives_no_image(see, context):
     assert len(attacked(see(11, width=10, knows="nothing"), context).images) == 0
+
+
+@pytest.mark.parametrize("part", ["deflation", "purity", "splitting", "last_images", "certificates"])
+def test_each_part_can_be_switched_off_and_nothing_false_is_certified(see, context, part):
+    seen = see(12, 3, labels="same")
+    result = SpearPP(**{part: False, "rounds": 4})(seen.observation, context(3)).reconstruction
+    assert len(result.images) == 12
+    assert not (result.certified & ~seen.exact(result.images)).any()
+    if part in ("purity", "certificates"):
+        assert not result.certified.any()
+
+
+def test_a_repeated_image_is_said_and_the_others_are_recovered(see, context, photos):
+    drawn = see(12).truth
+    again = torch.tensor([*range(11), 4])  # the last one is the fifth again
+    seen = see(12, truth=Split(drawn.images[again], drawn.labels[again]))
+    result = attacked(seen, context)
+    assert len(result.images) == 11
+    assert result.certified.all()
+    assert seen.exact(result.images).all()
+    assert "rank 11, less than the batch of 12" in result.diagnostics["finding"]
+
+
+def test_what_is_missing_is_said(see, context):
+    seen = see(20, 3, labels="same")
+    result = SpearPP(rounds=1, splitting=False)(seen.observation, context(3)).reconstruction
+    missing = 20 - result.diagnostics["directions_found"]
+    assert missing > 0
+    assert f"{missing} of 20 directions are not found" in result.diagnostics["finding"]
+    assert not result.certified.any()

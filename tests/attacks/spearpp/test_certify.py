@@ -21,7 +21,7 @@ PIXELS = torch.tensor([0.25], dtype=torch.float64)  # in [0, 1], for a unit of t
 
 def claims(planted, factors, directions):
     """Which images are certified, and which of them are exact."""
-    batch = assemble(factors, planted.layer, planted.weight_gradient, planted.bias_gradient, directions)
+    batch = assemble(planted.gradient(factors), directions)
     certified = certify(factors, batch, examine(factors, directions).pure, PIXELS)
     errors = (batch.inputs[:, None] - planted.inputs[None]).abs().amax(dim=2)
     return certified, (errors * PIXELS < 1 / 510).any(dim=1)
@@ -122,12 +122,12 @@ def hunted(planted, factors, context):
     """What a hunt with these factors claims: certified, exact, how many directions are missing."""
     search = Search(iterations=300, step=0.6, rounds=4)
     clock = Clock(torch.device("cpu"))
-    arguments = planted.layer, planted.weight_gradient, planted.bias_gradient, search, context(), clock
-    found = Hunt(factors, *arguments).run()
+    found = Hunt(planted.gradient(factors).in_row_space(), search, context(), clock).run()
     if found.missing:
         return torch.zeros(factors.rank, dtype=torch.bool), found.missing
-    certified = certify(factors, found.batch, found.chosen.pure, PIXELS)
-    errors = (found.batch.inputs[:, None] - planted.inputs[None]).abs().amax(dim=2)
+    batch = assemble(planted.gradient(factors), found.batch.directions)
+    certified = certify(factors, batch, found.chosen.pure, PIXELS)
+    errors = (batch.inputs[:, None] - planted.inputs[None]).abs().amax(dim=2)
     return certified & ~(errors * PIXELS < 1 / 510).any(dim=1), 0
 
 

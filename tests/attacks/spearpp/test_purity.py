@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gibench.attacks.spearpp.purity import examine, take_apart
+from gibench.attacks.spearpp.purity import examine
 from gibench.attacks.spearpp.refine import Directions, smallest, zero_rows
 
 DIFFERING = [4, 5, 14, 38]
@@ -69,54 +69,6 @@ def test_true_directions_of_near_duplicates_are_pure_once_three_neurons_tell_the
     pure = examine(factors, planted.truth(factors)).pure
     assert (pure[:2] | (own.sum(dim=1) < 3)).all()
     assert pure[2:].all()
-
-
-@pytest.mark.parametrize("sigma", [0.0, 1e-7])
-@pytest.mark.parametrize("differing", DIFFERING)
-@pytest.mark.parametrize("seed", range(3))
-def test_both_near_duplicates_are_found_inside_their_mixture(
-    plant, plant_near_duplicates, distance, differing, seed, sigma
-):
-    exact = plant_near_duplicates(differing, seed=seed)
-    planted = plant(neurons=200, size=300, seed=seed, inputs=exact.inputs, sigma=sigma)
-    factors = planted.factors()
-    truth = planted.truth(factors)
-    purity = examine(factors, mixture(factors, truth, (0.8, -0.6)))
-    parts = take_apart(factors, purity.spaces, purity.nullity, torch.Generator().manual_seed(0))
-    assert distance(truth.vectors[:, :2], parts.vectors).max() < (1e-10 if sigma == 0 else 1e-3)
-
-
-def test_mixtures_that_span_one_space_are_taken_apart_once(plant_near_duplicates):
-    planted = plant_near_duplicates(14)
-    factors = planted.factors()
-    truth = planted.truth(factors)
-    mixed = mixture(factors, truth, (0.8, -0.6)).join(mixture(factors, truth, (0.6, 0.8)))
-    purity = examine(factors, mixed)
-    one = take_apart(factors, purity.spaces[:1], purity.nullity[:1], torch.Generator().manual_seed(0))
-    both = take_apart(factors, purity.spaces, purity.nullity, torch.Generator().manual_seed(0))
-    assert len(one) == len(both)
-
-
-def test_what_is_pure_inside_a_mixture_of_three_is_one_of_them(plant_near_duplicates, plant, distance):
-    near = plant_near_duplicates(38)
-    inputs = near.inputs.clone()
-    inputs[2] = inputs[0] + 0.3 * (inputs[2] - inputs[0])
-    planted = plant(neurons=200, size=300, inputs=inputs)
-    factors = planted.factors()
-    truth = planted.truth(factors)
-    mixed = mixture(factors, truth, (0.6, -0.6, 0.5))
-    purity = examine(factors, mixed)
-    assert purity.nullity.tolist() == [3]
-    parts = take_apart(factors, purity.spaces, purity.nullity, torch.Generator().manual_seed(0))
-    pure = examine(factors, parts).pure
-    assert pure.sum() >= 2
-    assert distance(parts.vectors[:, pure], truth.vectors[:, :3]).max() < 1e-10
-
-
-def test_nothing_to_take_apart_gives_nothing(plant):
-    factors = plant().factors()
-    purity = examine(factors, Directions(torch.zeros(8, 0, dtype=torch.float64), torch.zeros(100, 0, dtype=torch.bool)))
-    assert take_apart(factors, purity.spaces, purity.nullity, torch.Generator().manual_seed(0)) is None
 
 
 def test_the_spread_of_directions_covers_how_far_noise_moved_them(plant):

@@ -12,9 +12,7 @@ SIGMA = 0.1
 
 
 def assembler(planted, factors):
-    return lambda directions: assemble(
-        factors, planted.layer, planted.weight_gradient, planted.bias_gradient, directions
-    )
+    return lambda directions: assemble(planted.gradient(factors), directions)
 
 
 def best_possible(planted, factors):

@@ -49,9 +49,7 @@ def test_a_residual_that_noise_explains_is_none(spread, kept):
 
 
 def assembler(planted, factors):
-    return lambda directions: assemble(
-        factors, planted.layer, planted.weight_gradient, planted.bias_gradient, directions
-    )
+    return lambda directions: assemble(planted.gradient(factors), directions)
 
 
 @pytest.mark.parametrize("partner", [(0, 1), (7, 3)])

@@ -42,6 +42,57 @@ def test_overrides_take_the_place_of_what_the_file_says(read):
     assert (suite.device, suite.timeout, suite.experiment) == (["cpu"], 9.0, "theirs")
 
 
+GRIDS = """
+attack: [random, mean-image]
+device: cpu
+timeout: 5
+seed: 0-1
+grids:
+  - {batch_size: 4, model: "mlp:width=20"}
+  - {batch_size: [6, 8], model: "mlp:width=30", attack: random, timeout: 7}
+"""
+
+
+def test_each_grid_has_its_own_keys_in_place_of_the_suites(read):
+    cells = read(GRIDS).cells()
+    pairs = [(cell.attack, cell.batch_size, cell.model, cell.seed, cell.timeout) for cell in cells]
+    narrow, wide = "mlp:depth=5,width=20", "mlp:depth=5,width=30"
+    first = [(attack, 4, narrow, seed, 5) for seed in (0, 1) for attack in ("random", "mean-image")]
+    assert pairs == [*first, *(("random", size, wide, seed, 7) for seed in (0, 1) for size in (6, 8))]
+
+
+def test_overrides_take_the_place_of_what_a_grid_says_too(read):
+    assert {cell.timeout for cell in read(GRIDS, timeout=9.0).cells()} == {9.0}
+
+
+def test_a_cell_of_two_grids_is_run_once(read):
+    cells = read("device: cpu\ngrids: [{attack: random}, {attack: [random, mean-image], timeout: 3}]").cells()
+    assert [(cell.attack, cell.timeout) for cell in cells] == [("random", 3), ("mean-image", 3)]
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("grids: []\nattack: random", r"grids=\[\] is refused: .*at least 1 item"),
+        ("grids: random\nattack: random", "grids='random' is refused"),
+        ("grids: [random]\nattack: random", "mine.yaml: grids=.* is refused"),
+        ("grids: [{seed: 1}]", "grid 1 of the suite mine names no attack: add one"),
+        ("attack: random\ngrids: [{seed: 1}, {seeds: 1}]", "grid 2 of the suite mine has no setting 'seeds': it has"),
+        ("attack: random\ngrids: [{batch_size: 0}]", "grid 1 of the suite mine: batch_size=0 is refused"),
+        (
+            "attack: random\ngrids: [{experiment: theirs}]",
+            "has its own 'experiment', which is the whole suite's: write it beside 'grids'",
+        ),
+        ("attack: random\ngrids: [{grids: [{seed: 1}]}]", "has its own 'grids'"),
+        ("attack: random\ngrids: [{seed: 0-60000}, {seed: 0-60000}]", "120002 cells are more than the 100000"),
+    ],
+)
+def test_a_mistake_in_a_grid_is_one_clear_line(read, text, complaint):
+    with pytest.raises(UsageError, match=complaint) as refusal:
+        read(text).cells()
+    assert "\n" not in str(refusal.value)
+
+
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 9)), min_size=1, max_size=5))
 def test_ranges_of_seeds_are_written_out(pairs):
     texts = [f"{first}-{first + length}" for first, length in pairs]

@@ -1,0 +1,69 @@
+"""Which images of a two-valued batch are certified: those that send back the very columns they were recovered from.
+
+Proved, up to arithmetic and noise: an image of lambda 1 that echoes has the activation pattern of its column, and that
+pattern with the model's own answer to the image gives that column. When all B do so, the gradient of the recovered
+batch in the first layer is the observed one. Not proved, only measured: that no other batch has the same gradient. That
+rests on the two-valued test of each direction (`signals.py`), whose m equations a mixture of images would meet by
+coincidence only. Where some direction is not sure, no image that it might hold a part of is certified.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..linear_layer import Factors, InputLayer
+from .assemble import Batch
+from .backward import Backward
+from .signals import fit_signals
+
+_ECHO = (
+    1e-3  # relative distance of a column from its echo that is allowed beside the noise; probabilities differ by more
+)
+_NOISE = 4.0  # standard deviations
+_COINCIDENCE = 1.3  # times B
+_FOREIGN, _ROUNDING = 2.0, 1e-6  # of dL/db outside the span of the columns: times the noise, and of dL/db itself
+_QUORUM = 0.8  # of the neurons must be clear of the error bound for lambda to mean anything
+_SAFETY = 5.0  # standard deviations of the predicted error
+_EXACT = 1 / 510  # of the pixel range: a pixel within it rounds to the true 8-bit value
+
+
+def echoes(factors: Factors, backward: Backward, layer: InputLayer, batch: Batch, classes: Tensor) -> Tensor:
+    """Whether each image, sent through the model, sends back its own column up to scale: `[B]` booleans.
+
+    Up to scale, since DP-SGD clips each image's gradient.
+    """
+    activations = (layer.weight.double() @ batch.inputs.T + layer.bias.double()[:, None]).relu()
+    residual = (backward.weight @ activations + backward.bias[:, None]).softmax(dim=0)
+    residual[classes, torch.arange(len(classes), device=classes.device)] -= 1
+    echo = (backward.weight.T @ residual).masked_fill(batch.directions.zeros, 0.0)
+    distance = (batch.columns / batch.columns.norm(dim=0) - echo / echo.norm(dim=0)).norm(dim=0)
+    close: Tensor = distance <= _NOISE * factors.noise(batch.directions.vectors) + _ECHO
+    return close
+
+
+def certify_two_valued(
+    factors: Factors, batch: Batch, passed: Tensor, pixel_scale: Tensor, layer: InputLayer, backward: Backward
+) -> Tensor:
+    """The images certified to round to the true 8-bit pixels, `[B]` booleans.
+
+    Args:
+        factors: of the gradient.
+        batch: all B directions found.
+        passed: `[B]`, the two-valued test of each direction.
+        pixel_scale: `[C]`, pixels in [0, 1] per unit of model input.
+        layer: the first one.
+        backward: of the network.
+    """
+    if factors.bias_residual > _FOREIGN * factors.sigma + _ROUNDING * float(
+        batch.columns.sum(dim=1).square().mean().sqrt()
+    ):
+        return torch.zeros_like(passed)  # the bias gradient is not of these images, so no scale is sure
+    classes = backward.classes(fit_signals(factors, backward, ~batch.directions.zeros).t)
+    sure = passed & (batch.matching == 1) & (batch.votes.double().mean(dim=0) >= _QUORUM)
+    sure &= echoes(factors, backward, layer, batch, classes)
+    zeros = batch.directions.zeros.to(torch.float64)
+    outside = zeros.sum(dim=0)[:, None] - zeros.T @ zeros  # [j, i]: zeros of j that are none of i
+    hides = ~sure[:, None] & (outside <= _COINCIDENCE * factors.rank)
+    hides.fill_diagonal_(False)
+    return sure & ~hides.any(dim=0) & (_SAFETY * batch.error * pixel_scale.max() < _EXACT)

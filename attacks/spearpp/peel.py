@@ -1,0 +1,140 @@
+"""Takes mixtures of near-duplicate images apart.
+
+On the rows where all images of a mixture are inactive, L has a null space of as many dimensions as there are images,
+spanned by their directions. In coordinates of that space, the rows of L where only one of the images is active are all
+multiples of one functional, the one that is zero on every other image's direction. So rows that are parallel give the
+functionals, and k of them the k directions as their dual basis. Where only some show, the other images lie in their
+common kernel, where further rows become parallel: peel again.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..linear_layer import Factors
+from .purity import Purity, limit
+from .refine import Directions, refine
+
+_LIVE = 10.0  # times the tolerance: from which a row is used
+_MIXTURES = 64  # taken apart at once
+_KEPT = 6  # directions kept of a plane
+_INDEPENDENT = 1e-6  # of the largest pivot
+
+
+def take_apart(factors: Factors, mixtures: Directions, purity: Purity, known: Directions) -> Directions | None:
+    """The directions that the mixtures are made of, as far as they show, refined.
+
+    Args:
+        factors: of the gradient.
+        mixtures: candidates that are not pure, in the order in which they are taken.
+        purity: their tests.
+        known: pure directions: a mixture is left alone when they span its null space.
+    """
+    spaces: list[Tensor] = []
+    found: list[Tensor] = []
+    for k in range(len(mixtures)):
+        if len(spaces) >= _MIXTURES:
+            break
+        rows = purity.rows[:, k]
+        inside = ~(rows[:, None] & ~known.zeros).any(dim=0)
+        if int(inside.sum()) >= int(purity.nullity[k]) and _within(mixtures.vectors[:, k], known.vectors[:, inside]):
+            continue
+        space = null_space(factors, rows)
+        if any(_same(space, other) for other in spaces):
+            continue
+        spaces.append(space)
+        found += _peel(factors, space)
+    return refine(factors, torch.stack(found, dim=1)) if found else None
+
+
+def null_space(factors: Factors, rows: Tensor) -> Tensor:
+    """An orthonormal basis `[B, k]` of what L maps to zero on the rows `[m]`, within the noise; k is 1 at least."""
+    chosen = factors.basis[rows]
+    vectors = torch.linalg.eigh(chosen.T @ chosen).eigenvectors
+    sizes = (chosen @ vectors).square().mean(dim=0).sqrt()
+    null = (sizes <= limit(factors, vectors)).cumprod(dim=0)
+    space: Tensor = vectors[:, : max(int(null.sum()), 1)]
+    return space
+
+
+def _within(vector: Tensor, span: Tensor) -> bool:
+    basis = torch.linalg.qr(span).Q
+    return bool((vector - basis @ (basis.T @ vector)).norm() < 1e-6)
+
+
+def _same(space: Tensor, other: Tensor) -> bool:
+    return space.shape == other.shape and bool((other.T @ space).norm() ** 2 > space.shape[1] - 1e-6)
+
+
+def _peel(factors: Factors, space: Tensor) -> list[Tensor]:
+    """Unit directions `[B]` that the space `[B, k]` holds."""
+    k = space.shape[1]
+    if k == 1:
+        return [space[:, 0]]
+    if k == 2:
+        return _across(factors, space)
+    groups = _independent(_functionals(factors, space), k)
+    if not len(groups):
+        return []
+    if len(groups) < k:
+        return _peel(factors, space @ _kernel(groups))
+    dual = space @ torch.linalg.inv(groups)
+    return list((dual / dual.norm(dim=0)).T)
+
+
+def _across(factors: Factors, plane: Tensor) -> list[Tensor]:
+    """The directions of a plane `[B, 2]` that several rows agree on; every row excludes one."""
+    rows = factors.basis @ plane
+    live = rows[rows.norm(dim=1) > _LIVE * limit(factors, plane).max()]
+    drawn = torch.stack([-live[:, 1], live[:, 0]]) / live.norm(dim=1)
+    vectors = plane @ drawn
+    zeros = (live @ drawn).abs() <= limit(factors, vectors)
+    votes = zeros.sum(dim=0)
+    found: list[Tensor] = []
+    while len(found) < _KEPT and len(votes) and int(votes.max()) >= 2:
+        best = votes.argmax()
+        found.append(vectors[:, best])
+        # What is zero on a part of the same rows holds the same images and more: all mixtures of a plane look alike.
+        votes = votes.masked_fill((zeros & zeros[:, best, None]).sum(dim=0) == zeros.sum(dim=0), 0)
+    return found
+
+
+def _functionals(factors: Factors, space: Tensor) -> Tensor:
+    """Unit functionals `[g, k]` that several rows of `L space` are multiples of, those of most rows first."""
+    rows = factors.basis @ space
+    size = rows.norm(dim=1)
+    zero = limit(factors, space).max()
+    live = size > _LIVE * zero
+    unit, loose = rows[live] / size[live, None], zero / size[live]
+    parallel = 1 - (unit @ unit.T).abs() <= (loose[:, None] + loose).square() / 2 + 1e-14
+    found: list[Tensor] = []
+    while True:
+        votes = parallel.sum(dim=0)
+        if not len(votes) or int(votes.max()) < 2:
+            break
+        first = votes.argmax()
+        group = parallel[first]
+        signed = unit[group] * (unit[group] @ unit[first]).sign()[:, None] * (1 / loose[group])[:, None]
+        found.append(signed.sum(dim=0) / signed.sum(dim=0).norm())
+        unit, loose, parallel = unit[~group], loose[~group], parallel[~group][:, ~group]
+    return torch.stack(found) if found else space.new_zeros(0, space.shape[1])
+
+
+def _independent(groups: Tensor, most: int) -> Tensor:
+    """The first linearly independent functionals, `most` of them at most."""
+    kept: list[Tensor] = []
+    span = groups.new_zeros(groups.shape[1], 0)
+    for group in groups:
+        residual = group - span @ (span.T @ group)
+        residual = residual - span @ (span.T @ residual)
+        if residual.norm() > _INDEPENDENT and len(kept) < most:
+            kept.append(group)
+            span = torch.cat([span, (residual / residual.norm())[:, None]], dim=1)
+    return torch.stack(kept) if kept else groups
+
+
+def _kernel(groups: Tensor) -> Tensor:
+    """An orthonormal basis `[k, k - g]` of what all functionals `[g, k]` map to zero."""
+    basis: Tensor = torch.linalg.qr(groups.T, mode="complete").Q
+    return basis[:, len(groups) :]

@@ -1,0 +1,58 @@
+"""`gibench plot`: a figure of what is stored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gibench.cli.console import note
+from gibench.cli.leaderboard import short
+from gibench.cli.options import Debug, Experiment, TrackingUri
+from gibench.errors import UsageError
+
+_SUFFIXES = (".png", ".svg", ".pdf")
+_DPI = 150  # of a PNG
+
+
+def plot(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="scaling, wall, hard_batches, training, objectives or ablation.")
+    ],
+    output: Annotated[Path, typer.Option("--output", metavar="FILE", help="The file to write: .png, .svg or .pdf.")],
+    tracking_uri: TrackingUri = None,
+    experiment: Experiment = None,
+    debug: Debug = False,
+) -> None:
+    """Draw a figure of what is stored, without running anything.
+
+    A plot takes the rows of the experiment that it is of: those of its attacks (spearpp, and spear for wall), in the
+    one scenario that has most points to show. It never mixes data sets, defenses, threat models or hardware; the
+    newest row of a cell counts. leaderboard/suites has a suite for each plot; for a figure of one suite alone, run it
+    under an --experiment of its own.
+    """
+    from gibench.leaderboard import plots
+    from gibench.leaderboard.pick import describe
+    from gibench.leaderboard.table import newest, table
+    from gibench.tracking import Store
+
+    if name not in plots.PLOTS:
+        raise UsageError(f"there is no plot '{name}': there are {', '.join(plots.PLOTS)}")
+    if output.suffix.lower() not in _SUFFIXES:
+        raise UsageError(f"{output} has no suffix that says what to write: end it in {', '.join(_SUFFIXES)}")
+    kind = plots.PLOTS[name]
+    store = Store(tracking_uri, experiment or "gibench", create=False)
+    rows = newest(store.rows(diagnostics=True))
+    picked = kind.pick(describe(table(rows), short))
+    if picked.empty:
+        raise UsageError(
+            f"the experiment '{experiment or 'gibench'}' has nothing for the plot {name}, which needs rows of "
+            f"{kind.needs}: run its suite, or see --experiment"
+        )
+    figure = plots.draw(kind, picked, *([store.images(picked["run_id"])] if kind.images else []))
+    try:
+        figure.savefig(output, dpi=_DPI)
+    except OSError as error:
+        raise UsageError(f"{output} cannot be written: {error.strerror or error}: choose another --output") from None
+    note(f"{output}: {len(picked)} of {len(rows)} stored cells")

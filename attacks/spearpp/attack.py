@@ -200,7 +200,8 @@ def _rescaled(observation: Observation, gradient: LayerGradient, batch: Batch) -
         return batch
     open_to = 4 * batch.scale_error
     factor = torch.maximum(torch.minimum(refined[0], 1 + open_to), 1 - open_to)
-    return rescale(gradient, batch, factor, refined[1])
+    error = torch.where(factor == refined[0], refined[1], open_to)  # where they contradict each other, neither is sure
+    return rescale(gradient, batch, factor, error)
 
 
 def _diagnostics(observation: Observation, hunt: Hunt, found: Found, batch: Batch, order: Tensor) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 The bias gradient of the first layer alone fixes each scale, and under noise its error outweighs all others. But a
 wrong scale of image i also bends its activations in every later linear layer, whose gradient `[dL/dW, dL/db] = G^T
 [A, 1]` then is no combination of those activations: with G free, what they leave unexplained is minimised over the B
-scales by Gauss-Newton steps. Neither labels nor the size of G are needed, so clipping does not matter.
+scales by Gauss-Newton steps, each layer weighted by its own noise. Neither labels nor the size of G are needed, so
+clipping does not matter.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from gibench.observation import Observation
 
 _STEPS = 6
+_EPS = torch.finfo(torch.float64).eps
 _LARGEST = 0.3  # change of a scale in one step
 _CHANGE = 1e-5  # of the scales, for the derivative by central differences: a ReLU net is linear between its kinks
 
@@ -24,9 +26,10 @@ def refine_scales(observation: Observation, inputs: Tensor, sigma: float) -> tup
     """What to multiply each image's inputs by, and the relative standard deviation of that: `[B]`, `[B]`.
 
     Args:
-        observation: the model and the gradient; its noise is taken to be the same in all layers.
+        observation: the model and the gradient. The noise of each layer is what its activations leave unexplained:
+            rounding is of the size of a layer's own gradient, which in trained networks differs by orders.
         inputs: `[B, n]`, in float64.
-        sigma: noise of one entry of the gradient.
+        sigma: noise of one entry of the gradient, at least.
 
     Returns:
         None where the images of a batch disturb each other in the model (BatchNorm, dropout).
@@ -55,13 +58,16 @@ def refine_scales(observation: Observation, inputs: Tensor, sigma: float) -> tup
             tangent = tangent - (tangent @ basis) @ basis.T
             coefficients = torch.linalg.solve_triangular(triangle, (target @ basis).T, upper=True)  # G [B, m]
             residual = target - (target @ basis) @ basis.T
-            energy = energy + residual.square().sum()
-            normal = normal + (coefficients @ coefficients.T) * (tangent @ tangent.T)
-            right = right + ((coefficients @ residual) * tangent).sum(dim=1)
+            free = len(target) * max(target.shape[1] - len(inputs), 1)
+            floor = max(sigma**2, _EPS**2 * float(target.square().mean()))
+            noise = (residual.square().sum() / free).clamp_min(floor)
+            energy = energy + free * noise.log()
+            normal = normal + (coefficients @ coefficients.T) * (tangent @ tangent.T) / noise
+            right = right + ((coefficients @ residual) * tangent).sum(dim=1) / noise
         if not bool(energy < lowest):
             break
         lowest = energy
-        best = factor, sigma * torch.linalg.inv_ex(normal).inverse.diagonal().clamp_min(0).sqrt()
+        best = factor, torch.linalg.inv_ex(normal).inverse.diagonal().clamp_min(0).sqrt()
         factor = factor * (1 + torch.linalg.solve_ex(normal, right)[0].clamp(-_LARGEST, _LARGEST))
     return best
 

@@ -36,7 +36,7 @@ def trusted(factors: Factors, batch: Batch, pure: Tensor) -> Tensor:
     limit = tolerance(factors, vectors, columns)
     hidden = ((columns <= limit) & ~zeros).sum(dim=0)
     consistent = ~(zeros & (columns > 2 * limit)).any(dim=0) & (hidden <= 2 * near_zero(factors, vectors) + 1)
-    return pure & consistent & (batch.matching == 1) & (batch.votes.double().mean(dim=0) >= _QUORUM)
+    return pure & consistent & matched(batch)
 
 
 def certify(factors: Factors, batch: Batch, pure: Tensor, pixel_scale: Tensor) -> Tensor:
@@ -48,14 +48,22 @@ def certify(factors: Factors, batch: Batch, pure: Tensor, pixel_scale: Tensor) -
         pure: `[B]`, the purity test of each direction.
         pixel_scale: `[C]`, pixels in [0, 1] per unit of model input.
     """
-    if factors.bias_residual > _FOREIGN * factors.sigma + _ROUNDING * float(
-        batch.columns.sum(dim=1).square().mean().sqrt()
-    ):
-        return torch.zeros_like(pure)  # the bias gradient is not of these images, so no scale is sure
-    sure = trusted(factors, batch, pure)
+    return certified(factors, batch, trusted(factors, batch, pure), pixel_scale)
+
+
+def certified(factors: Factors, batch: Batch, sure: Tensor, pixel_scale: Tensor) -> Tensor:
+    """Which of the images whose direction is `sure [B]` are certified, whatever made it so; arguments as above."""
+    foreign = _FOREIGN * factors.sigma + _ROUNDING * float(batch.columns.sum(dim=1).square().mean().sqrt())
+    if factors.bias_residual > foreign:
+        return torch.zeros_like(sure)  # the bias gradient is not of these images, so no scale is sure
     zeros = batch.directions.zeros.to(torch.float64)
     outside = zeros.sum(dim=0)[:, None] - zeros.T @ zeros  # [j, i]: zeros of j that are none of i
     hides = ~sure[:, None] & (outside <= _COINCIDENCE * factors.rank)
     hides.fill_diagonal_(False)
     precise = _SAFETY * batch.error * pixel_scale.max() < _EXACT
     return sure & ~hides.any(dim=0) & precise
+
+
+def matched(batch: Batch) -> Tensor:
+    """The images of lambda 1, by enough votes, `[B]` booleans."""
+    return (batch.matching == 1) & (batch.votes.double().mean(dim=0) >= _QUORUM)

@@ -15,17 +15,12 @@ from torch import Tensor
 from ..linear_layer import Factors, InputLayer
 from .assemble import Batch
 from .backward import Backward
+from .certify import certified, matched
 from .signals import fit_signals
 
-_ECHO = (
-    1e-3  # relative distance of a column from its echo that is allowed beside the noise; probabilities differ by more
-)
+# Relative distance of a column from its echo that is allowed beside the noise; probabilities differ by more.
+_ECHO = 1e-3
 _NOISE = 4.0  # standard deviations
-_COINCIDENCE = 1.3  # times B
-_FOREIGN, _ROUNDING = 2.0, 1e-6  # of dL/db outside the span of the columns: times the noise, and of dL/db itself
-_QUORUM = 0.8  # of the neurons must be clear of the error bound for lambda to mean anything
-_SAFETY = 5.0  # standard deviations of the predicted error
-_EXACT = 1 / 510  # of the pixel range: a pixel within it rounds to the true 8-bit value
 
 
 def echoes(factors: Factors, backward: Backward, layer: InputLayer, batch: Batch, classes: Tensor) -> Tensor:
@@ -55,15 +50,6 @@ def certify_two_valued(
         layer: the first one.
         backward: of the network.
     """
-    if factors.bias_residual > _FOREIGN * factors.sigma + _ROUNDING * float(
-        batch.columns.sum(dim=1).square().mean().sqrt()
-    ):
-        return torch.zeros_like(passed)  # the bias gradient is not of these images, so no scale is sure
     classes = backward.classes(fit_signals(factors, backward, ~batch.directions.zeros).t)
-    sure = passed & (batch.matching == 1) & (batch.votes.double().mean(dim=0) >= _QUORUM)
-    sure &= echoes(factors, backward, layer, batch, classes)
-    zeros = batch.directions.zeros.to(torch.float64)
-    outside = zeros.sum(dim=0)[:, None] - zeros.T @ zeros  # [j, i]: zeros of j that are none of i
-    hides = ~sure[:, None] & (outside <= _COINCIDENCE * factors.rank)
-    hides.fill_diagonal_(False)
-    return sure & ~hides.any(dim=0) & (_SAFETY * batch.error * pixel_scale.max() < _EXACT)
+    sure = passed & matched(batch) & echoes(factors, backward, layer, batch, classes)
+    return certified(factors, batch, sure, pixel_scale)

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..linear_layer import Factors, InputLayer
 from .assemble import Batch
 from .backward import Backward
+from .certify import precise
 from .signals import fit_signals
 
 _ECHO = (
@@ -24,8 +25,6 @@ _NOISE = 4.0  # standard deviations
 _COINCIDENCE = 1.3  # times B
 _FOREIGN, _ROUNDING = 2.0, 1e-6  # of dL/db outside the span of the columns: times the noise, and of dL/db itself
 _QUORUM = 0.8  # of the neurons must be clear of the error bound for lambda to mean anything
-_SAFETY = 5.0  # standard deviations of the predicted error
-_EXACT = 1 / 510  # of the pixel range: a pixel within it rounds to the true 8-bit value
 
 
 def echoes(factors: Factors, backward: Backward, layer: InputLayer, batch: Batch, classes: Tensor) -> Tensor:
@@ -66,4 +65,4 @@ def certify_two_valued(
     outside = zeros.sum(dim=0)[:, None] - zeros.T @ zeros  # [j, i]: zeros of j that are none of i
     hides = ~sure[:, None] & (outside <= _COINCIDENCE * factors.rank)
     hides.fill_diagonal_(False)
-    return sure & ~hides.any(dim=0) & (_SAFETY * batch.error * pixel_scale.max() < _EXACT)
+    return sure & ~hides.any(dim=0) & precise(batch, pixel_scale)

@@ -60,8 +60,15 @@ def certified(factors: Factors, batch: Batch, sure: Tensor, pixel_scale: Tensor)
     outside = zeros.sum(dim=0)[:, None] - zeros.T @ zeros  # [j, i]: zeros of j that are none of i
     hides = ~sure[:, None] & (outside <= _COINCIDENCE * factors.rank)
     hides.fill_diagonal_(False)
-    precise = _SAFETY * batch.error * pixel_scale.max() < _EXACT
-    return sure & ~hides.any(dim=0) & precise
+    return sure & ~hides.any(dim=0) & precise(batch, pixel_scale)
+
+
+def precise(batch: Batch, pixel_scale: Tensor) -> Tensor:
+    """The images whose predicted error leaves every pixel its 8-bit value, `[B]`: a wrong scale moves extremes most."""
+    extra = batch.inputs.abs().amax(dim=1).square() - batch.inputs.square().mean(dim=1)
+    worst = (batch.error.square() + extra * batch.scale_error.square()).sqrt()
+    certain: Tensor = _SAFETY * worst * pixel_scale.max() < _EXACT
+    return certain
 
 
 def matched(batch: Batch) -> Tensor:

@@ -93,7 +93,7 @@ def grow(pool: Pool, factors: Factors, pre_activations: Tensor, found: Direction
     pool = pool.join(candidates)
     if splitting:
         mixed = torch.where(candidates.pure, -1.0, candidates.separable).argsort(descending=True)
-        mixed = mixed[~candidates.pure[mixed] & (candidates.separable[mixed] >= _HOPELESS)]
+        mixed = mixed[~candidates.pure[mixed]]
         known = pool.directions.select(pool.good.nonzero()[:, 0])
         parts = take_apart(factors, new.select(mixed), purity.select(mixed), known)
         if parts is not None and len(parts := _unknown(pool, unhide(factors, pre_activations, parts))):

@@ -126,15 +126,12 @@ def refine(factors: Factors, approximate: Tensor, passes: int = 12) -> Direction
     Returns:
         The directions whose zero set became stable and is large enough to determine them.
     """
-    vectors = approximate.double()
     m, rank = factors.basis.shape
-    # An approximate direction has no exact zeros yet: take its smallest rows. A quarter of all are zeros of a true one;
-    # few more than B may be zeros that near-duplicates have in common, and do not tell these apart.
-    fewest = min(m, max(int(1.2 * rank) + 1, m // 4))
-    for _ in range(2):
-        columns = (factors.basis @ vectors).abs()
-        rows = columns <= torch.maximum(columns.kthvalue(fewest, dim=0).values, tolerance(factors, vectors, columns))
-        vectors = smallest(factors, rows, vectors)[0][:, :, 0].T
+    # An approximate direction has no exact zeros yet: take its smallest rows. A few more than B are zeros even of a
+    # column with few of them; a quarter of all rows see more than the zeros that near-duplicates have in common.
+    few = min(m, int(1.2 * rank) + 1)
+    tries = [_nearby(factors, approximate.double(), count) for count in sorted({few, max(few, m // 4)})]
+    vectors = torch.cat(tries, dim=1)
     zeros = zero_rows(factors, vectors)
     kept = (zeros.sum(dim=0) >= rank - 1).nonzero()[:, 0]
     found = distinct(Directions(vectors[:, kept], zeros[:, kept]), differing=0)  # many of them have met
@@ -151,6 +148,15 @@ def refine(factors: Factors, approximate: Tensor, passes: int = 12) -> Direction
     stable = zeros.sum(dim=0) >= rank - 1
     stable[active] = False
     return distinct(Directions(vectors[:, stable], zeros[:, stable]))
+
+
+def _nearby(factors: Factors, vectors: Tensor, count: int) -> Tensor:
+    """Each direction `[B, K]` moved to the null vector of its `count` smallest rows, twice."""
+    for _ in range(2):
+        columns = (factors.basis @ vectors).abs()
+        rows = columns <= torch.maximum(columns.kthvalue(count, dim=0).values, tolerance(factors, vectors, columns))
+        vectors = smallest(factors, rows, vectors)[0][:, :, 0].T
+    return vectors
 
 
 def distinct(directions: Directions, differing: int = _FEW) -> Directions:

@@ -6,11 +6,13 @@ missing image i: its pre-activations are `F N c`, with only k unknowns.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from ..linear_layer import Factors
-from .refine import Directions, refine, restricted
+from .refine import Directions, refine, restricted, smallest
 
 _STARTS, _STEPS = 64, 12
 _SHIFT = 1e-13  # keeps the Gram matrix of the rows invertible
@@ -36,31 +38,50 @@ def last_directions(factors: Factors, pre_activations: Tensor, found: Tensor, ge
     known = pre_activations @ space  # [m, k]
     k = known.shape[1]
     count = 1 if k == 1 else _STARTS
-    positive = factors.ones @ space  # c . positive = 1 is what the bias gradient demands
     start = torch.randn(k, count, generator=generator, device=space.device, dtype=space.dtype)
     # whiten, so that random c give varied patterns rather than those of the strongest direction
     fit = torch.linalg.qr(known)
     c = torch.linalg.solve_triangular(fit.R, start, upper=True)
-    for step in range(1 if k == 1 else _STEPS):
+    ends = [_fixed_points(factors, known, space, fit, c, solve) for solve in (_dual, _least)]
+    return refine(factors, torch.cat(ends, dim=1))
+
+
+def _fixed_points(
+    factors: Factors,
+    known: Tensor,
+    space: Tensor,
+    fit: tuple[Tensor, Tensor],
+    c: Tensor,
+    solve: Callable[[Factors, Tensor, Tensor], Tensor],
+) -> Tensor:
+    """Directions `[B, K]` where patterns and null vectors agree, from starts `c [k, N]`."""
+    positive = factors.ones @ space  # c . positive = 1 is what the bias gradient demands
+    for step in range(1 if len(c) == 1 else _STEPS):
         c = c * torch.where(positive @ c < 0, -1.0, 1.0)
         inactive = known @ c <= 0
         if step:
             c, inactive = _met(c, inactive)
-        size = (factors.basis @ _dual(factors, inactive, space @ c)).abs()
+        size = (factors.basis @ solve(factors, inactive, space @ c)).abs()
         rank_of = size.argsort(dim=0).argsort(dim=0)
         active = rank_of >= inactive.sum(dim=0)
-        c = torch.linalg.solve_triangular(fit.R, fit.Q.T @ (2.0 * active.to(size.dtype) - 1), upper=True)
+        c = torch.linalg.solve_triangular(fit[1], fit[0].T @ (2.0 * active.to(size.dtype) - 1), upper=True)
     c = c * torch.where(positive @ c < 0, -1.0, 1.0)
     c, inactive = _met(c, known @ c <= 0)
     rows = inactive
     found_here = []
     for share in _SHARES:
-        vectors = _dual(factors, rows, space @ c)
+        vectors = solve(factors, rows, space @ c)
         size = torch.where(inactive, (factors.basis @ vectors).abs(), torch.inf)
         order = size.argsort(dim=0).argsort(dim=0)
         rows = order < share * inactive.sum(dim=0)
-        found_here.append(_dual(factors, rows, space @ c))
-    return refine(factors, torch.cat(found_here, dim=1))
+        found_here.append(solve(factors, rows, space @ c))
+    return torch.cat(found_here, dim=1)
+
+
+def _least(factors: Factors, rows: Tensor, images: Tensor) -> Tensor:
+    """Unit directions q `[B, K]` with the least `|L q|` on the rows, whatever is found already."""
+    vectors: Tensor = smallest(factors, rows, images)[0][:, :, 0].T
+    return vectors
 
 
 def _dual(factors: Factors, rows: Tensor, images: Tensor) -> Tensor:

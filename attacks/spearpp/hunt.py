@@ -26,7 +26,7 @@ from .separate import features
 from .tail import complement, last_directions
 
 _TRIED = 32  # candidates outside the batch that may take a place in it
-_FEW, _SHARE = 32, 8  # missing images, or the part of a batch, that are looked for in the subspace the others leave
+_FEW, _SHARE = 20, 8  # missing images, or the part of a batch, that are looked for in the subspace the others leave
 _TRUSTED = -4.0  # doubts of a direction that the last whole batch trusted
 
 

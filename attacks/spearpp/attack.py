@@ -51,6 +51,11 @@ class SpearPP(Attack):
     With `objective=l4` real gradients give nothing (no direction at 64 images and width 1000, by any optimizer): its
     minima are farther from the sparse vectors than either rounding can mend. `huber` and `logcosh` are the absolute
     value with a parabola at zero, and `rtr` takes four to seven times the seconds of `radam` for as many directions.
+
+    In trained networks it fails twice. In the first training steps activation patterns align: at 20 images and width
+    200 the rows that are zero for an image but active for its nearest one fall from 21 to 6 (median), and 2 to 6 % of
+    directions are then not determined by their zeros. Late, well-classified images send back almost nothing: after 1000
+    steps columns differ 1e8-fold in norm, and what lies below float32 rounding is gone.
     """
 
     references: ClassVar[tuple[str, ...]] = (

@@ -19,7 +19,7 @@ from .refine import Directions, refine
 _LIVE = 10.0  # times the tolerance: from which a row is used
 _MIXTURES = 64  # taken apart at once
 _KEPT = 6  # directions kept of a plane
-_INDEPENDENT = 1e-6  # of the largest pivot
+_INDEPENDENT = 1e-6  # residual above which a functional is no combination of those before it
 
 
 def take_apart(factors: Factors, mixtures: Directions, purity: Purity, known: Directions) -> Directions | None:

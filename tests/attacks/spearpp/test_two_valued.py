@@ -157,8 +157,7 @@ def test_sparsity_goes_on_where_two_values_miss_images(see, context):
     alone, auto = (SpearPP(objective=name, rounds=2)(seen.observation, context()) for name in ("two-valued", "auto"))
     found = [run.reconstruction.diagnostics["directions_found"] for run in (alone, auto)]
     assert found[0] < 20
-    assert found[1] >= found[0]
-    assert auto.reconstruction.diagnostics["starts"] > alone.reconstruction.diagnostics["starts"]
+    assert found[1] > found[0]
     assert not auto.reconstruction.certified.any() or found[1] == 20
 
 

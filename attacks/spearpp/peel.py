@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..linear_layer import Factors
 from .purity import Purity, limit
-from .refine import Directions, refine
+from .refine import Directions, settle, tolerance
 
 _LIVE = 10.0  # times the tolerance: from which a row is used
 _MIXTURES = 64  # taken apart at once
@@ -45,7 +45,7 @@ def take_apart(factors: Factors, mixtures: Directions, purity: Purity, known: Di
             continue
         spaces.append(space)
         found += _peel(factors, space)
-    return refine(factors, torch.stack(found, dim=1)) if found else None
+    return settle(factors, torch.stack(found, dim=1)) if found else None
 
 
 def null_space(factors: Factors, rows: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ def _peel(factors: Factors, space: Tensor) -> list[Tensor]:
         return [space[:, 0]]
     if k == 2:
         return _across(factors, space)
-    groups = _independent(_functionals(factors, space), k)
+    groups = _functionals(factors, space)
     if not len(groups):
         return []
     if len(groups) < k:
@@ -89,7 +89,9 @@ def _across(factors: Factors, plane: Tensor) -> list[Tensor]:
     live = rows[rows.norm(dim=1) > _LIVE * limit(factors, plane).max()]
     drawn = torch.stack([-live[:, 1], live[:, 0]]) / live.norm(dim=1)
     vectors = plane @ drawn
-    zeros = (live @ drawn).abs() <= limit(factors, vectors)
+    zeros = (live @ drawn).abs() <= tolerance(factors, vectors, rows @ drawn)
+    shared = (zeros.sum(dim=0) >= 2).nonzero()[:, 0]
+    vectors, zeros = vectors[:, shared], zeros[:, shared]
     votes = zeros.sum(dim=0)
     found: list[Tensor] = []
     while len(found) < _KEPT and len(votes) and int(votes.max()) >= 2:
@@ -101,37 +103,33 @@ def _across(factors: Factors, plane: Tensor) -> list[Tensor]:
 
 
 def _functionals(factors: Factors, space: Tensor) -> Tensor:
-    """Unit functionals `[g, k]` that several rows of `L space` are multiples of, those of most rows first."""
+    """Linearly independent unit functionals `[g, k]` that several rows of `L space` are multiples of.
+
+    Those of most rows come first.
+    """
     rows = factors.basis @ space
     size = rows.norm(dim=1)
     zero = limit(factors, space).max()
     live = size > _LIVE * zero
     unit, loose = rows[live] / size[live, None], zero / size[live]
-    parallel = 1 - (unit @ unit.T).abs() <= (loose[:, None] + loose).square() / 2 + 1e-14
+    least = (loose[:, None] + loose).square_().mul_(-0.5).add_(1 - 1e-14)
+    parallel = (unit @ unit.T).abs_() >= least
+    votes = parallel.sum(dim=0)
     found: list[Tensor] = []
-    while True:
-        votes = parallel.sum(dim=0)
-        if not len(votes) or int(votes.max()) < 2:
-            break
+    span = space.new_zeros(space.shape[1], 0)
+    while len(votes) and int(votes.max()) >= 2 and len(found) < space.shape[1]:
         first = votes.argmax()
-        group = parallel[first]
+        group = (parallel[first] & (votes > 0)).nonzero()[:, 0]
         signed = unit[group] * (unit[group] @ unit[first]).sign()[:, None] * (1 / loose[group])[:, None]
-        found.append(signed.sum(dim=0) / signed.sum(dim=0).norm())
-        unit, loose, parallel = unit[~group], loose[~group], parallel[~group][:, ~group]
-    return torch.stack(found) if found else space.new_zeros(0, space.shape[1])
-
-
-def _independent(groups: Tensor, most: int) -> Tensor:
-    """The first linearly independent functionals, `most` of them at most."""
-    kept: list[Tensor] = []
-    span = groups.new_zeros(groups.shape[1], 0)
-    for group in groups:
-        residual = group - span @ (span.T @ group)
+        functional = signed.sum(dim=0) / signed.sum(dim=0).norm()
+        residual = functional - span @ (span.T @ functional)
         residual = residual - span @ (span.T @ residual)
-        if residual.norm() > _INDEPENDENT and len(kept) < most:
-            kept.append(group)
+        if residual.norm() > _INDEPENDENT:
+            found.append(functional)
             span = torch.cat([span, (residual / residual.norm())[:, None]], dim=1)
-    return torch.stack(kept) if kept else groups
+        votes = votes - parallel[group].sum(dim=0)
+        votes[group] = 0
+    return torch.stack(found) if found else space.new_zeros(0, space.shape[1])
 
 
 def _kernel(groups: Tensor) -> Tensor:

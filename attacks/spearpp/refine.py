@@ -19,6 +19,7 @@ _FLOOR = 1e-6  # of the largest entry: what float32 arithmetic leaves where exac
 _SHIFT = 1e-13  # keeps the Gram matrix of the zero rows invertible; relative to the trace of that of all rows
 _PARALLEL = 1e-6  # of 1 - |cos|
 _FEW = 2  # rows
+_PASSES = 12  # of zero set and null vector at most
 _MEMORY = 2**28  # bytes of row copies in one chunk
 
 
@@ -115,13 +116,12 @@ def _start_block(start: Tensor, vectors: int) -> Tensor:
     return torch.cat([start[:, :, None], extra.expand(count, rank, vectors - 1)], dim=2)
 
 
-def refine(factors: Factors, approximate: Tensor, passes: int = 12) -> Directions:
+def refine(factors: Factors, approximate: Tensor) -> Directions:
     """Round approximate directions to exact ones.
 
     Args:
         factors: of the gradient.
         approximate: unit vectors `[B, K]`.
-        passes: at most so many rounds of zero set and null vector.
 
     Returns:
         The directions whose zero set became stable and is large enough to determine them.
@@ -131,21 +131,34 @@ def refine(factors: Factors, approximate: Tensor, passes: int = 12) -> Direction
     # column with few of them; a quarter of all rows see more than the zeros that near-duplicates have in common.
     few = min(m, int(1.2 * rank) + 1)
     tries = [_nearby(factors, approximate.double(), count) for count in sorted({few, max(few, m // 4)})]
-    vectors = torch.cat(tries, dim=1)
+    return settle(factors, torch.cat(tries, dim=1))
+
+
+def settle(factors: Factors, vectors: Tensor) -> Directions:
+    """Take the null vector of each direction's zero set until that set is stable.
+
+    Args:
+        factors: of the gradient.
+        vectors: unit vectors `[B, K]` near enough to have exact zeros.
+
+    Returns:
+        The directions whose zero set became stable and is large enough to determine them.
+    """
+    needed = factors.rank - 1
     zeros = zero_rows(factors, vectors)
-    kept = (zeros.sum(dim=0) >= rank - 1).nonzero()[:, 0]
+    kept = (zeros.sum(dim=0) >= needed).nonzero()[:, 0]
     found = distinct(Directions(vectors[:, kept], zeros[:, kept]), differing=0)  # many of them have met
     vectors, zeros = found.vectors.clone(), found.zeros.clone()
     active = torch.arange(len(found), device=vectors.device)
-    for _ in range(passes):
+    for _ in range(_PASSES):
         vectors[:, active] = smallest(factors, zeros[:, active], vectors[:, active])[0][:, :, 0].T
         rows = zero_rows(factors, vectors[:, active])
         changed = (rows != zeros[:, active]).any(dim=0)
         zeros[:, active] = rows
-        active = active[changed & (rows.sum(dim=0) >= rank - 1)]
+        active = active[changed & (rows.sum(dim=0) >= needed)]
         if not len(active):
             break
-    stable = zeros.sum(dim=0) >= rank - 1
+    stable = zeros.sum(dim=0) >= needed
     stable[active] = False
     return distinct(Directions(vectors[:, stable], zeros[:, stable]))
 

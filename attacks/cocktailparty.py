@@ -16,7 +16,7 @@ from gibench.attack import Attack, Context, Reconstruction
 from gibench.observation import Observation
 
 from .first_linear import find_first_linear
-from .linear_layer import factorize
+from .low_rank import factorize
 from .optimization.descent import descend
 from .optimization.optimizers import Adam, step_size
 from .optimization.priors import total_variation

@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..linear_layer import Factors
+from ..low_rank import Factors
 from .assemble import Batch
 from .refine import near_zero, tolerance
 

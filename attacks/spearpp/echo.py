@@ -12,7 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..linear_layer import Factors, InputLayer
+from ..linear_layer import InputLayer
+from ..low_rank import Factors
 from .assemble import Batch
 from .backward import Backward
 from .certify import certified, matched

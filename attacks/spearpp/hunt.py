@@ -10,7 +10,8 @@ from torch import Tensor
 
 from gibench.attack import Context
 
-from ..linear_layer import Factors, LayerGradient
+from ..linear_layer import LayerGradient
+from ..low_rank import Factors
 from . import objectives, optimizers
 from .assemble import Batch, assemble
 from .certify import trusted

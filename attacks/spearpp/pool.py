@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..linear_layer import Factors
+from ..low_rank import Factors
 from .peel import take_apart
 from .purity import Purity, examine
 from .refine import Directions, alike, near_zero

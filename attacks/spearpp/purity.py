@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..linear_layer import Factors
+from ..low_rank import Factors
 from .refine import Directions, smallest, tolerance
 
 _LEVERAGE = 0.49  # one of two rows that hold a dimension between them is above it

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..linear_layer import Factors
+from ..low_rank import Factors
 
 _ZERO_AT = 4.0  # standard deviations of the noise of `L q` within which an entry counts as zero
 _FLOOR = 1e-6  # of the largest entry: what float32 arithmetic leaves where exact arithmetic has zero

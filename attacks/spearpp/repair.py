@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..linear_layer import Factors
+from ..low_rank import Factors
 from .assemble import Batch
 from .refine import Directions, distinct, near_zero, smallest, tolerance, zero_rows
 from .separate import separate

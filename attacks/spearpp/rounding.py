@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..linear_layer import Factors
+from ..low_rank import Factors
 from .refine import Directions, zero_rows
 
 _NEAR = 1.5  # times B: how many of the smallest rows the sets are sampled from

@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..linear_layer import Factors, InputLayer
+from ..linear_layer import InputLayer
+from ..low_rank import Factors
 
 _STEPS, _RATE = 200, 0.3
 

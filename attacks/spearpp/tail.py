@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..linear_layer import Factors
+from ..low_rank import Factors
 from .refine import Directions, refine, restricted, smallest
 
 _STARTS, _STEPS = 64, 12

@@ -15,7 +15,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..linear_layer import Factors
+from ..low_rank import Factors
 from .backward import Backward
 from .hunt import Found, Hunt
 from .pool import Pool, untested

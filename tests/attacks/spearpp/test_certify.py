@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gibench.attacks.linear_layer import Factors
+from gibench.attacks.low_rank import Factors
 from gibench.attacks.spearpp import SpearPP
 from gibench.attacks.spearpp.assemble import assemble
 from gibench.attacks.spearpp.certify import certify

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from gibench.attacks.linear_layer import InputLayer, factorize, find_input_layer, match_patterns, solve_inputs
+from gibench.attacks.linear_layer import InputLayer, find_input_layer, match_patterns, solve_inputs
+from gibench.attacks.low_rank import factorize
 
 
 class Forward(nn.Module):

@@ -148,6 +148,11 @@ def read_gradient(observation: Observation, generator: torch.Generator) -> Layer
     return None if factors is None else LayerGradient(layer, weight, bias, factors, live)
 
 
+def features(factors: Factors, layer: InputLayer) -> Tensor:
+    """F `[m, B]`: image i's pre-activations are `F c_i`, with `c_i` the i-th row of `Q^-1`; the bias is included."""
+    return layer.weight.double() @ factors.inputs.T + torch.outer(layer.bias.double(), factors.ones)
+
+
 def solve_inputs(columns: Tensor, weight_gradient: Tensor) -> Tensor:
     """Least-squares X `[B, n]` of `G^T X = dL/dW`, a fit over all m rows.
 
@@ -185,3 +190,14 @@ def match_patterns(
     rounding = 8 * layer.eps * norms * inputs.norm(dim=1)
     votes = activation.abs() > rounding + 4 * (norms * error + linear.abs() * scale_error)
     return ((activation > 0) == support) & votes, votes
+
+
+def next_linear(model: nn.Module, layer: InputLayer) -> str | None:
+    """The name of the linear layer that the ReLU after `layer` feeds, and nothing else; None where there is none."""
+    modules = dict(model.named_modules())
+    node = next(node for node in fx.symbolic_trace(model).graph.nodes if str(node.target) == layer.name)
+    for _ in range(2):  # the ReLU, and what it feeds
+        if len(node.users) != 1:
+            return None
+        node = next(iter(node.users))
+    return str(node.target) if isinstance(modules.get(str(node.target)), nn.Linear) else None

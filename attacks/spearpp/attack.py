@@ -14,12 +14,14 @@ from torch import Tensor
 from gibench.attack import Attack, Context, Reconstruction
 from gibench.observation import Observation
 
-from ..linear_layer import LayerGradient, read_gradient, unsupported
+from ..linear_layer import LayerGradient, next_linear, read_gradient, unsupported
+from ..next_layer import read_next_layer
 from . import objectives, optimizers
 from .assemble import Batch, assemble, rescale
 from .backward import head_of, read_backward
 from .certify import certify
 from .clock import Clock
+from .complete import complete
 from .echo import certify_two_valued
 from .hunt import Found, Hunt, Search
 from .objectives import OBJECTIVES
@@ -31,6 +33,7 @@ _SURE = 1e-6  # of the pixel range
 _DEFAULTS: dict[optimizers.Name, tuple[int, float]] = {"radam": (100, 1.0), "rgd": (200, 0.3), "rtr": (100, 0.4)}
 _PAPER = _DEFAULTS | {"radam": (500, 0.6)}  # gaussian starts have farther to go than those made of rows
 _TWO_VALUED = 500, 0.6
+_ALONE = 6  # rounds of the search before the next layer is asked
 
 
 class SpearPP(Attack):
@@ -45,6 +48,9 @@ class SpearPP(Attack):
     refinement to a stable zero set, the purity and separability tests, the taking apart of mixtures of near-duplicates,
     the search for the last images in the subspace that the others leave, and per-image certificates.
 
+    Where images stay uncertified after that, `next_layer` lets the next linear layer's gradient finish the batch, as
+    `layer-pair` does alone: a direction tells a pattern, and the pattern tells the image, whatever else is missing.
+
     With one hidden layer the sparsest vectors are differences of images of one class. There `objective=two-valued`,
     which `auto` chooses by itself, uses what the server knows of the rest of the network: see `two_valued.py`.
 
@@ -52,10 +58,11 @@ class SpearPP(Attack):
     minima are farther from the sparse vectors than either rounding can mend. `huber` and `logcosh` are the absolute
     value with a parabola at zero, and `rtr` takes four to seven times the seconds of `radam` for as many directions.
 
-    In trained networks it fails twice. In the first training steps activation patterns align: at 20 images and width
-    200 the rows that are zero for an image but active for its nearest one fall from 21 to 6 (median), and 2 to 6 % of
-    directions are then not determined by their zeros. Late, well-classified images send back almost nothing: after 1000
-    steps columns differ 1e8-fold in norm, and what lies below float32 rounding is gone.
+    In trained networks sparsity fails twice. In the first training steps activation patterns align: at 20 images and
+    width 200 the rows that are zero for an image but active for its nearest one fall from 21 to 6 (median), and 2 to
+    6 % of directions are then not determined by their zeros; there the next layer knows the images still. Late,
+    well-classified images send back almost nothing: after 1000 steps columns differ 1e8-fold in norm, and what lies
+    below float32 rounding is gone for both.
     """
 
     references: ClassVar[tuple[str, ...]] = (
@@ -92,6 +99,9 @@ class SpearPP(Attack):
     purity: bool = Field(True, description="tell mixtures of near-duplicates from true directions; none certified else")
     splitting: bool = Field(True, description="take mixtures of near-duplicates apart")
     last_images: bool = Field(True, description="look for the last images in the subspace that the others leave")
+    next_layer: bool = Field(
+        True, description="where directions are missing or uncertified, use the next linear layer's gradient too"
+    )
     certificates: bool = Field(True, description="go on until every image is certified; else until lambda is 1")
 
     @model_validator(mode="after")
@@ -129,7 +139,10 @@ class SpearPP(Attack):
         claims = certify if self.purity and self.certificates else None
         head = head_of(observation)
         if isinstance(head, str) or not self._may_be_two_valued():
-            return finish(hunt, hunt.run(), claims)
+            asks = self.next_layer and claims is not None and next_linear(observation.model, gradient.layer) is not None
+            if asks:
+                hunt.search = replace(hunt.search, rounds=min(self.rounds, _ALONE))
+            return finish(hunt, hunt.run(), claims, asks)
         backward = read_backward(observation, hunt.gradient, *head)
         iterations, step = _TWO_VALUED
         two_valued = replace(hunt.search, iterations=self.iterations or iterations, step=self.step or step)
@@ -176,23 +189,38 @@ def _reconstruction(
     hunt: Hunt,
     found: Found,
     claims: Callable[..., Tensor] | None,
+    completed: bool = False,
 ) -> Reconstruction:
-    """The images, certified ones first, then by lambda."""
+    """The images, certified ones first, then by lambda; `completed` by the next layer where they are not certified."""
     with hunt.clock.stage("assemble"):
         batch = assemble(gradient, found.batch.directions)
     if claims is not None and not found.missing:
         with hunt.clock.stage("scales"):
             batch = _rescaled(observation, gradient, batch)
-    images = observation.denormalize(batch.inputs.view(-1, *observation.image_shape))
+    pixel_scale = observation.std.to(batch.inputs)
     certified = torch.zeros_like(found.chosen.pure)
     if claims is not None and not found.missing:
         with hunt.clock.stage("certify"):
-            certified = claims(hunt.factors, batch, found.chosen.pure, observation.std.to(batch.inputs))
+            certified = claims(hunt.factors, batch, found.chosen.pure, pixel_scale)
+    inputs, error = batch.inputs, batch.error
+    if completed and not bool(certified.all()):
+        with hunt.clock.stage("next layer"):
+            following = read_next_layer(observation, gradient, hunt.context.generator)
+            if not isinstance(following, str):
+                whole = not found.missing
+                inputs, error, certified = complete(following, batch, certified, whole, pixel_scale, hunt.context)
+    images = observation.denormalize(inputs.view(-1, *observation.image_shape))
     order = (2.0 * certified + batch.matching).argsort(descending=True, stable=True)
+    from_next = int((inputs != batch.inputs).any(dim=1).sum())
     return Reconstruction(
         images.nan_to_num(0.5, 1, 0)[order],
         certified=certified[order],
-        diagnostics=_diagnostics(observation, hunt, found, batch, order),
+        diagnostics=_diagnostics(observation, hunt, found, batch, order)
+        | {
+            "finding": _finding(observation, hunt, found, from_next),
+            "images_from_next_layer": from_next,
+            "predicted_error_by_image": error[order].tolist(),
+        },
     )
 
 
@@ -211,7 +239,6 @@ def _rescaled(observation: Observation, gradient: LayerGradient, batch: Batch) -
 
 def _diagnostics(observation: Observation, hunt: Hunt, found: Found, batch: Batch, order: Tensor) -> dict[str, Any]:
     return {
-        "finding": _finding(observation, hunt, found),
         "rank": hunt.factors.rank,
         "sigma": hunt.factors.sigma,
         "singular_value_gap": hunt.factors.gap,
@@ -219,14 +246,13 @@ def _diagnostics(observation: Observation, hunt: Hunt, found: Found, batch: Batc
         "directions_pure": int(found.chosen.pure.sum()),
         "sparsity_matching": float(batch.agree.sum() / batch.votes.sum().clamp_min(1)),
         "sparsity_matching_by_image": batch.matching[order].tolist(),
-        "predicted_error_by_image": batch.error[order].tolist(),
         "rounds": hunt.rounds,
         "starts": hunt.starts,
         "seconds": dict(hunt.clock.seconds),
     }
 
 
-def _finding(observation: Observation, hunt: Hunt, found: Found) -> str:
+def _finding(observation: Observation, hunt: Hunt, found: Found, from_next: int) -> str:
     """What is known beside the images, in words."""
     rank, missing = hunt.factors.rank, found.missing
     findings = []
@@ -235,7 +261,13 @@ def _finding(observation: Observation, hunt: Hunt, found: Found) -> str:
             f"the gradient has rank {rank}, less than the batch of {observation.batch_size}: images are repeated, or "
             "their part is below the noise; the others can be recovered"
         )
-    if missing:
+    if missing and from_next:
+        others = f", the other {rank - from_next} are estimates" if from_next < rank else ""
+        findings.append(
+            f"{missing} of {rank} directions are not found: {from_next} images come from the next layer's gradient"
+            f"{others}"
+        )
+    elif missing:
         findings.append(
             f"{missing} of {rank} directions are not found: the missing images lie in the space of dimension {missing} "
             "that is orthogonal to the directions found, and all images are estimates that miss a part of it"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gibench.attack import Context
 
-from ..linear_layer import LayerGradient
+from ..linear_layer import LayerGradient, features
 from ..low_rank import Factors
 from . import objectives, optimizers
 from .assemble import Batch, assemble
@@ -23,7 +23,6 @@ from .repair import repair
 from .rounding import sampled_rounding
 from .search import merge, minimize, row_starts
 from .select import swap
-from .separate import features
 from .tail import complement, last_directions
 
 _TRIED = 32  # candidates outside the batch that may take a place in it

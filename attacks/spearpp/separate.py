@@ -9,15 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..linear_layer import InputLayer
-from ..low_rank import Factors
-
 _STEPS, _RATE = 200, 0.3
-
-
-def features(factors: Factors, layer: InputLayer) -> Tensor:
-    """F `[m, B]`: image i's pre-activations are `F c_i`, with `c_i` the i-th row of `Q^-1`; the bias is included."""
-    return layer.weight.double() @ factors.inputs.T + torch.outer(layer.bias.double(), factors.ones)
 
 
 def separate(pre_activations: Tensor, zeros: Tensor) -> tuple[Tensor, Tensor]:

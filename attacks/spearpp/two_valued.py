@@ -78,7 +78,7 @@ def last_signals(
     Args:
         factors: of the gradient.
         backward: of the network.
-        pre_activations: F `[m, B]`, see `separate.features`.
+        pre_activations: F `[m, B]`, see `linear_layer.features`.
         known: `[B, B - k]`, directions already found.
         generator: draws the starts.
     """

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from gibench.attacks.linear_layer import features
 from gibench.attacks.spearpp.assemble import assemble
 from gibench.attacks.spearpp.refine import Directions, distinct, smallest, tolerance, zero_rows
 from gibench.attacks.spearpp.repair import repair, unhide
-from gibench.attacks.spearpp.separate import features
 
 SIGMA = 0.1
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from gibench.attacks.spearpp.separate import features, separate
+from gibench.attacks.linear_layer import features
+from gibench.attacks.spearpp.separate import separate
 
 
 @pytest.mark.parametrize("shape", [(20, 200, 300), (8, 60, 40), (40, 200, 50)])

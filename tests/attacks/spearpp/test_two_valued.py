@@ -10,14 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from gibench.attacks.linear_layer import LayerGradient, read_gradient
+from gibench.attacks.linear_layer import LayerGradient, features, read_gradient
 from gibench.attacks.spearpp import SpearPP
 from gibench.attacks.spearpp.assemble import assemble
 from gibench.attacks.spearpp.backward import Backward, head_of, read_backward
 from gibench.attacks.spearpp.echo import certify_two_valued, echoes
 from gibench.attacks.spearpp.refine import Directions, zero_rows
 from gibench.attacks.spearpp.search import minimize, random_starts
-from gibench.attacks.spearpp.separate import features
 from gibench.attacks.spearpp.signals import Signed, distinct, fit_signals, round_patterns, two_valued
 from gibench.attacks.spearpp.two_valued import last_signals, minimize_two_valued
 from gibench.observation import Update

@@ -1,0 +1,120 @@
+"""Whole batches, exactly, from the gradients of two successive linear layers with a ReLU between."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from gibench.attack import Attack, Context, Reconstruction
+from gibench.observation import Observation
+
+from .linear_layer import find_input_layer, next_linear, read_gradient, unsupported
+from .next_layer import Judged, NextLayer, certain, read_next_layer
+from .spearpp.refine import smallest
+from .spearpp.select import independent
+
+_MORE = 8  # starts beside those for each image
+
+
+class LayerPair(Attack):
+    """Recovers every image of a batch from the gradients of the first linear layer, which a ReLU follows, and the next.
+
+    The row space of the second gradient holds each image's activations, and the first gradient's row space its pixels:
+    fixed points between an activation pattern and the point that fits it best are images, see `next_layer.py`. Starts
+    are random; once images are found, later starts lie in the space that their directions leave. An image that
+    satisfies its equations within the noise is certified, whatever becomes of the others.
+
+    Beside SPEAR and SPEAR++ it needs one layer more, and in exchange no sparse columns: near-duplicates, trained
+    networks and widths below four times the batch are no obstacles in themselves. Not published that we know of.
+    """
+
+    references: ClassVar[tuple[str, ...]] = (
+        "the rank and row space of a linear layer's gradient: Dimitrov et al., SPEAR: Exact Gradient Inversion of "
+        "Batches in Federated Learning, NeurIPS 2024, arXiv 2403.03945",
+    )
+
+    rounds: int = Field(20, ge=1, description="rounds of starts at most")
+    starts: int = Field(2, ge=1, description="of each round, for every image not yet found")
+
+    def supports(self, observation: Observation) -> str | None:
+        if reason := unsupported(observation):
+            return reason
+        layer = find_input_layer(observation.model)
+        if isinstance(layer, str) or next_linear(observation.model, layer) is None:
+            return "needs a linear layer that the first layer's ReLU feeds, and it alone"
+        return None
+
+    def reconstruct(self, observation: Observation, context: Context) -> Reconstruction:
+        context.progress("reading the ranks off the singular values", None)
+        gradient = read_gradient(observation, context.generator)
+        if gradient is None:
+            return _nothing(observation, "the gradient's singular values show no rank gap")
+        following = read_next_layer(observation, gradient, context.generator)
+        if isinstance(following, str):
+            return _nothing(observation, following)
+        best = find_images(following, following.triangle[:, :0], self.rounds, self.starts, context)
+        errors = following.errors(best)
+        certified = certain(best, errors, observation.std.to(best.images))
+        order = certified.to(torch.uint8).argsort(descending=True, stable=True)
+        images = observation.denormalize(best.images.view(-1, *observation.image_shape))
+        return Reconstruction(
+            images.nan_to_num(0.5, 1, 0)[order],
+            certified=certified[order],
+            diagnostics={
+                "rank": gradient.factors.rank,
+                "next_rank": following.second.rank,
+                "solved": int(best.solved.sum()),
+                "residual_by_image": best.residual[order].tolist(),
+                "predicted_error_by_image": errors[order].tolist(),
+            },
+        )
+
+
+def find_images(following: NextLayer, points: Tensor, rounds: int, starts: int, context: Context) -> Judged:
+    """The best independent points, solved ones first, looked for until as many are solved as the rank says.
+
+    Args:
+        following: the equations.
+        points: to begin with, `[B, K]`.
+        rounds: of random starts at most.
+        starts: of each round, for every image not yet found.
+        context: of the attack.
+    """
+    rank = following.gradient.factors.rank
+    best = _best(following, points)
+    for _ in range(rounds):
+        solved = best.select(best.solved.nonzero()[:, 0])
+        missing = rank - len(solved.images)
+        context.progress(f"{rank - missing} of {rank} images found", 1 - missing / rank)
+        if not missing or context.expired():
+            break
+        drawn = following.random(starts * missing + _MORE, directions(following, solved.points), context.generator)
+        best = _best(following, torch.cat([best.points, following.equations.fixed_points(drawn)], dim=1))
+    return best
+
+
+def _best(following: NextLayer, points: Tensor) -> Judged:
+    found = following.judge(points)
+    order = found.residual.argsort()
+    chosen = independent(found.points / found.points.norm(dim=0), order, len(points))
+    return found.select(order.new_tensor(chosen))
+
+
+def directions(following: NextLayer, points: Tensor) -> Tensor:
+    """The direction of each image, orthogonal to all others: where the image is inactive its column of G^T is zero.
+
+    Args:
+        following: the equations.
+        points: of images, `[B, K]`.
+    """
+    inactive = ~following.equations.patterns(points)
+    found: Tensor = smallest(following.gradient.factors, inactive, points)[0][:, :, 0].T
+    return found
+
+
+def _nothing(observation: Observation, finding: str) -> Reconstruction:
+    images = torch.zeros(0, *observation.image_shape, device=observation.mean.device)
+    return Reconstruction(images, diagnostics={"finding": finding, "rank": 0})

@@ -1,0 +1,215 @@
+"""What the gradient of the second linear layer says of the images: each satisfies equations of its own.
+
+That gradient is `H^T Z` with the activations `Z = relu(X W^T + b) [B, m]` of the first layer, so its row space holds
+the activations of every image. Those of an image are `relu(F c)`, with F `[m, B]` known from the first layer's gradient
+and c its B coordinates there. For a given activation pattern it is linear that they lie in the row space: m equations
+in B unknowns. The c that fits best has a pattern of its own, and from most starts the two agree within a dozen steps,
+at an image of the batch. Neither sparse columns nor the other images are needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gibench.observation import Observation
+
+from .linear_layer import LayerGradient, features, next_linear
+from .low_rank import Factors, factorize
+
+_STEPS = 30
+_SOLVES = 3  # of inverse iteration in a step
+_SHIFT = 1e-15  # keeps the matrix of a perfect fit invertible; its largest eigenvalue is 1 at most
+_MEMORY = 2**28  # bytes of row copies in one chunk
+_SAMPLE = 8  # equations for each unknown: as good as all of them until the pattern is nearly right
+_HOLDS = 0.75  # of the rank: with less, the second gradient does not hold the activations
+_ROUNDING = 1.0  # times eps |w| |x|: the network's own arithmetic
+_WITHIN = 4.0  # times what noise explains: a residual that counts as none
+_SAFETY = 5.0  # standard deviations of the predicted error
+_EXACT = 1 / 510  # of the pixel range: a pixel within it rounds to the true 8-bit value
+
+
+@dataclass(frozen=True)
+class Equations:
+    """`relu(F c)` lies in the span of V."""
+
+    features: Tensor  # F [m, B]
+    activations: Tensor  # V [m, r], orthonormal
+    ones: Tensor  # [B]: `ones . c` is 1 for an image, so it tells c from -c
+
+    def fixed_points(self, points: Tensor) -> Tensor:
+        """Unit points `[B, K]` whose activation patterns they fit best, from starts `[B, K]`; what has met is one."""
+        m, rank = self.features.shape
+        if m > 2 * _SAMPLE * rank:
+            rows = torch.linspace(0, m - 1, _SAMPLE * rank, device=points.device).long()
+            some = Equations(self.features[rows], torch.linalg.qr(self.activations[rows]).Q, self.ones)
+            points = some.settled(points)
+        return self.settled(points)
+
+    def settled(self, points: Tensor) -> Tensor:
+        """The same with all equations from the start."""
+        points, patterns = self._met(points)
+        todo = torch.arange(points.shape[1], device=points.device)
+        for _ in range(_STEPS):
+            points[:, todo] = self.solve(patterns[:, todo], points[:, todo])
+            new = self.patterns(points[:, todo])
+            changed = (new != patterns[:, todo]).any(dim=0)
+            patterns[:, todo] = new
+            todo = todo[changed]
+            if not len(todo):
+                break
+        return self._met(points)[0]
+
+    def patterns(self, points: Tensor) -> Tensor:
+        """The neurons that are active at each point, `[m, K]` booleans."""
+        return self.features @ points > 0
+
+    def solve(self, patterns: Tensor, points: Tensor) -> Tensor:
+        """The unit points that fit the patterns `[m, K]` best, by inverse iteration from points `[B, K]`."""
+        solved = torch.empty_like(points)
+        eye = torch.eye(len(points), dtype=points.dtype, device=points.device)
+        for part, normal in self.normals(patterns):
+            factor = torch.linalg.cholesky_ex(normal + _SHIFT * eye)[0]
+            block = points[:, part].T[:, :, None]
+            for _ in range(_SOLVES):
+                block = torch.cholesky_solve(block, factor)
+                block = block / block.norm(dim=1, keepdim=True)
+            solved[:, part] = block[:, :, 0].T
+        return self._oriented(solved)
+
+    def normals(self, patterns: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """`A^T A [k, B, B]` of the equations `A c = 0` of each pattern, in chunks that fit the memory."""
+        width = max(int(patterns.sum(dim=0).max()), 1) if patterns.shape[1] else 1
+        at_once = max(1, _MEMORY // (8 * width * (self.features.shape[1] + self.activations.shape[1])))
+        for first in range(0, patterns.shape[1], at_once):
+            part = slice(first, min(first + at_once, patterns.shape[1]))
+            chosen, index = patterns[:, part].T.to(torch.uint8).topk(width, dim=1)
+            active = self.features[index] * chosen[:, :, None]
+            inside = self.activations[index].mT @ active
+            yield part, active.mT @ active - inside.mT @ inside
+
+    def _oriented(self, points: Tensor) -> Tensor:
+        return points * torch.where(self.ones @ points < 0, -1.0, 1.0)
+
+    def _met(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """One point of each pattern, and the patterns."""
+        points = self._oriented(points)
+        patterns, group = torch.unique(self.patterns(points), dim=1, return_inverse=True)
+        number = torch.arange(len(group), device=points.device)
+        first = torch.full_like(number, len(number))[: patterns.shape[1]].scatter_reduce(0, group, number, "amin")
+        return points[:, first], patterns
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Points and how well they satisfy their equations."""
+
+    points: Tensor  # [B, K], scaled so that `ones . c = 1`
+    images: Tensor  # [K, n], as the model takes them
+    outside: Tensor  # [K], root mean square of what the equations leave over
+    noise: Tensor  # [K], root mean square of what noise explains of it
+    pixel_noise: Tensor  # [K], of an image's numbers, given its point
+
+    @property
+    def residual(self) -> Tensor:
+        """What the equations leave over, in units of what noise explains, `[K]`."""
+        return self.outside / self.noise
+
+    @property
+    def solved(self) -> Tensor:
+        """The points that satisfy their equations within the noise, `[K]`."""
+        return self.residual <= _WITHIN
+
+    def select(self, index: Tensor) -> Judged:
+        """Those points, in that order."""
+        rest = (part[index] for part in (self.images, self.outside, self.noise, self.pixel_noise))
+        return Judged(self.points[:, index], *rest)
+
+
+@dataclass(frozen=True)
+class NextLayer:
+    """The first two layers' gradients, in coordinates c of the images in which F is orthonormal."""
+
+    equations: Equations
+    gradient: LayerGradient  # of the first layer
+    second: Factors  # of the second layer's gradient
+    triangle: Tensor  # R [B, B]: c is R times the image's coordinates in the rows of `gradient.factors.inputs`
+
+    def random(self, count: int, directions: Tensor, generator: torch.Generator) -> Tensor:
+        """Starts `[B, count]` in the space of the images of which `directions [B, K]` are not the directions."""
+        basis = torch.linalg.qr(directions, mode="complete").Q[:, directions.shape[1] :]
+        space = torch.linalg.qr(self.triangle @ basis).Q
+        drawn = torch.randn(space.shape[1], count, generator=generator, device=generator.device, dtype=space.dtype)
+        starts: Tensor = space @ drawn
+        return starts
+
+    def judge(self, points: Tensor) -> Judged:
+        """Whether points `[B, K]` are images: they must satisfy the equations."""
+        equations, factors, layer = self.equations, self.gradient.factors, self.gradient.layer
+        points = points / (equations.ones @ points)
+        rows = torch.linalg.solve_triangular(self.triangle, points, upper=True)
+        images = rows.T @ factors.inputs
+        seen = torch.relu(equations.features @ points)
+        inside = equations.activations.T @ seen
+        outside = (seen - equations.activations @ inside).square().sum(dim=0)
+        pixel_noise = factors.sigma * rows.norm(dim=0) / len(seen) ** 0.5
+        arithmetic = _ROUNDING * layer.eps * images.norm(dim=1)
+        forward = (layer.norms.square() @ (seen > 0).double()) * (pixel_noise.square() + arithmetic.square())
+        free = max(len(seen) - len(inside), 1)
+        backward = (self.second.sigma * (inside / self.second.singular_values[:, None]).norm(dim=0)).square()
+        return Judged(points, images, (outside / free).sqrt(), (backward + forward / free).sqrt(), pixel_noise)
+
+    def errors(self, judged: Judged) -> Tensor:
+        """Predicted standard deviation of the least certain number of each image, to first order: `[K]`.
+
+        It is large where other points satisfy the equations nearly as well, as between images of one pattern.
+        """
+        equations = self.equations
+        errors = torch.empty_like(judged.noise)
+        noise = torch.maximum(judged.noise, judged.outside)
+        inputs = torch.linalg.solve_triangular(self.triangle.T, self.gradient.factors.inputs, upper=False)
+        for part, normal in equations.normals(equations.patterns(judged.points)):
+            values, vectors = torch.linalg.eigh(normal)
+            stiff = values.clamp_min(_SHIFT).sqrt()
+            for k, place in enumerate(range(part.start, part.stop)):
+                moved = vectors[k, :, 1:].T @ (inputs - equations.ones[:, None] * judged.images[place])
+                errors[place] = noise[place] * (moved / stiff[k, 1:, None]).norm(dim=0).max()
+        return (errors.square() + judged.pixel_noise.square()).sqrt()
+
+
+def certain(judged: Judged, errors: Tensor, pixel_scale: Tensor) -> Tensor:
+    """The images that round to the true 8-bit pixels, `[K]`.
+
+    Args:
+        judged: the images.
+        errors: predicted by `NextLayer.errors`.
+        pixel_scale: `[C]`, pixels in [0, 1] per unit of model input.
+    """
+    sure: Tensor = judged.solved & (_SAFETY * errors * pixel_scale.max() < _EXACT)
+    return sure
+
+
+def read_next_layer(observation: Observation, gradient: LayerGradient, generator: torch.Generator) -> NextLayer | str:
+    """The equations of the layer after the ReLU, or why there are none.
+
+    Args:
+        observation: the model and the gradient.
+        gradient: of the first layer.
+        generator: for the randomised SVD, on the observation's device.
+    """
+    name = next_linear(observation.model, gradient.layer)
+    if name is None:
+        return "needs a linear layer that the first layer's ReLU feeds, and it alone"
+    weight = observation.gradient()[f"{name}.weight"][:, gradient.live]
+    second = factorize(weight, weight[:, 0], generator)  # of its bias nothing is asked
+    rank = gradient.factors.rank
+    if second is None or second.rank < _HOLDS * rank:
+        found = "shows no rank" if second is None else f"has rank {second.rank}"
+        return f"the gradient of layer '{name}' {found}, and with rank {rank} in the first it had to be as much"
+    basis, triangle = torch.linalg.qr(features(gradient.factors, gradient.layer))
+    ones = torch.linalg.solve_triangular(triangle.T, gradient.factors.ones[:, None], upper=False)[:, 0]
+    activations = len(weight) ** 0.5 * second.inputs / second.singular_values[:, None]
+    return NextLayer(Equations(basis, activations.T, ones), gradient, second, triangle)

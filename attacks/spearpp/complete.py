@@ -1,0 +1,53 @@
+"""Where directions are missing or doubtful, the next layer's gradient gives the images.
+
+A found direction tells its image's activation pattern, and the pattern alone the image, by the equations of
+`next_layer.py`; the images of missing directions are looked for from random starts.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gibench.attack import Context
+
+from ..layer_pair import find_images
+from ..next_layer import NextLayer, certain
+from .assemble import Batch
+
+_ROUNDS, _STARTS = 20, 2
+_SAME = 1e-2  # of the pixel range: closer images are one
+
+
+def complete(
+    following: NextLayer, batch: Batch, certified: Tensor, whole: bool, pixel_scale: Tensor, context: Context
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The batch's images with those that the next layer knows better in their place.
+
+    Args:
+        following: the next layer's equations.
+        batch: of the directions found, and filled up.
+        certified: `[B]`, the images that stay.
+        whole: whether no direction is missing. Else every image misses a part, and any that solves its equations is
+            better; and where none is, only those that are certain are.
+        pixel_scale: `[C]`, pixels in [0, 1] per unit of model input.
+        context: of the attack.
+
+    Returns:
+        Inputs `[B, n]`, their predicted errors and certificates `[B]`.
+    """
+    patterns = 1.0 - 2.0 * batch.directions.zeros.to(batch.inputs.dtype)
+    points = following.equations.fixed_points(following.equations.features.T @ patterns)
+    found = find_images(following, points, _ROUNDS, _STARTS, context)
+    errors = following.errors(found)
+    sure = certain(found, errors, pixel_scale)
+    inputs, error, certified = batch.inputs.clone(), batch.error.clone(), certified.clone()
+    free = ~certified
+    for k in (sure if whole else found.solved).nonzero()[:, 0].tolist():
+        distance = (inputs - found.images[k]).abs().mean(dim=1) * pixel_scale.mean()
+        if bool((distance[~free] < _SAME).any()) or not bool(free.any()):
+            continue
+        place = int(torch.where(free, distance, torch.inf).argmin())
+        inputs[place], error[place], certified[place] = found.images[k], errors[k], sure[k]
+        free[place] = False
+    return inputs, error, certified

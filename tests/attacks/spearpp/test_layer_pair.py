@@ -1,0 +1,205 @@
+"""The equations of the second layer against planted factors, and the attack that solves them on real batches."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from gibench.attacks.layer_pair import LayerPair
+from gibench.attacks.linear_layer import features
+from gibench.attacks.low_rank import factorize
+from gibench.attacks.next_layer import Equations, NextLayer
+from gibench.attacks.spearpp import SpearPP
+
+
+def equations(planted, sigma=0.0, outputs=60):
+    """The next layer of a planted gradient, as if it had that many outputs, and the true points of its images."""
+    generator = torch.Generator().manual_seed(9)
+    factors = planted.factors()
+    activations = torch.relu(planted.inputs @ planted.layer.weight.T + planted.layer.bias)
+    signals = torch.randn(outputs, len(activations), generator=generator, dtype=torch.float64)
+    weight = signals @ activations
+    weight += sigma * torch.randn(weight.shape, generator=generator, dtype=torch.float64)
+    second = factorize(weight, weight[:, 0], generator)
+    basis, triangle = torch.linalg.qr(features(factors, planted.layer))
+    ones = torch.linalg.solve_triangular(triangle.T, factors.ones[:, None], upper=False)[:, 0]
+    span = outputs**0.5 * second.inputs / second.singular_values[:, None]
+    following = NextLayer(Equations(basis, span.T, ones), planted.gradient(factors), second, triangle)
+    return following, triangle @ torch.linalg.inv(planted.truth(factors).vectors).T
+
+
+def test_true_images_satisfy_their_equations(plant):
+    planted = plant(8, 100)
+    following, points = equations(planted)
+    judged = following.judge(points)
+    torch.testing.assert_close(judged.images, planted.inputs, rtol=0, atol=1e-9)
+    assert judged.outside.max() < 1e-10
+    assert judged.solved.all()
+
+
+def test_a_pattern_alone_tells_the_image(plant):
+    planted = plant(8, 100)
+    following, points = equations(planted)
+    start = torch.randn(points.shape, generator=torch.Generator().manual_seed(1), dtype=points.dtype)
+    solved = following.equations.solve(~planted.zeros, start)
+    cosines = (solved * points).sum(dim=0) / points.norm(dim=0)
+    torch.testing.assert_close(cosines, torch.ones(8).double(), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("neurons", [60, 100, 400])  # of 400 a part of the equations is used first
+def test_random_starts_end_at_the_images(plant, neurons):
+    planted = plant(8, neurons)
+    following, points = equations(planted)
+    generator = torch.Generator().manual_seed(3)
+    nothing = points[:, :0]
+    ends = following.judge(following.equations.fixed_points(following.random(60, nothing, generator)))
+    images = ends.images[ends.solved]
+    errors = (images[:, None] - planted.inputs).abs().amax(dim=2)
+    assert errors.amin(dim=1).max() < 1e-6
+    assert errors.amin(dim=0).max() < 1e-6
+
+
+def test_starts_leave_out_what_is_found(plant):
+    planted = plant(8, 100)
+    following, points = equations(planted)
+    truth = planted.truth(following.gradient.factors).vectors
+    starts = following.random(5, truth[:, :6], torch.Generator().manual_seed(0))
+    rows = torch.linalg.solve_triangular(following.triangle, starts, upper=True)
+    assert (truth[:, :6].T @ rows).abs().max() < 1e-9
+    mix = torch.linalg.lstsq(points, starts).solution
+    assert mix[:6].abs().max() < 1e-9
+
+
+def test_what_noise_leaves_over_is_predicted(plant):
+    residuals = []
+    for seed in range(10):
+        planted = plant(8, 200, 60, seed, sigma=1e-6)
+        following, points = equations(planted, sigma=1e-6)
+        residuals.append(following.judge(following.equations.settled(points)).residual)
+    residual = torch.cat(residuals)
+    assert 0.8 < residual.square().mean() ** 0.5 < 1.1
+    assert residual.max() < 2
+
+
+def test_the_predicted_error_is_the_actual_one_under_noise(plant):
+    shares = []
+    for seed in range(10):
+        planted = plant(8, 200, 60, seed, sigma=1e-6)
+        following, points = equations(planted, sigma=1e-6)
+        judged = following.judge(following.equations.settled(points))
+        error = (judged.images[:, None] - planted.inputs).abs().amax(dim=2).amin(dim=1)
+        shares.append(error / following.errors(judged))
+    share = torch.cat(shares)
+    assert share.max() < 5
+    assert share.median() > 0.7  # the largest of 60 numbers, in units of the least certain one's deviation
+
+
+def test_two_images_of_one_pattern_are_determined_by_nothing(plant):
+    first = plant(6, 100)
+    inputs = first.inputs.clone()
+    inputs[1] = inputs[0] + 1e-4 * plant(6, 100, seed=1).inputs[0]
+    planted = plant(neurons=100, inputs=inputs)
+    assert torch.equal(planted.zeros[:, 0], planted.zeros[:, 1])
+    following, points = equations(planted)
+    errors = following.errors(following.judge(points))
+    assert errors[:2].min() > 1e3 * errors[2:].max()
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "seed", "options"),
+    [
+        (20, 0, {}),
+        (20, 1, {"labels": "same"}),
+        (20, 0, {"depth": 2}),
+        (24, 0, {"width": 80}),  # less than four neurons for each image
+        (1, 0, {"width": 30}),
+        (8, 0, {"depth": 1}),  # the ten classes have rank for it
+        (8, 0, {"knows": "nothing"}),
+    ],
+)
+def test_real_batches_are_exact_and_certified(see, context, batch_size, seed, options):
+    seen = see(batch_size, seed, **options)
+    result = LayerPair()(seen.observation, context()).reconstruction
+    assert len(result.images) == batch_size
+    assert seen.exact(result.images).all()
+    assert result.certified.all()
+
+
+def test_certificates_hold_under_noise(see, context):
+    exact = certified = 0
+    for seed in range(6):
+        seen = see(20, seed, noise=2e-6, labels="same" if seed % 2 else "iid")
+        result = LayerPair()(seen.observation, context(seed)).reconstruction
+        right = seen.exact(result.images)
+        assert not (result.certified & ~right).any()
+        exact, certified = exact + int(right.sum()), certified + int(result.certified.sum())
+    assert exact >= 100
+    assert certified >= 60
+
+
+def test_strong_noise_leaves_nothing_certified(see, context):
+    result = LayerPair()(see(20, noise=2e-4).observation, context()).reconstruction
+    assert not result.certified.any()
+
+
+def test_a_next_layer_of_another_batch_certifies_nothing(see, context):
+    seen, other = see(8, 0), see(8, 1, model=see(8, 0).observation.model)
+    tensors = dict(seen.observation.update.tensors) | {
+        name: tensor for name, tensor in other.observation.update.tensors.items() if not name.startswith("1.")
+    }
+    mixed = replace(seen.observation, update=replace(seen.observation.update, tensors=tensors))
+    result = LayerPair(rounds=2)(mixed, context()).reconstruction
+    assert not result.certified.any()
+
+
+def test_the_same_seed_gives_the_same_bits(see, context):
+    seen = see(8)
+    first, again = (LayerPair()(seen.observation, context()).reconstruction for _ in range(2))
+    assert torch.equal(first.images, again.images)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        nn.Sequential(nn.Flatten(), nn.Linear(3072, 60), nn.ReLU()),
+        nn.Sequential(nn.Flatten(), nn.Linear(3072, 60), nn.ReLU(), nn.BatchNorm1d(60), nn.Linear(60, 11)),
+        nn.Sequential(nn.Flatten(), nn.Linear(3072, 60), nn.ReLU(), nn.Dropout(), nn.Linear(60, 11)),
+    ],
+)
+def test_other_networks_are_refused(see, context, model):
+    run = LayerPair()(see(4, model=model).observation, context())
+    assert run.status == "skipped"
+    assert "needs a linear layer that the first layer's ReLU feeds" in run.reason
+
+
+def test_a_next_layer_of_too_low_a_rank_is_said(see, context):
+    result = LayerPair()(see(20, depth=1).observation, context()).reconstruction  # ten classes
+    assert len(result.images) == 0
+    assert "and with rank 20 in the first it had to be as much" in result.diagnostics["finding"]
+
+
+def test_no_rank_gap_gives_no_images(see, context):
+    result = LayerPair()(see(20, noise=1.0).observation, context()).reconstruction
+    assert len(result.images) == 0
+    assert "no rank gap" in result.diagnostics["finding"]
+
+
+def test_it_completes_what_sparsity_leaves(see, context):
+    seen = see(20, 5, labels="same")
+    weak = {"rounds": 1, "splitting": False, "last_images": False}
+    alone, both = (SpearPP(next_layer=on, **weak)(seen.observation, context()).reconstruction for on in (False, True))
+    assert alone.diagnostics["directions_found"] < 20
+    assert not alone.certified.any()
+    assert seen.exact(both.images).all()
+    assert both.certified.all()
+    assert both.diagnostics["images_from_next_layer"] == 20
+    assert "20 images come from the next layer's gradient" in both.diagnostics["finding"]
+
+
+def test_certified_images_are_left_alone(see, context):
+    seen = see(8)
+    alone, both = (SpearPP(next_layer=on)(seen.observation, context()).reconstruction for on in (False, True))
+    assert alone.certified.all()
+    assert torch.equal(alone.images, both.images)
+    assert both.diagnostics["images_from_next_layer"] == 0

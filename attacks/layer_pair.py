@@ -51,10 +51,10 @@ class LayerPair(Attack):
         context.progress("reading the ranks off the singular values", None)
         gradient = read_gradient(observation, context.generator)
         if gradient is None:
-            return _nothing(observation, "the gradient's singular values show no rank gap")
+            return _nothing(observation, "the gradient's singular values show no rank gap", 0)
         following = read_next_layer(observation, gradient, context.generator)
         if isinstance(following, str):
-            return _nothing(observation, following)
+            return _nothing(observation, following, gradient.factors.rank)
         best = find_images(following, following.triangle[:, :0], self.rounds, self.starts, context)
         errors = following.errors(best)
         certified = certain(best, errors, observation.std.to(best.images))
@@ -115,6 +115,6 @@ def directions(following: NextLayer, points: Tensor) -> Tensor:
     return found
 
 
-def _nothing(observation: Observation, finding: str) -> Reconstruction:
+def _nothing(observation: Observation, finding: str, rank: int) -> Reconstruction:
     images = torch.zeros(0, *observation.image_shape, device=observation.mean.device)
-    return Reconstruction(images, diagnostics={"finding": finding, "rank": 0})
+    return Reconstruction(images, diagnostics={"finding": finding, "rank": rank})

@@ -25,7 +25,8 @@ _SOLVES = 3  # of inverse iteration in a step
 _SHIFT = 1e-15  # keeps the matrix of a perfect fit invertible; its largest eigenvalue is 1 at most
 _MEMORY = 2**28  # bytes of row copies in one chunk
 _SAMPLE = 8  # equations for each unknown: as good as all of them until the pattern is nearly right
-_HOLDS = 0.75  # of the rank: with less, the second gradient does not hold the activations
+_EXCESS = 10  # equations more than unknowns: with one or two, some pattern of very many has a solution by chance
+_HOLDS = 0.5  # of the rank: with less, the second gradient does not hold the activations
 _ROUNDING = 1.0  # times eps |w| |x|: the network's own arithmetic
 _WITHIN = 4.0  # times what noise explains: a residual that counts as none
 _SAFETY = 5.0  # standard deviations of the predicted error
@@ -209,6 +210,12 @@ def read_next_layer(observation: Observation, gradient: LayerGradient, generator
     if second is None or second.rank < _HOLDS * rank:
         found = "shows no rank" if second is None else f"has rank {second.rank}"
         return f"the gradient of layer '{name}' {found}, and with rank {rank} in the first it had to be as much"
+    excess = len(gradient.weight) - second.rank - rank + 1
+    if excess < _EXCESS:
+        return (
+            f"{len(gradient.weight)} active neurons are too few to determine {rank} images by two layers: "
+            f"use {_EXCESS - excess} more"
+        )
     basis, triangle = torch.linalg.qr(features(gradient.factors, gradient.layer))
     ones = torch.linalg.solve_triangular(triangle.T, gradient.factors.ones[:, None], upper=False)[:, 0]
     activations = len(weight) ** 0.5 * second.inputs / second.singular_values[:, None]

@@ -273,7 +273,7 @@ def test_a_repeated_image_is_said_and_the_others_are_recovered(see, context, pho
 
 def test_what_is_missing_is_said(see, context):
     seen = see(20, 3, labels="same")
-    result = SpearPP(rounds=1, splitting=False)(seen.observation, context(3)).reconstruction
+    result = SpearPP(rounds=1, splitting=False, next_layer=False)(seen.observation, context(3)).reconstruction
     missing = 20 - result.diagnostics["directions_found"]
     assert missing > 0
     assert f"{missing} of 20 directions are not found" in result.diagnostics["finding"]

@@ -179,6 +179,12 @@ def test_a_next_layer_of_too_low_a_rank_is_said(see, context):
     assert "and with rank 20 in the first it had to be as much" in result.diagnostics["finding"]
 
 
+def test_too_few_neurons_are_said(see, context):
+    result = LayerPair()(see(8, width=20).observation, context()).reconstruction
+    assert len(result.images) == 0
+    assert "20 active neurons are too few" in result.diagnostics["finding"]
+
+
 def test_no_rank_gap_gives_no_images(see, context):
     result = LayerPair()(see(20, noise=1.0).observation, context()).reconstruction
     assert len(result.images) == 0

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from gibench.attack import Context
 
-from ..layer_pair import find_images
 from ..next_layer import NextLayer, certain
 from .assemble import Batch
+from .fixed_points import find_images
 
 _ROUNDS, _STARTS = 20, 2
 _SAME = 1e-2  # of the pixel range: closer images are one

@@ -72,6 +72,16 @@ def run(
     return update, local_training
 
 
+def client_count(defenses: Iterable[Defense]) -> int:
+    """How many clients' batches go into the update of the chain."""
+    return max((defense.client_count for defense in defenses), default=1)
+
+
+def passes(defenses: Iterable[Defense]) -> int:
+    """How many steps of the chain's update each private example enters."""
+    return max((defense.passes for defense in defenses if "update" in defense.hooks), default=1)
+
+
 def _defended(defense: Defense, gradient: Gradient, context: DefenseContext) -> Gradient:
     return lambda parameters, inputs, labels: defense.step(gradient, parameters, Batch(inputs, labels), context)
 

@@ -39,6 +39,8 @@ class DefenseContext:
     batch_size: int  # per client
     dataset_size: int  # of the split the batch was drawn from
     memory_mb: float = 1024.0  # a budget for what a defense computes in chunks
+    clients: int = 1  # whose batches go into the update
+    passes: int = 1  # steps of the update that each private example enters, see `Defense.passes`
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,13 @@ class Defense(Plugin):
     references: ClassVar[tuple[str, ...]] = ()
 
     @property
-    def clients(self) -> int:
+    def client_count(self) -> int:
         """How many clients' batches go into the update; the truth is their union."""
+        return 1
+
+    @property
+    def passes(self) -> int:
+        """How many steps of the update each private example enters, at most: what is lost in each adds up."""
         return 1
 
     def supports(self, model: nn.Module, context: DefenseContext) -> str | None:

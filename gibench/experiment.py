@@ -13,7 +13,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from gibench import batches, client, provenance, seeds, training
+from gibench import batches, chain, client, provenance, seeds, training
 from gibench.attack import Attack, Context, Reconstruction
 from gibench.cell import Cell
 from gibench.datasets.base import Dataset, Images, Split
@@ -110,6 +110,7 @@ class _Trial:
                 ThreatModel.parse(cell.knows),
                 seeds.generator(cell.seed, "defense", self.device),
                 cell.batch_size,
+                parse_chain(cell.defense),
             )
         guarantee = release.guarantee
         row |= {name: getattr(guarantee, name) for name in ("epsilon", "delta", "accountant", "sampling")}
@@ -177,7 +178,7 @@ def draw(cell: Cell) -> Split:
     Raises:
         UsageError: the data cannot be had, or hold no such batch.
     """
-    clients = max(defense.clients for defense in defenses(cell))
+    clients = chain.client_count(defenses(cell))
     generator = seeds.generator(cell.seed, "data")
     return batches.draw(load(cell.dataset), cell.batch_size, cell.labels, clients, generator)
 

@@ -83,7 +83,7 @@ class Averaged(Defense):
     """The mean of all clients' steps, as a weight delta."""
 
     hooks = frozenset({"update"})
-    clients: ClassVar[int] = 2
+    client_count: ClassVar[int] = 2
 
     def update(self, step, parameters, batches, context):
         steps = [step(parameters, batch) for batch in batches]
@@ -146,7 +146,7 @@ def test_two_defenses_that_make_the_update_are_refused(composed):
 
 
 def test_an_unknown_defense_is_refused_with_what_there_is():
-    with pytest.raises(UsageError, match=r"unknown defense 'dpp' .*: there are dp, none"):
+    with pytest.raises(UsageError, match=r"unknown defense 'dpp' .*: there are clip, dp, fedavg"):
         canonical("none+dpp")
 
 

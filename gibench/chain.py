@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 
-from gibench.defense import HOOKS, Batch, Defense, DefenseContext, Gradient, Guarantee, Hook, Parameters
+from gibench.defense import HOOKS, Batch, Defense, DefenseContext, Gradient, Guarantee, Hook, Parameters, Updating
 from gibench.errors import UsageError
 from gibench.observation import LocalTraining, Update
 from gibench.registry import load
@@ -13,7 +14,7 @@ from gibench.spec import Spec, format_chain
 
 
 def canonical_chain(specs: Iterable[Spec]) -> tuple[Spec, ...]:
-    """The order in which composed defenses act: by their first hook (step, update, release), else as written.
+    """The order in which composed defenses act: by their first hook (see `HOOKS`), else as written.
 
     `none` stands for the empty chain, so it is dropped beside others.
 
@@ -45,7 +46,7 @@ def run(
     batches: Sequence[Batch],
     context: DefenseContext,
 ) -> tuple[Update, LocalTraining | None]:
-    """Apply the hooks in their order: steps (the first written is the innermost), the update, what is released of it.
+    """Apply the hooks in their order: steps (the first written is the innermost), the update, what is sent of it.
 
     Args:
         defenses: in canonical order.
@@ -64,8 +65,16 @@ def run(
     def step(parameters: Parameters, batch: Batch) -> Parameters:
         return gradient(parameters, batch.inputs, batch.labels)
 
-    makers = [defense for defense in defenses if "update" in defense.hooks]
-    update, local_training = (makers or [Defense()])[0].update(step, parameters, batches, context)
+    maker = next((defense for defense in defenses if "update" in defense.hooks), Defense())
+
+    def updating(parameters: Parameters, batches: Sequence[Batch]) -> tuple[Update, LocalTraining | None]:
+        return maker.update(step, parameters, batches, context)
+
+    made: Updating = updating
+    for defense in defenses:
+        if "average" in defense.hooks:
+            made = partial(defense.average, made, context=context)
+    update, local_training = made(parameters, batches)
     for defense in defenses:
         if "release" in defense.hooks:
             update = defense.release(update, context)

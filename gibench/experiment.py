@@ -116,6 +116,10 @@ class _Trial:
         row |= {name: getattr(guarantee, name) for name in ("epsilon", "delta", "accountant", "sampling")}
         row["grad_norm"] = release.grad_norm
         self.provenance["defense_costs"] = dict(guarantee.costs)
+        update = release.observation.update
+        if update.kind == "weight_delta" and not all(bool(value.isfinite().all()) for value in update.tensors.values()):
+            self.ended("diverged", "the clients' training left the finite numbers: lower their learning rate")
+            return
         self._attack(release.observation)
 
     def _attack(self, observation: Observation) -> None:

@@ -18,7 +18,10 @@ _DPI = 150  # of a PNG
 
 def plot(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="scaling, wall, hard_batches, training, objectives or ablation.")
+        str,
+        typer.Argument(
+            metavar="NAME", help="scaling, wall, hard_batches, training, objectives, ablation or privacy_utility."
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", metavar="FILE", help="The file to write: .png, .svg or .pdf.")],
     tracking_uri: TrackingUri = None,

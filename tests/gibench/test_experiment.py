@@ -259,3 +259,26 @@ def test_progress_is_told_what_is_done():
     told = []
     run("random", progress=lambda message, fraction=None: told.append(message))
     assert told == ["preparing the model", "computing the update", "scoring"]
+
+
+def test_clients_whose_training_diverges_are_a_row_that_counts_as_grey():
+    row = run("spearpp", defense="fedavg:epochs=5,lr=1e30").row
+    assert (row["status"], row["reason"]) == (
+        "diverged",
+        "the clients' training left the finite numbers: lower their learning rate",
+    )
+    assert row["n_reconstructed"] == 0
+    assert row["psnr_mean"] < 20
+
+
+def test_all_clients_images_are_the_truth_and_scored():
+    row = run("mean-image", defense="fedavg:clients=3,epochs=1+pruning").row
+    assert (row["status"], row["batch_size"], row["n_true"]) == ("ok", 4, 12)
+    assert row["epsilon"] is None
+
+
+def test_a_defense_that_does_not_fit_the_batch_is_skipped_with_the_reason():
+    for defense, reason in (("fedavg:local_batch_size=5", "local batches of 5"), ("dp:delta=0.1", "delta=0.1, which")):
+        row = run("mean-image", defense=defense).row
+        assert row["status"] == "skipped"
+        assert reason in row["reason"]

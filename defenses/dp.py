@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from gibench.defense import Batch, Defense, DefenseContext, Gradient, Guarantee, Parameters, Updating
+from gibench.errors import UsageError
 from gibench.observation import LocalTraining, Update
 
 from .accounting import Sampling, multiplier_for, release_epsilon, run_epsilon
@@ -77,17 +78,19 @@ class DPSGD(Defense):
             )
         return self
 
+    def check(self, context: DefenseContext) -> None:
+        protected, what = self._population(context)
+        if self.noise_multiplier != 0 and self.delta * protected >= 1:
+            raise UsageError(
+                f"dp has delta={self.delta:g}, which is not below 1/{protected}, one over the number of {what}: giving "
+                "one of them away whole would satisfy it; lower delta"
+            )
+
     def supports(self, model: nn.Module, context: DefenseContext) -> str | None:
         if self.on == "step" and any(isinstance(each, nn.modules.batchnorm._BatchNorm) for each in model.modules()):
             return (
                 "dp bounds each example's gradient, and BatchNorm mixes the examples of a batch and keeps running "
                 "statistics of them: use a model without BatchNorm"
-            )
-        protected, what = self._population(context)
-        if self.noise_multiplier != 0 and self.delta * protected >= 1:
-            return (
-                f"dp has delta={self.delta:g}, which is not below 1/{protected}, one over the number of {what}: giving "
-                "one of them away whole would satisfy it; lower delta"
             )
         return None
 

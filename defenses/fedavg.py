@@ -8,9 +8,9 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import nn
 
 from gibench.defense import Batch, Defense, DefenseContext, Guarantee, Parameters
+from gibench.errors import UsageError
 from gibench.local import local_sgd, total_lr
 from gibench.observation import LocalTraining, Update
 
@@ -42,13 +42,12 @@ class FedAvg(Defense):
     def passes(self) -> int:
         return self.epochs
 
-    def supports(self, model: nn.Module, context: DefenseContext) -> str | None:
+    def check(self, context: DefenseContext) -> None:
         if self.local_batch_size is not None and self.local_batch_size > context.batch_size:
-            return (
+            raise UsageError(
                 f"fedavg has local batches of {self.local_batch_size} images and a client has {context.batch_size}: "
                 "lower local_batch_size or raise the batch size"
             )
-        return None
 
     def update(
         self,

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
+import torch
+
 from gibench.defense import HOOKS, Batch, Defense, DefenseContext, Gradient, Guarantee, Hook, Parameters, Updating
 from gibench.errors import UsageError
 from gibench.observation import LocalTraining, Update
@@ -81,14 +83,24 @@ def run(
     return update, local_training
 
 
+def context_of(
+    defenses: Sequence[Defense], generator: torch.Generator, batch_size: int, dataset_size: int
+) -> DefenseContext:
+    """What the harness lends a chain of defenses.
+
+    Raises:
+        UsageError: their settings make no sense for such batches and data.
+    """
+    clients, passes = client_count(defenses), max((each.passes for each in defenses), default=1)
+    context = DefenseContext(generator, batch_size, dataset_size, clients=clients, passes=passes)
+    for defense in defenses:
+        defense.check(context)
+    return context
+
+
 def client_count(defenses: Iterable[Defense]) -> int:
     """How many clients' batches go into the update of the chain."""
     return max((defense.client_count for defense in defenses), default=1)
-
-
-def passes(defenses: Iterable[Defense]) -> int:
-    """How many steps of the chain's update each private example enters."""
-    return max((defense.passes for defense in defenses if "update" in defense.hooks), default=1)
 
 
 def _defended(defense: Defense, gradient: Gradient, context: DefenseContext) -> Gradient:

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from gibench import chain
 from gibench.datasets.base import Images, Split
-from gibench.defense import Batch, Defense, DefenseContext, Gradient, Guarantee, Parameters
+from gibench.defense import Batch, Defense, Gradient, Guarantee, Parameters
 from gibench.errors import NotApplicableError
 from gibench.observation import ImagePrior, Observation, SurrogateData, ThreatModel
 from gibench.spec import Spec
@@ -66,17 +66,12 @@ def observe(
         protocol: the defenses as their specs, which a server that knows the local hyperparameters knows too.
 
     Raises:
-        NotApplicableError: a defense refuses the model or the batch.
+        NotApplicableError: a defense refuses the model.
+        UsageError: a defense's settings make no sense for such batches and data.
     """
     observed = copy.deepcopy(model).train()  # taken before the model sees a private image, and never shown one
     model.train()
-    context = DefenseContext(
-        generator,
-        batch_size,
-        len(images.private),
-        clients=chain.client_count(defenses),
-        passes=chain.passes(defenses),
-    )
+    context = chain.context_of(defenses, generator, batch_size, len(images.private))
     for defense in defenses:
         if reason := defense.supports(model, context):
             raise NotApplicableError(reason)

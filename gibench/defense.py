@@ -73,8 +73,15 @@ class Defense(Plugin):
         """How many steps of the update each private example enters, at most: what is lost in each adds up."""
         return 1
 
+    def check(self, context: DefenseContext) -> None:
+        """Refuse settings that make no sense for such batches and data, before anything runs.
+
+        Raises:
+            UsageError: what is wrong and how to mend it.
+        """
+
     def supports(self, model: nn.Module, context: DefenseContext) -> str | None:
-        """Why this defense cannot be applied to such a model or batch, or None when it can."""
+        """Why this defense cannot be applied to such a model, or None when it can."""
         return None
 
     def step(self, gradient: Gradient, parameters: Parameters, batch: Batch, context: DefenseContext) -> Parameters:

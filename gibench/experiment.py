@@ -35,9 +35,10 @@ def check(cell: Cell) -> None:
     """Find out whether the cell can be prepared, so that a wrong request fails before anything runs.
 
     Raises:
-        UsageError: the data cannot be had or are too few, or the model cannot take them.
+        UsageError: the data cannot be had or are too few, or the model or a defense cannot take them.
     """
     draw(cell)
+    chain.context_of(defenses(cell), torch.Generator(), cell.batch_size, len(load(cell.dataset).private))
     _check_model(cell.dataset, cell.model)
 
 

@@ -83,7 +83,9 @@ def run_trial(trial: Trial, progress: Progress) -> dict[str, Any]:
     }
     with seeds.isolated(trial.seed, "model"):
         network = cast(Model, create("model", trial.model)).build(images.image_shape, images.num_classes).to(device)
-    defenses, context = _chain(trial, images, seeds.generator(trial.seed, "defense", device))
+    defenses = _defenses(trial)
+    noise = seeds.generator(trial.seed, "defense", device)
+    context = chain.context_of(defenses, noise, trial.batch_size, len(images.public))
     for defense in defenses:
         if reason := defense.supports(network, context):
             return row | {"status": "skipped", "reason": reason}
@@ -101,7 +103,8 @@ def check(trial: Trial, images: Images) -> None:
     """Refuse what teaches nothing or cannot be drawn.
 
     Raises:
-        UsageError: too few images to train on, or a round that needs more of them than there are.
+        UsageError: too few images to train on, a round that needs more of them than there are, or a defense whose
+            settings make no sense for them.
     """
     name, count = parse(trial.dataset).name, len(images.public)
     if count < LEAST_IMAGES:
@@ -109,7 +112,8 @@ def check(trial: Trial, images: Images) -> None:
             f"{name} has {count} images to train on, and an accuracy from fewer than {LEAST_IMAGES} says nothing: "
             "train on digits or cifar10"
         )
-    wanted = trial.batch_size * chain.client_count(_defenses(trial))
+    context = chain.context_of(_defenses(trial), torch.Generator(), trial.batch_size, count)
+    wanted = trial.batch_size * context.clients
     if wanted > count:
         raise UsageError(f"a round of {wanted} images is more than the {count} of {name} to train on: ask for fewer")
 
@@ -120,12 +124,6 @@ def _promise(promised: Guarantee) -> dict[str, Any]:
 
 def _defenses(trial: Trial) -> list[Defense]:
     return [cast(Defense, create("defense", spec)) for spec in parse_chain(trial.defense)]
-
-
-def _chain(trial: Trial, images: Images, generator: torch.Generator) -> tuple[list[Defense], DefenseContext]:
-    defenses = _defenses(trial)
-    clients, passes = chain.client_count(defenses), chain.passes(defenses)
-    return defenses, DefenseContext(generator, trial.batch_size, len(images.public), clients=clients, passes=passes)
 
 
 def _train(

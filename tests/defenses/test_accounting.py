@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opacus.accountants import PRVAccountant, RDPAccountant
 
+from gibench.chain import context_of
 from gibench.chain import guarantee as promise
-from gibench.chain import passes
 from gibench.defense import DefenseContext
 from gibench.defenses.accounting import PLD_FROM, multiplier_for, release_epsilon, run_epsilon
 from gibench.errors import UsageError
@@ -161,8 +161,7 @@ def test_the_multiplier_solved_for_is_that_of_dp_accounting(epsilon):
 @pytest.mark.parametrize("local", [None, "fedavg:epochs=4,local_batch_size=5"])
 def test_a_target_epsilon_is_met_whatever_dp_is_composed_with(more, local):
     chain = [create("defense", f"dp:target_epsilon=3{more}")] + ([create("defense", local)] if local else [])
-    context = DefenseContext(torch.Generator(), 20, 360, passes=passes(chain))
-    assert promise(chain, context).epsilon == pytest.approx(3, rel=1e-9)
+    assert promise(chain, context_of(chain, torch.Generator(), 20, 360)).epsilon == pytest.approx(3, rel=1e-9)
 
 
 def test_the_noise_for_a_target_is_larger_where_images_enter_more_steps():
@@ -183,7 +182,7 @@ def test_an_epsilon_out_of_reach_is_refused(setting):
 def test_the_epochs_of_local_training_compose():
     """An image is in one local batch an epoch: as many Gaussian mechanisms, by dp-accounting's own composition."""
     chain = [create("defense", spec) for spec in ("dp:noise_multiplier=2", "fedavg:epochs=3,local_batch_size=5")]
-    promised = promise(chain, DefenseContext(torch.Generator(), 20, 360, passes=passes(chain)))
+    promised = promise(chain, context_of(chain, torch.Generator(), 20, 360))
     accountant = PLDAccountant(value_discretization_interval=1e-4)
     accountant.compose(dp_accounting.SelfComposedDpEvent(dp_accounting.GaussianDpEvent(2.0), 3))
     assert promised.epsilon == pytest.approx(accountant.get_epsilon(1e-5), rel=1e-3)
@@ -201,7 +200,7 @@ def test_the_epochs_of_local_training_compose():
 
 def test_client_level_figures_count_clients_and_no_local_steps():
     chain = [create("defense", spec) for spec in ("dp:on=update", "fedavg:epochs=3,clients=4")]
-    promised = promise(chain, DefenseContext(torch.Generator(), 20, 360, clients=4, passes=passes(chain)))
+    promised = promise(chain, context_of(chain, torch.Generator(), 20, 360))
     assert promised.epsilon == release_epsilon(1.0, 1e-5)
     assert promised.sampling == "full batch, one release, add-or-remove-one adjacency of clients"
     assert promised.costs["sample_rate"] == 4 / 18

@@ -193,8 +193,10 @@ def test_client_level_dp_takes_batchnorm():
 )
 def test_a_delta_that_promises_nothing_is_refused(spec, reason):
     context = DefenseContext(torch.Generator(), 4, 100)
-    assert reason in create("defense", spec).supports(build(), context)
-    assert create("defense", "dp:delta=0.0099").supports(build(), context) is None
+    with pytest.raises(UsageError, match=reason):
+        create("defense", spec).check(context)
+    create("defense", "dp:delta=0.0099").check(context)
+    create("defense", "dp:delta=0.5,noise_multiplier=0").check(context)
 
 
 def test_a_target_epsilon_stands_in_the_place_of_the_noise_multiplier():

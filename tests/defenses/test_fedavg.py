@@ -8,7 +8,7 @@ from gibench import batches, chain, client, seeds
 from gibench.chain import canonical_chain
 from gibench.client import mean_gradient
 from gibench.defense import Batch, DefenseContext
-from gibench.errors import NotApplicableError, UsageError
+from gibench.errors import UsageError
 from gibench.observation import LocalTraining, ThreatModel
 from gibench.registry import create
 from gibench.spec import parse_chain
@@ -137,9 +137,7 @@ def test_without_the_local_hyperparameters_neither_training_nor_defenses_are_kno
 
 
 def test_local_batches_larger_than_the_data_are_refused(digits):
-    with pytest.raises(
-        NotApplicableError, match="local batches of 5 images and a client has 4: lower local_batch_size"
-    ):
+    with pytest.raises(UsageError, match="local batches of 5 images and a client has 4: lower local_batch_size"):
         observe(digits, "fedavg:local_batch_size=5")
 
 

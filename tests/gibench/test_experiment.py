@@ -277,8 +277,9 @@ def test_all_clients_images_are_the_truth_and_scored():
     assert row["epsilon"] is None
 
 
-def test_a_defense_that_does_not_fit_the_batch_is_skipped_with_the_reason():
-    for defense, reason in (("fedavg:local_batch_size=5", "local batches of 5"), ("dp:delta=0.1", "delta=0.1, which")):
-        row = run("mean-image", defense=defense).row
-        assert row["status"] == "skipped"
-        assert reason in row["reason"]
+@pytest.mark.parametrize(
+    ("defense", "reason"), [("fedavg:local_batch_size=5", "local batches of 5"), ("dp:delta=0.1", "delta=0.1, which")]
+)
+def test_a_defense_whose_settings_make_no_sense_for_the_data_is_refused_before_anything_runs(defense, reason):
+    with pytest.raises(UsageError, match=reason):
+        check(cell("mean-image", defense=defense))

@@ -143,6 +143,8 @@ def _train(
     for number in range(trial.rounds):
         if number % 20 == 0:
             progress("training", number / trial.rounds)
+            if not all(bool(parameter.isfinite().all()) for parameter in network.parameters()):
+                break  # nothing is learned any more
         chosen = torch.randperm(len(images.public), generator=draw)[: context.clients * trial.batch_size]
         inputs = training.model_inputs(network, images, images.public.images[chosen])
         labels = images.public.labels[chosen].to(inputs.device)

@@ -58,6 +58,7 @@ class WrongGradient(Attack):
             update=Update(torch.func.grad(loss)(parameters)),
             labels=None if observation.labels is None else labels,
             local_hyperparameters=None,
+            defenses=None,
             bn_statistics=None,
         )
         return self._inner.reconstruct(wrong, context)

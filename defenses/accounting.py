@@ -1,7 +1,7 @@
 """What Gaussian noise on a clipped sum promises: epsilon of one release in closed form, of a whole run by accountants.
 
-Adjacency is add-or-remove-one throughout, so the sum's sensitivity is the clip norm and only the noise multiplier
-(noise standard deviation over clip norm) matters.
+Noise multipliers here are the noise's standard deviation over the sum's sensitivity. That is the clip norm under
+add-or-remove-one adjacency, and twice the clip norm under replace-one adjacency.
 """
 
 from __future__ import annotations
@@ -10,9 +10,12 @@ import functools
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 from scipy.optimize import brentq
 from scipy.special import erfcx
+
+Sampling = Literal["poisson", "fixed"]
 
 # Where privacy loss distributions want gigabytes: below this noise multiplier, above this epsilon.
 PLD_FROM, PLD_UP_TO = 0.3, 1e4
@@ -49,32 +52,62 @@ def release_epsilon(noise_multiplier: float, delta: float) -> float | None:
 
 
 @functools.cache
-def run_epsilon(noise_multiplier: float, delta: float, sample_rate: float, steps: int) -> dict[str, float | None]:
-    """Epsilon of a training run with Poisson sampling, by dp-accounting's accountants.
+def multiplier_for(epsilon: float, delta: float) -> float | None:
+    """The noise multiplier from 1e-9 to 1e6 at which one release has this epsilon; None if there is none."""
+
+    def excess(log: float) -> float:
+        found = release_epsilon(math.exp(log), delta)
+        return 1.0 if found is None else (found - epsilon) / (found + epsilon)
+
+    low, high = math.log(1e-9), math.log(1e6)
+    if excess(low) < 0 or excess(high) > 0:
+        return None
+    return math.exp(brentq(excess, low, high, xtol=1e-13, rtol=1e-13))
+
+
+@functools.cache
+def run_epsilon(
+    noise_multiplier: float, delta: float, sample_rate: float, steps: int, sampling: Sampling = "poisson"
+) -> dict[str, float | None]:
+    """Epsilon of a training run, by dp-accounting's accountants.
+
+    Poisson sampling is accounted under add-or-remove-one adjacency; batches of a fixed size, drawn anew for each step
+    without replacement, under replace-one adjacency, by Renyi accounting alone (Wang, Balle and Kasiviswanathan,
+    AISTATS 2019, arXiv 1808.00087, theorem 27).
 
     Args:
         noise_multiplier: from 1e-9 to 1e6.
         delta: in (0, 1).
         sample_rate: each step's, in (0, 1].
         steps: how many, up to 100,000.
+        sampling: of each step's batch.
 
     Returns:
         `run_epsilon_rdp` (Renyi) and `run_epsilon_pld` (privacy loss distribution, tighter; None beyond `PLD_FROM` and
-        `PLD_UP_TO`), None also where the accountant finds no finite one.
+        `PLD_UP_TO`, and for fixed batches), None also where the accountant finds no finite one.
     """
-    from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent, SelfComposedDpEvent
+    from dp_accounting import GaussianDpEvent, NeighboringRelation, PoissonSampledDpEvent, SelfComposedDpEvent
+    from dp_accounting import SampledWithoutReplacementDpEvent as FixedSizeDpEvent
     from dp_accounting.pld import PLDAccountant
     from dp_accounting.rdp import RdpAccountant
 
-    run = SelfComposedDpEvent(PoissonSampledDpEvent(sample_rate, GaussianDpEvent(noise_multiplier)), steps)
+    step, pld = GaussianDpEvent(noise_multiplier), math.inf
     with _quiet():
+        if sampling == "fixed":  # the accountant uses the ratio of the two sizes alone
+            run = SelfComposedDpEvent(FixedSizeDpEvent(1.0, sample_rate, step), steps)
+            accountant = RdpAccountant(neighboring_relation=NeighboringRelation.REPLACE_ONE)
+            return _finite(float(accountant.compose(run).get_epsilon(delta)), pld)
+        run = SelfComposedDpEvent(PoissonSampledDpEvent(sample_rate, step), steps)
         rdp = float(RdpAccountant().compose(run).get_epsilon(delta))
-        pld = math.inf
         if noise_multiplier >= PLD_FROM and rdp <= PLD_UP_TO:
             # A step's losses shrink as noise grows, and so must the grid, whose rounding errs on the safe side; its
             # length, which is the cost, is about epsilon over its interval.
-            accountant = PLDAccountant(value_discretization_interval=max(1e-3 / noise_multiplier, 1e-5 * rdp))
-            pld = float(accountant.compose(run).get_epsilon(delta))
+            pld_accountant = PLDAccountant(value_discretization_interval=max(1e-3 / noise_multiplier, 1e-5 * rdp))
+            pld = float(pld_accountant.compose(run).get_epsilon(delta))
+    return _finite(rdp, pld)
+
+
+def _finite(rdp: float, pld: float) -> dict[str, float | None]:
     found = {"run_epsilon_rdp": rdp, "run_epsilon_pld": pld}
     return {name: value if math.isfinite(value) else None for name, value in found.items()}
 

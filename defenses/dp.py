@@ -1,46 +1,93 @@
-"""DP-SGD: each example's gradient is clipped, and Gaussian noise is added to their sum."""
+"""DP-SGD: each example's gradient, or each client's update, is clipped, and Gaussian noise is added to their sum."""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal, Self
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from gibench.defense import Batch, Defense, DefenseContext, Gradient, Guarantee, Parameters
+from gibench.defense import Batch, Defense, DefenseContext, Gradient, Guarantee, Parameters, Updating
+from gibench.errors import UsageError
+from gibench.observation import LocalTraining, Update
 
-from .accounting import release_epsilon, run_epsilon
+from .accounting import Sampling, multiplier_for, release_epsilon, run_epsilon
 
 
 class DPSGD(Defense):
     """Clip per-example gradients, add noise to the sum, divide by the batch size.
 
     Noise of standard deviation noise_multiplier * max_grad_norm falls on every entry of the sum. Without noise nothing
-    is promised and epsilon is null (rule E12).
+    is promised and epsilon is null (rule E12). With on=update the whole update of each client is clipped, and noise
+    added to the sum of those (client-level DP): all a client's images are protected together, and clients count
+    equally. clipping=per-layer clips each of L tensors to max_grad_norm / sqrt(L), so that the sum moves no further.
     """
 
-    hooks = frozenset({"step"})
-    references = ("Abadi et al., Deep Learning with Differential Privacy, CCS 2016, arXiv 1607.00133, algorithm 1",)
+    hooks = frozenset({"step", "average"})
+    references = (
+        "Abadi et al., Deep Learning with Differential Privacy, CCS 2016, arXiv 1607.00133, algorithm 1",
+        "McMahan et al., Learning Differentially Private Recurrent Language Models, ICLR 2018, arXiv 1710.06963",
+    )
 
-    noise_multiplier: float = Field(
-        1.0, ge=0, le=1e6, description="noise on the sum, in units of the clip norm: 0, or 1e-9 to 1e6"
+    noise_multiplier: float | None = Field(
+        1.0,
+        ge=0,
+        le=1e6,
+        description="noise on the sum, in units of the clip norm: 0, or 1e-9 to 1e6; none with target_epsilon",
+    )
+    target_epsilon: float | None = Field(
+        None, gt=0, description="of one release; the noise multiplier is solved for it, in place of noise_multiplier"
     )
     max_grad_norm: float = Field(1.0, gt=0, description="clip norm: L2, of one example's gradient, all parameters")
-    delta: float = Field(1e-5, gt=0, lt=1, description="of (epsilon, delta)")
-    run_steps: int = Field(1000, ge=1, le=100_000, description="steps of the training run that run_epsilon_* is for")
+    clipping: Literal["flat", "per-layer"] = Field("flat", description="of all parameters together, or of each tensor")
+    on: Literal["step", "update"] = Field("step", description="clip examples' gradients, or clients' whole updates")
+    delta: float = Field(1e-5, gt=0, lt=1, description="of (epsilon, delta); below one over the number protected")
+    sampling: Sampling = Field(
+        "poisson", description="how batches are drawn that the figures are for: poisson, or of a fixed size"
+    )
+    run_steps: int = Field(1000, ge=1, le=100_000, description="updates of the training run of run_epsilon_*")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_of_the_two(cls, settings: Any) -> Any:
+        """With a target epsilon the noise multiplier is none; both, or neither, are refused."""
+        noise = settings.get("noise_multiplier", None if _given(settings.get("target_epsilon")) else 1.0)
+        if _given(noise) == _given(settings.get("target_epsilon")):
+            raise ValueError("give noise_multiplier or target_epsilon, one of the two")
+        return {**settings, "noise_multiplier": noise if _given(noise) else None}
 
     @field_validator("noise_multiplier")
     @classmethod
-    def _nothing_or_noticeable(cls, value: float) -> float:
-        if 0 < value < 1e-9:
+    def _nothing_or_noticeable(cls, value: float | None) -> float | None:
+        if value is not None and 0 < value < 1e-9:
             raise ValueError("the least noise with an epsilon worth a name is 1e-9: use 0 for none")
         return value
 
+    @model_validator(mode="after")
+    def _within_reach(self) -> Self:
+        if self.target_epsilon is not None and multiplier_for(self.target_epsilon, self.delta) is None:
+            raise ValueError(
+                f"target_epsilon={self.target_epsilon:g} at delta={self.delta:g} is out of reach: no noise multiplier "
+                "from 1e-9 to 1e6 gives it"
+            )
+        return self
+
+    def check(self, context: DefenseContext) -> None:
+        protected, what = self._population(context)
+        if self.noise_multiplier != 0 and self.delta * protected >= 1:
+            raise UsageError(
+                f"dp has delta={self.delta:g}, which is not below 1/{protected}, one over the number of {what}: giving "
+                "one of them away whole would satisfy it; lower delta"
+            )
+
     def supports(self, model: nn.Module, context: DefenseContext) -> str | None:
-        if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
+        if self.on == "step" and any(isinstance(each, nn.modules.batchnorm._BatchNorm) for each in model.modules()):
             return (
                 "dp bounds each example's gradient, and BatchNorm mixes the examples of a batch and keeps running "
                 "statistics of them: use a model without BatchNorm"
@@ -49,49 +96,115 @@ class DPSGD(Defense):
 
     def step(self, gradient: Gradient, parameters: Parameters, batch: Batch, context: DefenseContext) -> Parameters:
         """The noisy mean of the clipped per-example gradients, which are made in chunks that fit the memory budget."""
+        if self.on != "step":
+            return super().step(gradient, parameters, batch, context)
 
         def one(inputs: Tensor, label: Tensor) -> Parameters:
             return gradient(parameters, inputs[None], label[None])
 
         chunk = max(1, int(context.memory_mb * 2**20 / _bytes_needed(one, batch)))
-        dtypes = {name: torch.promote_types(value.dtype, torch.float32) for name, value in parameters.items()}
-        total = {name: torch.zeros_like(value, dtype=dtypes[name]) for name, value in parameters.items()}
+        total = _zeros(parameters)
         many = torch.func.vmap(one, randomness="different")
         for inputs, labels in zip(torch.split(batch.inputs, chunk), torch.split(batch.labels, chunk), strict=True):
-            gradients = {name: value.to(dtypes[name]) for name, value in many(inputs, labels).items()}
-            scale = self._clip_scale(gradients)
-            for name, value in gradients.items():
-                total[name] += torch.tensordot(scale.to(value.dtype), value, dims=1)
-        std = self.noise_multiplier * self.max_grad_norm
+            self._add_clipped(total, many(inputs, labels))
+        return self._noisy_mean(total, len(batch.labels), parameters, context)
+
+    def average(
+        self, update: Updating, parameters: Parameters, batches: Sequence[Batch], context: DefenseContext
+    ) -> tuple[Update, LocalTraining | None]:
+        """The noisy mean of the clients' clipped updates."""
+        if self.on != "update":
+            return update(parameters, batches)
+        total = _zeros(parameters)
+        for batch in batches:
+            sent, training = update(parameters, [batch])
+            self._add_clipped(total, {name: value[None] for name, value in sent.tensors.items()})
+        mean = self._noisy_mean(total, len(batches), parameters, context)
+        return Update(mean, sent.kind), training and replace(training, clients=len(batches))
+
+    def guarantee(self, context: DefenseContext) -> Guarantee:
+        """Epsilon of one release, and of a run of releases each of a new sample of the images (or clients)."""
+        if self.noise_multiplier == 0:
+            return Guarantee()
+        noise, protected = self._multiplier(context), self._population(context)[0]
+        effective = noise / self._weakening(context)
+        clients = 1 if self.on == "update" else context.batch_size
+        rate = min(1.0, context.clients * clients / protected)
+        passes = "" if self._passes(context) == 1 else f" of {context.passes} passes over the batch"
+        adjacency = "add-or-remove-one" if self.sampling == "poisson" else "replace-one"
+        kind = "" if self.on == "step" else " of clients"
+        return Guarantee(
+            epsilon=release_epsilon(effective, self.delta),
+            delta=self.delta,
+            accountant="analytic-gaussian",
+            sampling=f"full batch, one release{passes}, {adjacency} adjacency{kind}",
+            costs={
+                **run_epsilon(effective, self.delta, rate, self.run_steps, self.sampling),
+                "run_steps": self.run_steps,
+                "sample_rate": rate,
+                "noise_multiplier": noise,
+            },
+        )
+
+    def _multiplier(self, context: DefenseContext) -> float:
+        """The noise multiplier that is set, or with which one release has the target epsilon."""
+        if self.noise_multiplier is not None:
+            return self.noise_multiplier
+        assert self.target_epsilon is not None  # the validators checked them
+        solved = multiplier_for(self.target_epsilon, self.delta)
+        assert solved is not None
+        return solved * self._weakening(context)
+
+    def _passes(self, context: DefenseContext) -> int:
+        return context.passes if self.on == "step" else 1
+
+    def _weakening(self, context: DefenseContext) -> float:
+        """What the noise multiplier is divided by to be that of one Gaussian mechanism with the same privacy.
+
+        An image that enters k noisy steps is protected by k Gaussian mechanisms, which compose to one of 1 / sqrt(k)
+        the noise, exactly; other clients' noise is not counted. Replacing an image moves the sum by two clip norms.
+        """
+        return math.sqrt(self._passes(context)) * (1 if self.sampling == "poisson" else 2)
+
+    def _population(self, context: DefenseContext) -> tuple[int, str]:
+        """Among how many one is to be hidden: the images of the split, or the clients it is enough for."""
+        if self.on == "step":
+            return context.dataset_size, "images"
+        return max(1, context.dataset_size // context.batch_size), "clients"
+
+    def _add_clipped(self, total: Parameters, gradients: Parameters) -> None:
+        """Add the gradients `[N, ...]` of N examples, each clipped."""
+        gradients = {name: value.to(total[name].dtype) for name, value in gradients.items()}
+        norms = torch.stack([torch.linalg.vector_norm(value.flatten(1), dim=1) for value in gradients.values()])
+        bound = self.max_grad_norm
+        if self.clipping == "per-layer":
+            bound /= math.sqrt(len(gradients))
+        else:
+            norms = torch.linalg.vector_norm(norms, dim=0).expand_as(norms)
+        for scale, (name, value) in zip((bound / norms).clamp(max=1), gradients.items(), strict=True):
+            total[name] += torch.tensordot(scale.to(value.dtype), value, dims=1)
+
+    def _noisy_mean(self, total: Parameters, count: int, like: Parameters, context: DefenseContext) -> Parameters:
+        """The sum with noise, divided by the number of its parts."""
+        std = self._multiplier(context) * self.max_grad_norm
         for value in total.values():
             if std:
                 noise = torch.randn(value.shape, generator=context.generator, device=value.device, dtype=value.dtype)
                 value.add_(noise, alpha=std)
-            value.div_(len(batch.labels))
-        return {name: value.to(parameters[name].dtype) for name, value in total.items()}
+            value.div_(count)
+        return {name: value.to(like[name].dtype) for name, value in total.items()}
 
-    def guarantee(self, context: DefenseContext) -> Guarantee:
-        """Epsilon of one release; whole-run figures are for Poisson sampling at batch size over split size."""
-        if self.noise_multiplier == 0:
-            return Guarantee()
-        rate = context.batch_size / context.dataset_size
-        return Guarantee(
-            epsilon=release_epsilon(self.noise_multiplier, self.delta),
-            delta=self.delta,
-            accountant="analytic-gaussian",
-            sampling="full batch, one release, add-or-remove-one adjacency",
-            costs={
-                **run_epsilon(self.noise_multiplier, self.delta, rate, self.run_steps),
-                "run_steps": self.run_steps,
-                "sample_rate": rate,
-            },
-        )
 
-    def _clip_scale(self, gradients: Parameters) -> Tensor:
-        """What each example's gradient is multiplied by `[N]`: 1 within the clip norm."""
-        norms = torch.stack([torch.linalg.vector_norm(value.flatten(1), dim=1) for value in gradients.values()])
-        scale: Tensor = self.max_grad_norm / torch.linalg.vector_norm(norms, dim=0)
-        return scale.clamp(max=1)
+def _given(value: Any) -> bool:
+    return value is not None and value != "none"
+
+
+def _zeros(parameters: Parameters) -> Parameters:
+    """Where a sum is made, in single precision at least."""
+    return {
+        name: torch.zeros_like(value, dtype=torch.promote_types(value.dtype, torch.float32))
+        for name, value in parameters.items()
+    }
 
 
 class _Outputs(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -52,6 +52,11 @@ class Cell:
         return {"gibench": version("gibench")} | {entry.distribution: entry.version for entry in found}
 
 
+def canonical_defense(text: str) -> str:
+    """A chain of defenses in canonical order, every setting included."""
+    return format_chain(canonical_chain(resolve("defense", spec) for spec in parse_chain(text)))
+
+
 # How the text of an axis becomes canonical; the order is that of the product, the first varying slowest, so that
 # one batch and one model meet every defense and attack before the next are made.
 _CANONICAL: Mapping[str, Callable[[Any], Any]] = {
@@ -64,7 +69,7 @@ _CANONICAL: Mapping[str, Callable[[Any], Any]] = {
     "batch_size": int,
     "labels": str,
     "knows": lambda text: str(ThreatModel.parse(text)),
-    "defense": lambda text: format_chain(canonical_chain(resolve("defense", spec) for spec in parse_chain(text))),
+    "defense": canonical_defense,
     "attack": lambda text: str(resolve("attack", text)),
 }
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 
-from gibench.defense import HOOKS, Batch, Defense, DefenseContext, Gradient, Guarantee, Hook, Parameters
+import torch
+
+from gibench.defense import HOOKS, Batch, Defense, DefenseContext, Gradient, Guarantee, Hook, Parameters, Updating
 from gibench.errors import UsageError
 from gibench.observation import LocalTraining, Update
 from gibench.registry import load
@@ -13,7 +16,7 @@ from gibench.spec import Spec, format_chain
 
 
 def canonical_chain(specs: Iterable[Spec]) -> tuple[Spec, ...]:
-    """The order in which composed defenses act: by their first hook (step, update, release), else as written.
+    """The order in which composed defenses act: by their first hook (see `HOOKS`), else as written.
 
     `none` stands for the empty chain, so it is dropped beside others.
 
@@ -45,7 +48,7 @@ def run(
     batches: Sequence[Batch],
     context: DefenseContext,
 ) -> tuple[Update, LocalTraining | None]:
-    """Apply the hooks in their order: steps (the first written is the innermost), the update, what is released of it.
+    """Apply the hooks in their order: steps (the first written is the innermost), the update, what is sent of it.
 
     Args:
         defenses: in canonical order.
@@ -64,12 +67,40 @@ def run(
     def step(parameters: Parameters, batch: Batch) -> Parameters:
         return gradient(parameters, batch.inputs, batch.labels)
 
-    makers = [defense for defense in defenses if "update" in defense.hooks]
-    update, local_training = (makers or [Defense()])[0].update(step, parameters, batches, context)
+    maker = next((defense for defense in defenses if "update" in defense.hooks), Defense())
+
+    def updating(parameters: Parameters, batches: Sequence[Batch]) -> tuple[Update, LocalTraining | None]:
+        return maker.update(step, parameters, batches, context)
+
+    made: Updating = updating
+    for defense in defenses:
+        if "average" in defense.hooks:
+            made = partial(defense.average, made, context=context)
+    update, local_training = made(parameters, batches)
     for defense in defenses:
         if "release" in defense.hooks:
             update = defense.release(update, context)
     return update, local_training
+
+
+def context_of(
+    defenses: Sequence[Defense], generator: torch.Generator, batch_size: int, dataset_size: int
+) -> DefenseContext:
+    """What the harness lends a chain of defenses.
+
+    Raises:
+        UsageError: their settings make no sense for such batches and data.
+    """
+    clients, passes = client_count(defenses), max((each.passes for each in defenses), default=1)
+    context = DefenseContext(generator, batch_size, dataset_size, clients=clients, passes=passes)
+    for defense in defenses:
+        defense.check(context)
+    return context
+
+
+def client_count(defenses: Iterable[Defense]) -> int:
+    """How many clients' batches go into the update of the chain."""
+    return max((defense.client_count for defense in defenses), default=1)
 
 
 def _defended(defense: Defense, gradient: Gradient, context: DefenseContext) -> Gradient:

@@ -16,9 +16,10 @@ from torch.nn import functional
 
 from gibench import chain
 from gibench.datasets.base import Images, Split
-from gibench.defense import Batch, Defense, DefenseContext, Gradient, Guarantee, Parameters
+from gibench.defense import Batch, Defense, Gradient, Guarantee, Parameters
 from gibench.errors import NotApplicableError
 from gibench.observation import ImagePrior, Observation, SurrogateData, ThreatModel
+from gibench.spec import Spec
 from gibench.training import model_inputs
 
 
@@ -50,6 +51,7 @@ def observe(
     threat_model: ThreatModel,
     generator: torch.Generator,
     batch_size: int,
+    protocol: Sequence[Spec] = (),
 ) -> Release:
     """Compute the update of the truth's batches, through the defenses' hooks, and grant what the threat model grants.
 
@@ -61,13 +63,15 @@ def observe(
         threat_model: what the server knows. `batch_size` is that of the whole update: the images of all clients.
         generator: of the defenses' noise, on the model's device.
         batch_size: images a client.
+        protocol: the defenses as their specs, which a server that knows the local hyperparameters knows too.
 
     Raises:
-        NotApplicableError: a defense refuses the model or the batch.
+        NotApplicableError: a defense refuses the model.
+        UsageError: a defense's settings make no sense for such batches and data.
     """
     observed = copy.deepcopy(model).train()  # taken before the model sees a private image, and never shown one
     model.train()
-    context = DefenseContext(generator, batch_size, len(images.private))
+    context = chain.context_of(defenses, generator, batch_size, len(images.private))
     for defense in defenses:
         if reason := defense.supports(model, context):
             raise NotApplicableError(reason)
@@ -90,6 +94,7 @@ def observe(
         batch_size=len(truth) if "batch_size" in knows else None,
         labels=labels.clone() if "labels" in knows else None,
         local_hyperparameters=local_training if "local_hyperparameters" in knows else None,
+        defenses=tuple(protocol) if "local_hyperparameters" in knows else None,
         bn_statistics=_bn_statistics(model, batches) if "bn_statistics" in knows else None,
         prior=_prior(images) if "prior" in knows else None,
         surrogate_data=_surrogate(images) if "surrogate_data" in knows else None,

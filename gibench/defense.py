@@ -1,7 +1,8 @@
-"""The contract of a defense: three optional hooks that change what leaves the client, and what it guarantees.
+"""The contract of a defense: optional hooks that change what leaves the client, and what it guarantees.
 
 A chain of defenses has one meaning: first how a step's gradient is computed (DP-SGD), then how steps become an
-update (FedAvg), last what is released (pruning). Within a hook the order is as written.
+update (FedAvg), how the clients' updates become one (client-level DP), last what is released (pruning). Within a hook
+the order is as written.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from gibench.plugin import Plugin
 Parameters = dict[str, Tensor]
 # (parameters, model inputs [N, C, H, W], labels [N]) -> gradient of the mean loss, one tensor a parameter
 Gradient = Callable[[Parameters, Tensor, Tensor], Parameters]
-Hook = Literal["step", "update", "release"]
-HOOKS: tuple[Hook, ...] = ("step", "update", "release")  # the canonical order
+# (parameters, a batch of each client) -> the update of these clients
+Updating = Callable[[Parameters, "Sequence[Batch]"], tuple[Update, LocalTraining | None]]
+Hook = Literal["step", "update", "average", "release"]
+HOOKS: tuple[Hook, ...] = ("step", "update", "average", "release")  # the canonical order
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class DefenseContext:
     batch_size: int  # per client
     dataset_size: int  # of the split the batch was drawn from
     memory_mb: float = 1024.0  # a budget for what a defense computes in chunks
+    clients: int = 1  # whose batches go into the update
+    passes: int = 1  # steps of the update that each private example enters, see `Defense.passes`
 
 
 @dataclass(frozen=True)
@@ -59,12 +64,24 @@ class Defense(Plugin):
     references: ClassVar[tuple[str, ...]] = ()
 
     @property
-    def clients(self) -> int:
+    def client_count(self) -> int:
         """How many clients' batches go into the update; the truth is their union."""
         return 1
 
+    @property
+    def passes(self) -> int:
+        """How many steps of the update each private example enters, at most: what is lost in each adds up."""
+        return 1
+
+    def check(self, context: DefenseContext) -> None:
+        """Refuse settings that make no sense for such batches and data, before anything runs.
+
+        Raises:
+            UsageError: what is wrong and how to mend it.
+        """
+
     def supports(self, model: nn.Module, context: DefenseContext) -> str | None:
-        """Why this defense cannot be applied to such a model or batch, or None when it can."""
+        """Why this defense cannot be applied to such a model, or None when it can."""
         return None
 
     def step(self, gradient: Gradient, parameters: Parameters, batch: Batch, context: DefenseContext) -> Parameters:
@@ -80,6 +97,12 @@ class Defense(Plugin):
     ) -> tuple[Update, LocalTraining | None]:
         """The update of all clients' batches, made of steps; the default is one gradient of the only batch."""
         return Update(step(parameters, batches[0])), None
+
+    def average(
+        self, update: Updating, parameters: Parameters, batches: Sequence[Batch], context: DefenseContext
+    ) -> tuple[Update, LocalTraining | None]:
+        """How the clients' updates become one; `update` makes that of any of them, by default of all at once."""
+        return update(parameters, batches)
 
     def release(self, update: Update, context: DefenseContext) -> Update:
         """What is sent of the update."""

@@ -13,7 +13,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from gibench import batches, client, provenance, seeds, training
+from gibench import batches, chain, client, provenance, seeds, training
 from gibench.attack import Attack, Context, Reconstruction
 from gibench.cell import Cell
 from gibench.datasets.base import Dataset, Images, Split
@@ -35,9 +35,10 @@ def check(cell: Cell) -> None:
     """Find out whether the cell can be prepared, so that a wrong request fails before anything runs.
 
     Raises:
-        UsageError: the data cannot be had or are too few, or the model cannot take them.
+        UsageError: the data cannot be had or are too few, or the model or a defense cannot take them.
     """
     draw(cell)
+    chain.context_of(defenses(cell), torch.Generator(), cell.batch_size, len(load(cell.dataset).private))
     _check_model(cell.dataset, cell.model)
 
 
@@ -110,11 +111,16 @@ class _Trial:
                 ThreatModel.parse(cell.knows),
                 seeds.generator(cell.seed, "defense", self.device),
                 cell.batch_size,
+                parse_chain(cell.defense),
             )
         guarantee = release.guarantee
         row |= {name: getattr(guarantee, name) for name in ("epsilon", "delta", "accountant", "sampling")}
         row["grad_norm"] = release.grad_norm
         self.provenance["defense_costs"] = dict(guarantee.costs)
+        update = release.observation.update
+        if update.kind == "weight_delta" and not all(bool(value.isfinite().all()) for value in update.tensors.values()):
+            self.ended("diverged", "the clients' training left the finite numbers: lower their learning rate")
+            return
         self._attack(release.observation)
 
     def _attack(self, observation: Observation) -> None:
@@ -177,7 +183,7 @@ def draw(cell: Cell) -> Split:
     Raises:
         UsageError: the data cannot be had, or hold no such batch.
     """
-    clients = max(defense.clients for defense in defenses(cell))
+    clients = chain.client_count(defenses(cell))
     generator = seeds.generator(cell.seed, "data")
     return batches.draw(load(cell.dataset), cell.batch_size, cell.labels, clients, generator)
 

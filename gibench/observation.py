@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gibench.errors import UsageError
+from gibench.spec import Spec
 
 KNOWLEDGE = ("batch_size", "labels", "local_hyperparameters", "bn_statistics", "prior", "surrogate_data")
 DEFAULT_KNOWLEDGE = ("batch_size", "local_hyperparameters", "prior")
@@ -88,6 +89,10 @@ class Observation:
 
     `model` maps normalised images `(x - mean) / std` to logits, and is in the mode (train or eval) the client used;
     the loss is the mean cross-entropy of the batch.
+
+    `defenses` is the chain in canonical order, with every setting (clip norms, noise levels, the pruned share): the
+    protocol that the server prescribed, known with the local hyperparameters. What a defense drew (noise, the order of
+    local batches, a random mask but for its zeros) is in none of it. An attack that reads it sets `adaptive`.
     """
 
     model: nn.Module
@@ -100,6 +105,7 @@ class Observation:
     batch_size: int | None = None
     labels: Tensor | None = None
     local_hyperparameters: LocalTraining | None = None
+    defenses: tuple[Spec, ...] | None = None
     bn_statistics: Mapping[str, Tensor] | None = None
     prior: ImagePrior | None = None
     surrogate_data: SurrogateData | None = None

@@ -35,6 +35,8 @@ _CELLS = "tags.cell != '' and attributes.status != 'RUNNING'"  # grids have no c
 class Store:
     """The results of one experiment in one MLflow store."""
 
+    found_by = _CELLS  # which of its runs are read
+
     def __init__(self, uri: str | None = None, experiment: str = "gibench", create: bool = True) -> None:
         """Open the store.
 
@@ -91,7 +93,7 @@ class Store:
             diagnostics: add what the attack and the harness noted in numbers, under MLflow's names for them: a
                 `diagnostics.KEY` for each diagnostic, nested ones with dots, and `seconds.STAGE` of the harness.
         """
-        return [_row(run) | (_beside(run) if diagnostics else {}) for run in self._runs()]
+        return [as_row(run) | (_beside(run) if diagnostics else {}) for run in self._runs()]
 
     def images(self, run_ids: Iterable[str]) -> pd.DataFrame:
         """The per-image tables of some cells, one below the other: `run_id`, then the columns of `Score.images`.
@@ -126,7 +128,7 @@ class Store:
             UsageError: no run or more than one begins so, or its artifacts are gone.
         """
         is_id = _RUN_ID.fullmatch(run_id)
-        found = [_row(run) for run in self._runs(f"attributes.run_id LIKE '{run_id}%'")] if is_id else []
+        found = [as_row(run) for run in self._runs(f"attributes.run_id LIKE '{run_id}%'")] if is_id else []
         if len(found) != 1:
             what = "no stored cell" if not found else f"{len(found)} stored cells"
             raise UsageError(
@@ -141,7 +143,7 @@ class Store:
         return found[0], {"artifacts": str(folder), **details} | {key: stored[key] for key in stored if key != "row"}
 
     def _runs(self, *conditions: str) -> Iterator[Run]:
-        token, wanted = None, " and ".join((_CELLS, *conditions))
+        token, wanted = None, " and ".join((self.found_by, *conditions))
         with explained(self._uri):
             while True:
                 page = self._client.search_runs(
@@ -226,9 +228,10 @@ def _write_artifacts(result: Result, folder: Path) -> None:
     (folder / "result.json").write_text(json.dumps(jsonable(beside), indent=2, allow_nan=False))
 
 
-def _row(run: Run) -> Row:
+def as_row(run: Run, columns: Mapping[str, Column] = COLUMNS) -> Row:
+    """What an MLflow run says: the columns, then `run_id` and `started` (UTC, ISO 8601)."""
     places = {"param": run.data.params, "metric": run.data.metrics, "tag": run.data.tags}
-    row: Row = {name: _value(places[column.stored_as].get(name), column) for name, column in COLUMNS.items()}
+    row: Row = {name: _value(places[column.stored_as].get(name), column) for name, column in columns.items()}
     started = datetime.fromtimestamp(run.info.start_time / 1000, UTC).isoformat(timespec="milliseconds")
     return row | {"run_id": run.info.run_id, "started": started}
 

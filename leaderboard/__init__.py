@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 def leaderboard(tracking_uri: str | None = None, experiment: str = "gibench") -> pd.DataFrame:
     """The stored rows as a table: the columns of `gibench.result.COLUMNS`, then `run_id` and `started` (UTC).
 
+    `utility_accuracy` is joined from the stored training runs, see `gibench.leaderboard.utility.joined`.
+
     Nothing is run. See `gibench.leaderboard.table.summarize` for the means over seeds.
 
     Args:
@@ -22,11 +24,10 @@ def leaderboard(tracking_uri: str | None = None, experiment: str = "gibench") ->
     Raises:
         UsageError: there is no such store or experiment, or it cannot be read.
     """
-    from gibench.tracking import Store
-
+    from .stored import rows
     from .table import table
 
-    return table(Store(tracking_uri, experiment, create=False).rows())
+    return table(rows(tracking_uri, experiment))
 
 
 class _CallablePackage(ModuleType):

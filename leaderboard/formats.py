@@ -126,8 +126,11 @@ def _hardware(lines: list[dict[str, Any]]) -> set[str]:
 
 
 def _shown(lines: list[dict[str, Any]]) -> tuple[tuple[str, _Show], ...]:
-    """The columns for people; times from different machines have those machines beside them."""
-    return (*_SHOWN, ("hardware", _text("hardware"))) if len(_hardware(lines)) > 1 else _SHOWN
+    """The columns for people: utility where it was measured, and machines beside times from different ones."""
+    shown = _SHOWN
+    if any(line["utility_accuracy"] is not None for line in lines):
+        shown = (*shown, ("utility", _number("utility_accuracy", 3)))
+    return (*shown, ("hardware", _text("hardware"))) if len(_hardware(lines)) > 1 else shown
 
 
 def _trials(line: dict[str, Any], shorten: Shorten) -> str:

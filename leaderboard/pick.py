@@ -25,7 +25,7 @@ def describe(rows: pd.DataFrame, shorten: Callable[[str, str], str]) -> pd.DataF
 
     Returns:
         The rows that were not skipped, numbers as floats, with the columns name (of the attack), variant (its shortened
-        spec), network (the model without its width) and width.
+        spec), defended (that of the defense), network (the model without its width) and width.
     """
     ran = rows[rows["status"] != "skipped"]
     ran = ran.astype(dict.fromkeys(ran.select_dtypes(["Int64", "Float64"]), float))
@@ -34,6 +34,7 @@ def describe(rows: pd.DataFrame, shorten: Callable[[str, str], str]) -> pd.DataF
     return ran.assign(
         name=[parse(attack).name for attack in ran["attack"]],
         variant=[shorten("attack", attack) for attack in ran["attack"]],
+        defended=[shorten("defense", defense) for defense in ran["defense"]],
         network=[str(Spec(model.name, tuple(s for s in model.settings if s[0] != "width"))) for model in models],
         width=pd.Series(widths, index=ran.index, dtype=float),
     )
@@ -41,26 +42,26 @@ def describe(rows: pd.DataFrame, shorten: Callable[[str, str], str]) -> pd.DataF
 
 def scaling(rows: pd.DataFrame) -> pd.DataFrame:
     """Of `spearpp` over batch size and width."""
-    return _most(_of(rows, "spearpp"), ("batch_size", "width"))
+    return most(_of(rows, "spearpp"), ("batch_size", "width"))
 
 
 def wall(rows: pd.DataFrame) -> pd.DataFrame:
     """Of `spear`, whatever its budget, over the batch size, and `spearpp` in the same scenario."""
-    sampled = _most(_of(rows, "spear"), ("batch_size", "variant"))
+    sampled = most(_of(rows, "spear"), ("batch_size", "variant"))
     shared = [name for name in _SHARED if name not in ("batch_size", "name", "variant")]
     beside = _of(rows, "spearpp")
     beside = beside[beside.set_index(shared).index.isin(sampled.set_index(shared).index)]
-    return pd.concat([sampled, _most(beside, ("batch_size",))])
+    return pd.concat([sampled, most(beside, ("batch_size",))])
 
 
 def hard_batches(rows: pd.DataFrame) -> pd.DataFrame:
     """Of `spearpp` at the batch sizes that were attacked under several label policies."""
-    return _compared(_most(_of(rows, "spearpp"), ("labels_policy", "batch_size")), "batch_size", "labels_policy")
+    return _compared(most(_of(rows, "spearpp"), ("labels_policy", "batch_size")), "batch_size", "labels_policy")
 
 
 def training(rows: pd.DataFrame) -> pd.DataFrame:
     """Of `spearpp` at the widths that were attacked after several numbers of training steps."""
-    return _compared(_most(_of(rows, "spearpp"), ("train_steps", "width")), "width", "train_steps")
+    return _compared(most(_of(rows, "spearpp"), ("train_steps", "width")), "width", "train_steps")
 
 
 def objectives(rows: pd.DataFrame) -> pd.DataFrame:
@@ -88,7 +89,7 @@ def _of(rows: pd.DataFrame, *attacks: str) -> pd.DataFrame:
 
 def _variants(rows: pd.DataFrame) -> pd.DataFrame:
     """Several variants on each kind of batch: the seeds most of them ran on, and the variants that have them all."""
-    picked = _most(rows, ("variant", *_BATCH))
+    picked = most(rows, ("variant", *_BATCH))
     batch = list(_BATCH)
     shared = picked.groupby([*batch, "seed"], dropna=False)["variant"].transform("nunique").rename("shared")
     picked = picked[shared == shared.groupby([picked[name] for name in batch], dropna=False).transform("max")]
@@ -102,7 +103,7 @@ def _compared(rows: pd.DataFrame, by: str, over: str) -> pd.DataFrame:
     return rows[rows.groupby(by, dropna=False)[over].transform("nunique") > 1]
 
 
-def _most(rows: pd.DataFrame, over: Sequence[str]) -> pd.DataFrame:
+def most(rows: pd.DataFrame, over: Sequence[str]) -> pd.DataFrame:
     """The rows of one scenario: the one with the most points to show, then with the most rows."""
     shared = [name for name in _SHARED if name not in over]
     scenarios = [group for _, group in rows.groupby(shared, dropna=False)]

@@ -2,38 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from gibench.spec import parse
 
-from . import pick
+from . import pick, tradeoff
+from .figures import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    HUES,
+    ORANGE,
+    RED,
+    SKY,
+    STYLE,
+    legend,
+    log_axis,
+    new_figure,
+    rate_axis,
+    signed,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which colour-blind people can tell apart.
-_BLUE, _ORANGE, _GREEN, _PINK, _SKY, _RED, _YELLOW, _BLACK, _GREY = (
-    *("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000", "#BBBBBB"),
-)
-_HUES = (_BLUE, _ORANGE, _GREEN, _PINK, _SKY, _RED, _YELLOW)
 _STAGE = "diagnostics.seconds."
 _NEAREST = (-np.inf, 15, 18, 21, 24, 27, 30, np.inf)  # dB: the edges of the bins
-_STYLE = {
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.titlesize": "medium",
-    "axes.titlelocation": "left",
-    "grid.alpha": 0.3,
-    "legend.frameon": False,
-    "legend.fontsize": "small",
-}
 
 
 class Plot(NamedTuple):
@@ -52,46 +52,46 @@ def scaling(rows: pd.DataFrame) -> Figure:
     pairs = rows.assign(pair=_pairs(rows)).sort_values(["width", "batch_size"]).groupby("pair", sort=False)
     mean = pairs.mean(numeric_only=True)
     x = np.arange(len(mean))
-    figure, ((rates, seconds), (shares, memory)) = _figure(2, 2, size=(max(9, 1 + 1.4 * len(x)), 7.5))
-    rates.bar(x - 0.2, mean["exact_rate"], 0.4, color=_BLUE, label="exact")
-    rates.bar(x + 0.2, mean["certified_rate"], 0.4, color=_SKY, label="certified")
+    figure, ((rates, seconds), (shares, memory)) = new_figure(2, 2, size=(max(9, 1 + 1.4 * len(x)), 7.5))
+    rates.bar(x - 0.2, mean["exact_rate"], 0.4, color=BLUE, label="exact")
+    rates.bar(x + 0.2, mean["certified_rate"], 0.4, color=SKY, label="certified")
     if (matching := "diagnostics.sparsity_matching") in mean:
-        rates.plot(x, mean[matching], "D", color=_BLACK, markersize=5, label="lambda")
-    _rate_axis(rates, "share of images; lambda: of signs")
-    _legend(rates)
+        rates.plot(x, mean[matching], "D", color=BLACK, markersize=5, label="lambda")
+    rate_axis(rates, "share of images; lambda: of signs")
+    legend(rates)
     for place, (_, group) in zip(x, pairs, strict=True):
-        seconds.plot([place] * len(group), group["runtime_s"], "o", color=_BLUE, alpha=0.5)
-    seconds.plot(x, mean["runtime_s"], "_", color=_BLACK, markersize=22, label="mean of the seeds")
-    _log_axis(seconds, "seconds of the attack")
-    _legend(seconds)
+        seconds.plot([place] * len(group), group["runtime_s"], "o", color=BLUE, alpha=0.5)
+    seconds.plot(x, mean["runtime_s"], "_", color=BLACK, markersize=22, label="mean of the seeds")
+    log_axis(seconds, "seconds of the attack")
+    legend(seconds)
     _stages(shares, mean)
-    memory.bar(x, mean["peak_memory_mb"] / 1024, 0.6, color=_GREEN)
+    memory.bar(x, mean["peak_memory_mb"] / 1024, 0.6, color=GREEN)
     memory.set(ylabel="peak memory in GiB")
     for axes in (rates, seconds, shares, memory):
         axes.set_xticks(x, mean.index)
         axes.set_xlabel("images B, width m")
         axes.grid(visible=False, axis="x")
-    return _signed(figure, rows)
+    return signed(figure, rows)
 
 
 def wall(rows: pd.DataFrame) -> Figure:
     """Seconds of SPEAR and SPEAR++ over B, and SPEAR's draws beside those expected; exhausted budgets stand out."""
-    figure, ((seconds, draws),) = _figure(1, 2, size=(10, 4.6))
-    for (attack, group), color in zip(rows.groupby("name"), (_ORANGE, _BLUE), strict=False):
+    figure, ((seconds, draws),) = new_figure(1, 2, size=(10, 4.6))
+    for (attack, group), color in zip(rows.groupby("name"), (ORANGE, BLUE), strict=False):
         _dots(seconds, group, "runtime_s", color, str(attack))
-    _log_axis(seconds, "seconds of the attack")
+    log_axis(seconds, "seconds of the attack")
     sampled = rows[rows["name"] == "spear"]
     if {"diagnostics.draws", "diagnostics.expected_draws"} <= set(sampled):
         expected = sampled.groupby("batch_size")["diagnostics.expected_draws"].median()
-        draws.plot(expected.index, expected, "--", color=_BLACK, label="expected before it starts")
-        _dots(draws, sampled, "diagnostics.draws", _ORANGE, "drawn by spear")
-    _log_axis(draws, "row sets drawn")
+        draws.plot(expected.index, expected, "--", color=BLACK, label="expected before it starts")
+        _dots(draws, sampled, "diagnostics.draws", ORANGE, "drawn by spear")
+    log_axis(draws, "row sets drawn")
     for axes in (seconds, draws):
         axes.set_xlabel("images B")
         axes.set_xticks(sorted(rows["batch_size"].unique()))
         axes.margins(x=0.04)
         axes.legend(loc="upper left")
-    return _signed(figure, rows)
+    return signed(figure, rows)
 
 
 def hard_batches(rows: pd.DataFrame, images: pd.DataFrame) -> Figure:
@@ -101,46 +101,46 @@ def hard_batches(rows: pd.DataFrame, images: pd.DataFrame) -> Figure:
         rows: as picked.
         images: the per-image tables of the rows, from `Store.images`.
     """
-    figure, ((policies, neighbours),) = _figure(1, 2, size=(10, 4.4), share_y=True)
+    figure, ((policies, neighbours),) = new_figure(1, 2, size=(10, 4.4), share_y=True)
     table = rows.pivot_table("exact_rate", "labels_policy", "batch_size")
     table = table.reindex([policy for policy in ("unique", "iid", "same") if policy in table.index])
     for number, size in enumerate(table):
         places = np.arange(len(table)) + (number - (len(table.columns) - 1) / 2) * 0.8 / len(table.columns)
-        policies.bar(places, table[size], 0.75 / len(table.columns), color=_HUES[number % 7], label=f"B = {size:.0f}")
+        policies.bar(places, table[size], 0.75 / len(table.columns), color=HUES[number % 7], label=f"B = {size:.0f}")
     policies.set_xticks(np.arange(len(table)), table.index)
     policies.set_xlabel("labels of the batch")
-    _rate_axis(policies, "share of the images recovered exactly")
-    _legend(policies)
+    rate_axis(policies, "share of the images recovered exactly")
+    legend(policies)
     bins = pd.cut(images["nearest"], _NEAREST, right=False)
     exact = images.groupby(bins, observed=True)["exact"].agg(["mean", "size"])
     x = np.arange(len(exact))
-    neighbours.bar(x, exact["mean"], 0.8, color=_GREEN)
+    neighbours.bar(x, exact["mean"], 0.8, color=GREEN)
     counts = [f"{_interval(each)}\nn = {count}" for each, count in zip(exact.index, exact["size"], strict=True)]
     neighbours.set_xticks(x, counts, fontsize="small")
     neighbours.set_xlabel("PSNR to the nearest other image of the batch, dB")
     for axes in (policies, neighbours):
         axes.grid(visible=False, axis="x")
-    return _signed(figure, rows)
+    return signed(figure, rows)
 
 
 def training(rows: pd.DataFrame) -> Figure:
     """Exact and certified rate and the model's accuracy over the training steps, a panel for each width."""
     widths = sorted(rows["width"].unique())
-    figure, (panels,) = _figure(1, len(widths), size=(1 + 4.5 * len(widths), 4.4), share_y=True)
+    figure, (panels,) = new_figure(1, len(widths), size=(1 + 4.5 * len(widths), 4.4), share_y=True)
     for axes, width in zip(panels, widths, strict=True):
         group = rows[rows["width"] == width]
         mean = group.groupby("train_steps")[["exact_rate", "certified_rate", "model_accuracy"]].mean()
-        axes.plot(group["train_steps"], group["exact_rate"], "o", color=_BLUE, alpha=0.25, markersize=4)
-        axes.plot(mean.index, mean["exact_rate"], "o-", color=_BLUE, label="exact")
-        axes.plot(mean.index, mean["certified_rate"], "s--", color=_SKY, label="certified")
-        axes.plot(mean.index, mean["model_accuracy"], "^:", color=_RED, label="accuracy of the model")
+        axes.plot(group["train_steps"], group["exact_rate"], "o", color=BLUE, alpha=0.25, markersize=4)
+        axes.plot(mean.index, mean["exact_rate"], "o-", color=BLUE, label="exact")
+        axes.plot(mean.index, mean["certified_rate"], "s--", color=SKY, label="certified")
+        axes.plot(mean.index, mean["model_accuracy"], "^:", color=RED, label="accuracy of the model")
         axes.set_xscale("symlog", linthresh=1)
         axes.set_xticks(mean.index, [f"{steps:.0f}" for steps in mean.index], fontsize="small")
         axes.minorticks_off()
         axes.set(xlabel="training steps before the attack", title=f"width {width:.0f}")
-        _rate_axis(axes, "share" if width == widths[0] else "")
+        rate_axis(axes, "share" if width == widths[0] else "")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
-    return _signed(figure, rows)
+    return signed(figure, rows)
 
 
 def objectives(rows: pd.DataFrame) -> Figure:
@@ -169,6 +169,9 @@ PLOTS: Mapping[str, Plot] = {
     "training": Plot(pick.training, training, "spearpp after two numbers of training steps or more"),
     "objectives": Plot(pick.objectives, objectives, "spearpp with two objectives, optimisers or roundings or more"),
     "ablation": Plot(pick.ablation, ablation, "spearpp at its defaults and with settings that leave something out"),
+    "privacy_utility": Plot(
+        tradeoff.pick, tradeoff.draw, "dp, pruning or fedavg, each alone, at two strengths or more"
+    ),
 }
 
 
@@ -176,7 +179,7 @@ def draw(plot: Plot, *tables: pd.DataFrame) -> Figure:
     """The figure of picked rows, and of their per-image tables where `plot.images` asks for them."""
     from matplotlib import rc_context
 
-    with rc_context(_STYLE):  # type: ignore[arg-type]
+    with rc_context(STYLE):  # type: ignore[arg-type]
         return plot.draw(*tables)
 
 
@@ -186,38 +189,38 @@ def _bars(rows: pd.DataFrame) -> Figure:
     pairs = list(dict.fromkeys(rows["pair"]))
     best = rows.groupby("label")["exact_rate"].mean().sort_values(kind="stable")
     best = best.loc[sorted(best.index, key=lambda label: (label == "everything", best[label]))]
-    figure, ((rates, seconds),) = _figure(1, 2, size=(11, 1.6 + len(best) * (0.2 + 0.2 * len(pairs))), share_y=True)
+    figure, ((rates, seconds),) = new_figure(1, 2, size=(11, 1.6 + len(best) * (0.2 + 0.2 * len(pairs))), share_y=True)
     height = 0.8 / len(pairs)
     for number, pair in enumerate(pairs):
         mean = rows[rows["pair"] == pair].groupby("label").mean(numeric_only=True).reindex(best.index)
         places = np.arange(len(best)) + ((len(pairs) - 1) / 2 - number) * height
-        rates.barh(places, mean["exact_rate"], height * 0.9, color=_HUES[number % 7], label=pair)
-        rates.plot(mean["certified_rate"], places, "|", color=_BLACK, markersize=40 * height, markeredgewidth=2)
-        seconds.plot(mean["runtime_s"], places, "o", color=_HUES[number % 7])
-    rates.plot([], [], "|", color=_BLACK, markersize=10, markeredgewidth=2, label="certified")
+        rates.barh(places, mean["exact_rate"], height * 0.9, color=HUES[number % 7], label=pair)
+        rates.plot(mean["certified_rate"], places, "|", color=BLACK, markersize=40 * height, markeredgewidth=2)
+        seconds.plot(mean["runtime_s"], places, "o", color=HUES[number % 7])
+    rates.plot([], [], "|", color=BLACK, markersize=10, markeredgewidth=2, label="certified")
     rates.set_yticks(np.arange(len(best)), best.index)
     rates.set_ylim(-0.6, len(best) - 0.4)
     rates.set(xlim=(0, 1.02), xlabel="share of the images recovered exactly")
-    _log_axis(seconds, "seconds of the attack, mean", across=True)
+    log_axis(seconds, "seconds of the attack, mean", across=True)
     for axes in (rates, seconds):
         axes.grid(visible=False, axis="y")
     figure.legend(loc="outside upper center", ncols=min(4, len(pairs) + 1))
-    return _signed(figure, rows)
+    return signed(figure, rows)
 
 
 def _stages(axes: Axes, mean: pd.DataFrame) -> None:
     """The share of the attack's time in each of its stages, the smaller ones together, with the total above."""
     stages = mean.filter(like=_STAGE).rename(columns=lambda name: str(name).removeprefix(_STAGE))
     shares = stages.div(mean["runtime_s"], axis="index")
-    largest = list(shares.max().sort_values(ascending=False).index[: len(_HUES)])
+    largest = list(shares.max().sort_values(ascending=False).index[: len(HUES)])
     shares = shares[largest].assign(other=(1 - shares[largest].sum(axis=1)).clip(lower=0))
     x, base = np.arange(len(mean)), np.zeros(len(mean))
-    for stage, color in zip(shares, (*_HUES[: len(largest)], _GREY), strict=True):
+    for stage, color in zip(shares, (*HUES[: len(largest)], GREY), strict=True):
         axes.bar(x, shares[stage], 0.6, bottom=base, color=color, label=stage)
         base = base + shares[stage].to_numpy()
     for place, total in zip(x, mean["runtime_s"], strict=True):
         axes.annotate(f"{total:.3g} s", (place, 1.02), ha="center", fontsize="small")
-    _rate_axis(axes, "share of the attack's seconds")
+    rate_axis(axes, "share of the attack's seconds")
     axes.set_ylim(0, 1.1)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=4)
 
@@ -246,45 +249,3 @@ def _interval(each: pd.Interval) -> str:
     if np.isinf(each.left):
         return f"under {each.right:g}"
     return f"{each.left:g} up" if np.isinf(each.right) else f"{each.left:g}-{each.right:g}"
-
-
-def _figure(rows: int, columns: int, size: tuple[float, float], share_y: bool = False) -> tuple[Figure, Any]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False, sharey=share_y)
-
-
-def _rate_axis(axes: Axes, label: str) -> None:
-    axes.set_ylim(0, 1.05)
-    axes.set_ylabel(label)
-
-
-def _log_axis(axes: Axes, label: str, across: bool = False) -> None:
-    """Logarithmic, in plain numbers, with those between the powers of ten where there are few of these."""
-    from matplotlib.ticker import FuncFormatter, LogLocator
-
-    axes.set(xscale="log", xlabel=label) if across else axes.set(yscale="log", ylabel=label)
-    axis, limits = (axes.xaxis, axes.get_xlim()) if across else (axes.yaxis, axes.get_ylim())
-    decades = np.log10(limits[1] / limits[0])
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 2.5 else (1.0,)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
-    axis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
-
-
-def _legend(axes: Axes) -> None:
-    """Above the axes, where it hides nothing."""
-    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=4, borderaxespad=0)
-
-
-def _signed(figure: Figure, rows: pd.DataFrame) -> Figure:
-    """With the scenario that all rows share below, so that a figure alone says what it is of."""
-    shared: Sequence[tuple[str, str]] = (
-        *(("{}", "dataset"), ("{}", "network"), ("width {:.0f}", "width"), ("batch {:.0f}", "batch_size")),
-        *(("{:.0f} training steps", "train_steps"), ("labels {}", "labels_policy"), ("defense {}", "defense")),
-        *(("server knows {}", "threat_model"), ("{}", "dtype"), ("{}", "hardware")),
-    )
-    same = [text.format(rows[name].iloc[0]) for text, name in shared if rows[name].nunique(dropna=False) == 1]
-    seeds = rows["seed"].nunique()
-    figure.supxlabel("; ".join([*same, f"{seeds} seed{'s' if seeds > 1 else ''}"]), fontsize="x-small", wrap=True)
-    return figure

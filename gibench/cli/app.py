@@ -17,6 +17,7 @@ from gibench.cli.quick import QuickCommand, QuickGroup
 from gibench.cli.run import run
 from gibench.cli.show import show
 from gibench.cli.sweep import sweep
+from gibench.cli.utility import utility
 from gibench.errors import GibenchError, UsageError
 
 app = typer.Typer(
@@ -28,7 +29,7 @@ app = typer.Typer(
     help="Which gradient-inversion attack recovers a client's images from its gradients, under which defense.",
 )
 app.command("list", cls=QuickCommand, options_metavar=USAGE, context_settings={"allow_extra_args": True})(list_plugins)
-for verb in (run, sweep, leaderboard, plot, show, doctor):
+for verb in (run, sweep, utility, leaderboard, plot, show, doctor):
     app.command()(verb)
 
 

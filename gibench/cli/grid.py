@@ -13,10 +13,13 @@ from gibench.cell import Cell
 from gibench.cli.console import note, print_json
 from gibench.cli.progress import GridProgress
 from gibench.cli.table import print_rows, title
+from gibench.cli.utility import train
 from gibench.result import UNFINISHED
 from gibench.sweep.run import prepare, run_cells
 from gibench.sweep.suite import Suite
 from gibench.tracking import Store
+from gibench.utility.request import Utility
+from gibench.utility.run import prepare as prepare_utility
 
 
 def run_suite(suite: Suite, force: bool, as_json: bool, dry_run: bool) -> None:
@@ -38,9 +41,13 @@ def _run_suite(suite: Suite, force: bool, as_json: bool, dry_run: bool) -> None:
     if dry_run:
         _print_cells(cells, as_json)
         return
+    requests = Utility.of_suite(suite, cells) if suite.utility else []
+    prepare_utility(requests)  # so that a wrong request fails before anything runs
     store = Store(suite.tracking_uri, suite.experiment)
     with redirect_stdout(sys.stderr), GridProgress(len(cells)) as progress:
         runs = run_cells(cells, store, suite, progress, force)
+    if requests:
+        train(requests, force)
     stored = {row["run_id"]: row for row in store.rows()}
     rows = [stored[run] for run in runs]
     if as_json:

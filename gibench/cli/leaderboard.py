@@ -44,11 +44,10 @@ def leaderboard(
 
     Attacks are ranked by mean PSNR, within one scenario, threat model and defense only.
     """
-    from gibench.leaderboard import formats
+    from gibench.leaderboard import formats, stored
     from gibench.leaderboard.table import summarize, table
-    from gibench.tracking import Store
 
-    rows = Store(tracking_uri, experiment or "gibench", create=False).rows()
+    rows = stored.rows(tracking_uri, experiment or "gibench")
     form = Format.JSON if as_json else form
     if form is Format.JSON:
         text = formats.to_json(table(rows))

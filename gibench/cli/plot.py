@@ -18,7 +18,10 @@ _DPI = 150  # of a PNG
 
 def plot(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="scaling, wall, hard_batches, training, objectives or ablation.")
+        str,
+        typer.Argument(
+            metavar="NAME", help="scaling, wall, hard_batches, training, objectives, ablation or privacy_utility."
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", metavar="FILE", help="The file to write: .png, .svg or .pdf.")],
     tracking_uri: TrackingUri = None,
@@ -32,7 +35,7 @@ def plot(
     newest row of a cell counts. leaderboard/suites has a suite for each plot; for a figure of one suite alone, run it
     under an --experiment of its own.
     """
-    from gibench.leaderboard import plots
+    from gibench.leaderboard import plots, stored
     from gibench.leaderboard.pick import describe
     from gibench.leaderboard.table import newest, table
     from gibench.tracking import Store
@@ -43,7 +46,7 @@ def plot(
         raise UsageError(f"{output} has no suffix that says what to write: end it in {', '.join(_SUFFIXES)}")
     kind = plots.PLOTS[name]
     store = Store(tracking_uri, experiment or "gibench", create=False)
-    rows = newest(store.rows(diagnostics=True))
+    rows = newest(stored.rows(tracking_uri, experiment or "gibench", diagnostics=True))
     picked = kind.pick(describe(table(rows), short))
     if picked.empty:
         raise UsageError(

@@ -20,17 +20,18 @@ from gibench.plugin import Plugin
 
 MAX_CELLS = 100_000
 _RANGE = re.compile(r"(\d+)(?:-(\d+))?")
-_WHOLE = ("name", "grids", "tracking_uri", "experiment")  # keys that all grids of a suite share
+_WHOLE = ("name", "grids", "utility", "tracking_uri", "experiment")  # keys that all grids of a suite share
 
 
-def _listed(value: Any) -> Any:
+def listed(value: Any) -> Any:
+    """A value alone as the list of it."""
     return value if isinstance(value, list) else [value]
 
 
-def _seeds(value: Any) -> Any:
+def seeds_of(value: Any) -> Any:
     """Seeds as numbers and ranges `0-9`, written out."""
     seeds: list[Any] = []
-    for item in _listed(value):
+    for item in listed(value):
         if not isinstance(item, str):
             seeds.append(item)
             continue
@@ -44,7 +45,8 @@ def _seeds(value: Any) -> Any:
 
 
 T = TypeVar("T")
-_Axis = Annotated[list[T], BeforeValidator(_listed), Field(min_length=1)]
+Axis = Annotated[list[T], BeforeValidator(listed), Field(min_length=1)]
+Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**63)]], BeforeValidator(seeds_of), Field(min_length=1)]
 
 
 class Suite(Plugin):
@@ -59,19 +61,20 @@ class Suite(Plugin):
     grids: list[dict[str, Any]] | None = Field(
         None, min_length=1, description="several grids, each of the keys that it has in place of the suite's own"
     )
-    attack: _Axis[str] = Field([], validate_default=False, description="attacks, each name:key=value,...")
-    defense: _Axis[str] = Field(["none"], description="defenses; + composes them")
-    dataset: _Axis[str] = Field(["photos"], description="where the images come from")
-    model: _Axis[str] = Field(["mlp"], description="the network the gradient is of")
-    train_steps: _Axis[Annotated[int, Field(ge=0)]] = Field([0], description="training steps on the public split first")
-    batch_size: _Axis[Annotated[int, Field(ge=1)]] = Field([20], description="private images of each client")
-    labels: _Axis[Literal["iid", "unique", "same"]] = Field(["iid"], description="how the batch's labels are composed")
-    knows: _Axis[str] = Field([str(ThreatModel())], description="what the server knows, joined by commas, or nothing")
-    seed: Annotated[list[Annotated[int, Field(ge=0, lt=2**63)]], BeforeValidator(_seeds), Field(min_length=1)] = Field(
-        [0], description="numbers, and ranges such as 0-9"
+    attack: Axis[str] = Field([], validate_default=False, description="attacks, each name:key=value,...")
+    defense: Axis[str] = Field(["none"], description="defenses; + composes them")
+    dataset: Axis[str] = Field(["photos"], description="where the images come from")
+    model: Axis[str] = Field(["mlp"], description="the network the gradient is of")
+    train_steps: Axis[Annotated[int, Field(ge=0)]] = Field([0], description="training steps on the public split first")
+    batch_size: Axis[Annotated[int, Field(ge=1)]] = Field([20], description="private images of each client")
+    labels: Axis[Literal["iid", "unique", "same"]] = Field(["iid"], description="how the batch's labels are composed")
+    knows: Axis[str] = Field([str(ThreatModel())], description="what the server knows, joined by commas, or nothing")
+    seed: Seeds = Field([0], description="numbers, and ranges such as 0-9")
+    device: Axis[Literal["auto", "cpu", "cuda"]] = Field(["auto"], description="where to compute")
+    dtype: Axis[Literal["float32", "float64"]] = Field(["float32"], description="of the model and its gradient")
+    utility: Annotated[list[str], BeforeValidator(listed)] = Field(
+        [], description="data sets to train on with each defense, model and batch size afterwards; see gibench utility"
     )
-    device: _Axis[Literal["auto", "cpu", "cuda"]] = Field(["auto"], description="where to compute")
-    dtype: _Axis[Literal["float32", "float64"]] = Field(["float32"], description="of the model and its gradient")
     timeout: float | None = Field(None, gt=0, description="seconds for the attack of each cell")
     tracking_uri: str | None = Field(None, min_length=1, description="the MLflow store")
     experiment: str = Field("gibench", min_length=1, description="the MLflow experiment")

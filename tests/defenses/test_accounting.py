@@ -12,8 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opacus.accountants import PRVAccountant, RDPAccountant
 
+from gibench.chain import context_of
+from gibench.chain import guarantee as promise
 from gibench.defense import DefenseContext
-from gibench.defenses.accounting import PLD_FROM, release_epsilon, run_epsilon
+from gibench.defenses.accounting import PLD_FROM, multiplier_for, release_epsilon, run_epsilon
+from gibench.errors import UsageError
 from gibench.registry import create
 
 deltas = st.floats(-12, -0.5).map(lambda power: 10**power)
@@ -137,7 +140,95 @@ def test_dp_states_all_that_its_figures_depend_on():
         **run_epsilon(1.0, 1e-5, 20 / 360, 1000),
         "run_steps": 1000,
         "sample_rate": 20 / 360,
+        "noise_multiplier": 1.0,
     }
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(-3, 8).map(lambda power: 10**power), st.floats(-9, -3).map(lambda power: 10**power))
+def test_the_multiplier_solved_for_gives_back_its_epsilon(epsilon, delta):
+    solved = multiplier_for(epsilon, delta)
+    assert release_epsilon(solved, delta) == pytest.approx(epsilon, rel=1e-8)
+
+
+@pytest.mark.parametrize("epsilon", [0.1, 1.0, 8.0])
+def test_the_multiplier_solved_for_is_that_of_dp_accounting(epsilon):
+    expected = dp_accounting.get_sigma_gaussian(epsilon, 1e-5)
+    assert multiplier_for(epsilon, 1e-5) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("more", ["", ",sampling=fixed", ",on=update"])
+@pytest.mark.parametrize("local", [None, "fedavg:epochs=4,local_batch_size=5"])
+def test_a_target_epsilon_is_met_whatever_dp_is_composed_with(more, local):
+    chain = [create("defense", f"dp:target_epsilon=3{more}")] + ([create("defense", local)] if local else [])
+    assert promise(chain, context_of(chain, torch.Generator(), 20, 360)).epsilon == pytest.approx(3, rel=1e-9)
+
+
+def test_the_noise_for_a_target_is_larger_where_images_enter_more_steps():
+    dp = create("defense", "dp:target_epsilon=3")
+    once, often = (
+        dp.guarantee(DefenseContext(torch.Generator(), 20, 360, passes=passes)).costs["noise_multiplier"]
+        for passes in (1, 9)
+    )
+    assert often == pytest.approx(3 * once)
+
+
+@pytest.mark.parametrize("setting", ["target_epsilon=1e30", "target_epsilon=1e-9,delta=1e-12"])
+def test_an_epsilon_out_of_reach_is_refused(setting):
+    with pytest.raises(UsageError, match=r"defense 'dp': target_epsilon=.* is out of reach: no noise multiplier"):
+        create("defense", f"dp:{setting}")
+
+
+def test_the_epochs_of_local_training_compose():
+    """An image is in one local batch an epoch: as many Gaussian mechanisms, by dp-accounting's own composition."""
+    chain = [create("defense", spec) for spec in ("dp:noise_multiplier=2", "fedavg:epochs=3,local_batch_size=5")]
+    promised = promise(chain, context_of(chain, torch.Generator(), 20, 360))
+    accountant = PLDAccountant(value_discretization_interval=1e-4)
+    accountant.compose(dp_accounting.SelfComposedDpEvent(dp_accounting.GaussianDpEvent(2.0), 3))
+    assert promised.epsilon == pytest.approx(accountant.get_epsilon(1e-5), rel=1e-3)
+    assert promised.epsilon > 1.5 * chain[0].guarantee(DefenseContext(torch.Generator(), 20, 360)).epsilon
+    assert promised.sampling.startswith("full batch, one release of 3 passes over the batch, ")
+    rounds = dp_accounting.SelfComposedDpEvent(
+        dp_accounting.PoissonSampledDpEvent(
+            20 / 360, dp_accounting.SelfComposedDpEvent(dp_accounting.GaussianDpEvent(2.0), 3)
+        ),
+        1000,
+    )
+    expected = dp_accounting.rdp.RdpAccountant().compose(rounds).get_epsilon(1e-5)
+    assert promised.costs["run_epsilon_rdp"] == pytest.approx(expected, rel=1e-9)
+
+
+def test_client_level_figures_count_clients_and_no_local_steps():
+    chain = [create("defense", spec) for spec in ("dp:on=update", "fedavg:epochs=3,clients=4")]
+    promised = promise(chain, context_of(chain, torch.Generator(), 20, 360))
+    assert promised.epsilon == release_epsilon(1.0, 1e-5)
+    assert promised.sampling == "full batch, one release, add-or-remove-one adjacency of clients"
+    assert promised.costs["sample_rate"] == 4 / 18
+
+
+def delta_of_one_fixed_batch(epsilon, noise, rate):
+    """The least delta that any accountant may give: of +1 against -1 beside an example that adds nothing."""
+    grid = torch.linspace(-40, 40, 400_001, dtype=torch.float64)
+    normal = torch.distributions.Normal(torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64), 2 * noise)
+    minus, zero, plus = normal.log_prob(grid[:, None]).exp().unbind(1)
+    loss = (1 - rate) * zero + rate * plus - math.exp(epsilon) * ((1 - rate) * zero + rate * minus)
+    return float(torch.trapezoid(loss.clamp(min=0), grid))
+
+
+@pytest.mark.parametrize(("noise", "rate"), [(1.0, 0.5), (0.4, 0.2)])
+def test_epsilon_of_fixed_batches_is_no_lower_than_the_worst_pairs_and_not_far_above(noise, rate):
+    found = run_epsilon(noise, 1e-5, rate, 1, "fixed")["run_epsilon_rdp"]
+    assert delta_of_one_fixed_batch(found, noise, rate) <= 1e-5
+    assert delta_of_one_fixed_batch(found / 4, noise, rate) > 1e-5
+
+
+def test_fixed_batches_that_are_all_the_data_are_one_gaussian_mechanism_under_replacement():
+    promised = guarantee(":sampling=fixed", 20, 20)
+    assert promised.epsilon == release_epsilon(0.5, 1e-5)
+    assert "replace-one adjacency" in promised.sampling
+    exact = release_epsilon(0.5 / math.sqrt(1000), 1e-5)
+    assert exact <= promised.costs["run_epsilon_rdp"] <= 1.35 * exact
+    assert promised.costs["run_epsilon_pld"] is None
 
 
 def test_epsilon_does_not_depend_on_the_clip_norm():

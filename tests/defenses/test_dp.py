@@ -7,6 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opacus.grad_sample import GradSampleModule
+from opacus.optimizers import DPOptimizer
+from opacus.optimizers.perlayeroptimizer import DPPerLayerOptimizer
 from scipy.stats import kstest
 from torch import nn
 from torch.nn import functional
@@ -15,7 +17,7 @@ from gibench.client import mean_gradient
 from gibench.defense import Batch, DefenseContext
 from gibench.device import PeakMemory
 from gibench.errors import UsageError
-from gibench.registry import create
+from gibench.registry import create, resolve
 
 MODELS = ("mlp:width=30,depth=2", "linear", "lenet", "convnet:width=4")
 
@@ -92,6 +94,35 @@ def test_the_clipped_mean_is_that_of_opacus(spec):
     torch.testing.assert_close(flat(plain), clipped_mean(rows, 0.5), rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("spec", MODELS)
+def test_the_released_gradient_is_that_of_opacus_per_layer_too(spec):
+    model, batch = build(spec), batch_of(8)
+    plain = flat(released(model, batch, noise_multiplier=0, max_grad_norm=0.5, clipping="per-layer"))
+    wrapped = GradSampleModule(model, loss_reduction="mean")
+    parts = list(wrapped.parameters())
+    each = [0.5 / len(parts) ** 0.5] * len(parts)
+    sgd = torch.optim.SGD(parts, lr=0.1)
+    optimizer = DPPerLayerOptimizer(sgd, noise_multiplier=0.0, max_grad_norm=each, expected_batch_size=8)
+    functional.cross_entropy(wrapped(batch.inputs.requires_grad_()), batch.labels).backward()
+    optimizer.pre_step()
+    theirs = torch.cat([part.grad.flatten() for part in parts])
+    assert (plain - theirs).norm() < 1e-4 * theirs.norm()  # they divide by the norm plus 1e-6
+    flat_clip = flat(released(build(spec), batch_of(8), noise_multiplier=0, max_grad_norm=0.5))
+    assert (plain - flat_clip).norm() > 1e-3 * theirs.norm()
+
+
+def test_the_released_gradient_is_that_of_opacus():
+    model, batch = build(), batch_of(8)
+    plain = flat(released(model, batch, noise_multiplier=0, max_grad_norm=0.5))
+    wrapped = GradSampleModule(model, loss_reduction="mean")
+    sgd = torch.optim.SGD(wrapped.parameters(), lr=0.1)
+    optimizer = DPOptimizer(sgd, noise_multiplier=0.0, max_grad_norm=0.5, expected_batch_size=8)
+    functional.cross_entropy(wrapped(batch.inputs.requires_grad_()), batch.labels).backward()
+    optimizer.pre_step()
+    theirs = torch.cat([part.grad.flatten() for part in wrapped.parameters()])
+    assert (plain - theirs).norm() < 1e-4 * theirs.norm()
+
+
 def test_a_clip_norm_that_none_exceeds_leaves_the_mean_gradient():
     model, batch = build(), batch_of(6)
     plain = mean_gradient(model)(parameters_of(model), batch.inputs, batch.labels)
@@ -109,14 +140,87 @@ def test_chunks_give_what_the_whole_batch_gives(spec, noise):
 
 
 @settings(max_examples=15, deadline=None)
-@given(st.integers(2, 9), st.integers(0, 8), st.floats(1e-3, 1e3), st.integers(0, 1000))
-def test_one_example_moves_the_sum_by_the_clip_norm_at_most(size, left_out, bound, seed):
+@given(
+    st.integers(2, 9),
+    st.integers(0, 8),
+    st.floats(1e-3, 1e3),
+    st.integers(0, 1000),
+    st.sampled_from(["flat", "per-layer"]),
+)
+def test_one_example_moves_the_sum_by_the_clip_norm_at_most(size, left_out, bound, seed, clipping):
     model, batch = build("linear"), batch_of(size, seed=seed)
     kept = torch.arange(size) != left_out % size
     fewer = Batch(batch.inputs[kept], batch.labels[kept])
-    whole = flat(released(model, batch, noise_multiplier=0, max_grad_norm=bound)) * size
-    rest = flat(released(model, fewer, noise_multiplier=0, max_grad_norm=bound)) * (size - 1)
+    how = {"noise_multiplier": 0, "max_grad_norm": bound, "clipping": clipping}
+    whole, rest = flat(released(model, batch, **how)) * size, flat(released(model, fewer, **how)) * (size - 1)
     assert (whole - rest).norm() <= bound * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("clipping", ["flat", "per-layer"])
+@pytest.mark.parametrize("loud", [1.0, 1e3, 1e6])
+def test_the_loudest_example_moves_the_sum_by_the_clip_norm_and_replacing_it_by_twice_that(loud, clipping):
+    """The worst pair: one image and its negative, with opposite gradients, beside images that are the same."""
+    model, batch = build("linear"), batch_of(5)
+    for parameter in model.parameters():
+        parameter.data.zero_()  # so that no class is certain
+    worst = torch.full((1, 3, 8, 8), loud, dtype=torch.float64)
+    how = {"noise_multiplier": 0, "max_grad_norm": 0.25, "clipping": clipping}
+
+    def total(*more):
+        inputs = torch.cat([batch.inputs, *more])
+        labels = torch.cat([batch.labels, torch.zeros(len(more), dtype=torch.int64)])
+        return flat(released(model, Batch(inputs, labels), **how)) * len(inputs)
+
+    assert (total(worst) - total()).norm() <= 0.25 * (1 + 1e-9)
+    assert (total(worst) - total(-worst)).norm() <= 0.5 * (1 + 1e-9)
+    if clipping == "flat":
+        assert (total(worst) - total()).norm() == pytest.approx(0.25)
+        assert (total(worst) - total(-worst)).norm() == pytest.approx(0.5, rel=0.01)
+
+
+def test_client_level_dp_takes_batchnorm():
+    context = DefenseContext(torch.Generator(), 4, 100)
+    assert create("defense", "dp:on=update").supports(nn.Sequential(nn.BatchNorm2d(4)), context) is None
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
+        ("dp:delta=0.01", "delta=0.01, which is not below 1/100, one over the number of images"),
+        ("dp:delta=0.5", "delta=0.5"),
+        ("dp:on=update,delta=0.04", "delta=0.04, which is not below 1/25, one over the number of clients"),
+    ],
+)
+def test_a_delta_that_promises_nothing_is_refused(spec, reason):
+    context = DefenseContext(torch.Generator(), 4, 100)
+    with pytest.raises(UsageError, match=reason):
+        create("defense", spec).check(context)
+    create("defense", "dp:delta=0.0099").check(context)
+    create("defense", "dp:delta=0.5,noise_multiplier=0").check(context)
+
+
+def test_a_target_epsilon_stands_in_the_place_of_the_noise_multiplier():
+    spec = resolve("defense", "dp:target_epsilon=8")
+    assert {"noise_multiplier": "none", "target_epsilon": "8.0"}.items() <= dict(spec.settings).items()
+    assert resolve("defense", spec) == spec
+    assert dict(resolve("defense", "dp").settings)["noise_multiplier"] == "1.0"
+    for both in ("noise_multiplier=1,target_epsilon=8", "noise_multiplier=none"):
+        with pytest.raises(UsageError, match="defense 'dp': give noise_multiplier or target_epsilon, one of the two"):
+            create("defense", f"dp:{both}")
+
+
+def test_the_noise_is_that_which_the_target_epsilon_needs():
+    model, batch = build("mlp:width=100,depth=1"), batch_of(4)
+    clean = flat(released(model, batch, noise_multiplier=0))
+    noisy = flat(released(model, batch, target_epsilon=4.377))  # which noise multiplier 1 has at delta 1e-5
+    assert ((noisy - clean) * 4).std() == pytest.approx(1, abs=0.02)
+
+
+def test_a_clip_norm_of_each_layer_is_no_larger_together():
+    rows = [
+        flat(released(build(), batch_of(1, seed=seed), noise_multiplier=0, clipping="per-layer")) for seed in range(5)
+    ]
+    assert max(float(row.norm()) for row in rows) <= 1 + 1e-9
 
 
 def test_an_example_without_a_gradient_adds_nothing():
@@ -192,6 +296,11 @@ def test_models_without_batchnorm_are_supported(spec):
         "delta=1",
         "run_steps=0",
         "run_steps=1000000",
+        "target_epsilon=0",
+        "target_epsilon=-1",
+        "clipping=layer",
+        "on=client",
+        "sampling=none",
     ],
 )
 def test_settings_out_of_range_are_refused(setting):

@@ -10,6 +10,7 @@ from gibench.chain import canonical_chain
 from gibench.defense import Batch, Defense, DefenseContext, Guarantee
 from gibench.errors import UsageError
 from gibench.observation import LocalTraining, Update
+from gibench.registry import create
 from gibench.spec import format_chain, parse_chain
 
 CONTEXT = DefenseContext(torch.Generator(), 2, 10)
@@ -83,7 +84,7 @@ class Averaged(Defense):
     """The mean of all clients' steps, as a weight delta."""
 
     hooks = frozenset({"update"})
-    clients: ClassVar[int] = 2
+    client_count: ClassVar[int] = 2
 
     def update(self, step, parameters, batches, context):
         steps = [step(parameters, batch) for batch in batches]
@@ -146,7 +147,7 @@ def test_two_defenses_that_make_the_update_are_refused(composed):
 
 
 def test_an_unknown_defense_is_refused_with_what_there_is():
-    with pytest.raises(UsageError, match=r"unknown defense 'dpp' .*: there are dp, none"):
+    with pytest.raises(UsageError, match=r"unknown defense 'dpp' .*: there are clip, dp, fedavg"):
         canonical("none+dpp")
 
 
@@ -167,6 +168,29 @@ def test_all_hooks_act_in_their_order():
     assert update.kind == "weight_delta"
     assert update.tensors["weight"].tolist() == [20, 20]
     assert training.clients == 2
+
+
+class Doubled(Defense):
+    """The sum of the clients' updates, each made alone, where others take the mean."""
+
+    hooks = frozenset({"average"})
+
+    def average(self, update, parameters, batches, context):
+        made = [update(parameters, [batch]) for batch in batches]
+        return Update({"weight": sum(sent.tensors["weight"] for sent, _ in made)}, made[0][0].kind), made[0][1]
+
+
+def test_how_clients_are_averaged_comes_after_their_updates_and_before_the_release():
+    update, training = run(Scaled(by=10), Averaged(), Doubled(), Negated(), sums=(1.0, 3.0))
+    assert update.tensors["weight"].tolist() == [40, 40]  # -(-10 - 30)
+    assert (update.kind, training.clients) == ("weight_delta", 1)
+
+
+def test_the_context_says_how_many_clients_there_are_and_how_often_an_image_is_used():
+    chain_of = [create("defense", spec) for spec in ("dp", "fedavg:epochs=3,clients=2", "pruning")]
+    context = chain.context_of(chain_of, torch.Generator(), 20, 360)
+    assert (context.clients, context.passes, context.batch_size, context.dataset_size) == (2, 3, 20, 360)
+    assert chain.context_of([], torch.Generator(), 20, 360).clients == 1
 
 
 def test_a_chain_promises_what_its_private_defense_does_and_costs_what_all_do():

@@ -85,7 +85,7 @@ def holds(tensor, wanted):
     )
 
 
-@pytest.mark.parametrize("defense", ["none", "dp"])
+@pytest.mark.parametrize("defense", ["none", "dp", "fedavg"])
 @pytest.mark.parametrize("spec", ["mlp:width=30,depth=2", "convnet:width=4"])
 def test_no_private_image_can_be_reached_whatever_is_known(spec, defense, photos, truth):
     observation = observe(build(photos, spec), photos, truth, defense).observation

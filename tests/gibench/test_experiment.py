@@ -259,3 +259,27 @@ def test_progress_is_told_what_is_done():
     told = []
     run("random", progress=lambda message, fraction=None: told.append(message))
     assert told == ["preparing the model", "computing the update", "scoring"]
+
+
+def test_clients_whose_training_diverges_are_a_row_that_counts_as_grey():
+    row = run("spearpp", defense="fedavg:epochs=5,lr=1e30").row
+    assert (row["status"], row["reason"]) == (
+        "diverged",
+        "the clients' training left the finite numbers: lower their learning rate",
+    )
+    assert row["n_reconstructed"] == 0
+    assert row["psnr_mean"] < 20
+
+
+def test_all_clients_images_are_the_truth_and_scored():
+    row = run("mean-image", defense="fedavg:clients=3,epochs=1+pruning").row
+    assert (row["status"], row["batch_size"], row["n_true"]) == ("ok", 4, 12)
+    assert row["epsilon"] is None
+
+
+@pytest.mark.parametrize(
+    ("defense", "reason"), [("fedavg:local_batch_size=5", "local batches of 5"), ("dp:delta=0.1", "delta=0.1, which")]
+)
+def test_a_defense_whose_settings_make_no_sense_for_the_data_is_refused_before_anything_runs(defense, reason):
+    with pytest.raises(UsageError, match=reason):
+        check(cell("mean-image", defense=defense))

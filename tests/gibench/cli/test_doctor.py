@@ -23,7 +23,7 @@ def test_a_sound_installation_passes_and_nothing_is_made(call, here):
     assert lines["LPIPS self-test"].startswith("LPIPS v0.1 alex, off by at most")
     assert lines["tracking store"] == f"none yet at {here}/gibench.db: the first run makes it"
     assert "spearpp" in lines["attacks"]
-    assert "dp, none" in lines["defenses"]
+    assert "clip, dp, fedavg, noise, none" in lines["defenses"]
     assert list(here.iterdir()) == []
 
 

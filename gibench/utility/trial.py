@@ -1,0 +1,200 @@
+"""One training run under a chain of defenses: what the model learns, how long the clients take, what they send."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from importlib.metadata import version
+from statistics import median
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from gibench import chain, seeds, training
+from gibench.client import mean_gradient
+from gibench.datasets.base import Images, Split
+from gibench.defense import Batch, Defense, DefenseContext, Guarantee
+from gibench.device import hardware, synchronize
+from gibench.errors import UsageError
+from gibench.experiment import load
+from gibench.jsonable import jsonable
+from gibench.models.base import Model
+from gibench.observation import Update
+from gibench.registry import create, find
+from gibench.spec import parse, parse_chain
+from gibench.utility.size import bytes_of
+
+LEAST_IMAGES = 500  # to train on; what fewer teach a network says nothing about a defense
+MEASURED = 3  # rounds whose updates are measured in bytes
+Progress = Callable[[str, float | None], None]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is trained once. Specs are canonical and resolved; see `Utility.trials`."""
+
+    defense: str
+    dataset: str
+    model: str
+    batch_size: int  # per client
+    rounds: int
+    seed: int
+    device: str  # cpu or cuda
+
+    @cached_property
+    def key(self) -> str:
+        """16 hexadecimal digits of everything that decides the result, the versions of the code included."""
+        plugins = [("dataset", parse(self.dataset)), ("model", parse(self.model))]
+        plugins += [("defense", spec) for spec in parse_chain(self.defense)]
+        found = [find(kind, spec.name) for kind, spec in plugins]
+        versions = {"gibench": version("gibench")} | {entry.distribution: entry.version for entry in found}
+        identity = {**asdict(self), "versions": versions}
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def run_trial(trial: Trial, progress: Progress) -> dict[str, Any]:
+    """Train, and test on images that the training never saw.
+
+    The clients' images are drawn anew each round from the public split, without replacement; the private split is the
+    test split. The server adds a weight delta as it is (FedAvg), and takes a step of Adam at 1e-3 along a gradient, as
+    `--train-steps` does.
+
+    Returns:
+        The columns of `gibench.utility.store.COLUMNS` but run_id and started.
+
+    Raises:
+        UsageError: the data cannot be had, or are too few.
+    """
+    images = load(trial.dataset)
+    check(trial, images)
+    device = torch.device(trial.device)
+    row: dict[str, Any] = asdict(trial) | {
+        "utility": trial.key,
+        "hardware": hardware(device),
+        "status": "ok",
+        "reason": None,
+    }
+    with seeds.isolated(trial.seed, "model"):
+        network = cast(Model, create("model", trial.model)).build(images.image_shape, images.num_classes).to(device)
+    defenses = _defenses(trial)
+    noise = seeds.generator(trial.seed, "defense", device)
+    context = chain.context_of(defenses, noise, trial.batch_size, len(images.public))
+    for defense in defenses:
+        if reason := defense.supports(network, context):
+            return row | {"status": "skipped", "reason": reason}
+    with seeds.isolated(trial.seed, "defense"):
+        seconds, sizes = _train(trial, network, images, defenses, context, progress)
+    accuracy, loss = _test(network, images, images.private)
+    if not math.isfinite(loss):
+        row |= {"status": "diverged", "reason": "the loss left the finite numbers"}
+    promised = chain.guarantee(defenses, context)
+    found = {"accuracy": accuracy, "loss": loss, "round_s": median(seconds), "round_bytes": sum(sizes) / len(sizes)}
+    return cast(dict[str, Any], jsonable(row | found | _promise(promised)))
+
+
+def check(trial: Trial, images: Images) -> None:
+    """Refuse what teaches nothing or cannot be drawn.
+
+    Raises:
+        UsageError: too few images to train on, a round that needs more of them than there are, or a defense whose
+            settings make no sense for them.
+    """
+    name, count = parse(trial.dataset).name, len(images.public)
+    if count < LEAST_IMAGES:
+        raise UsageError(
+            f"{name} has {count} images to train on, and an accuracy from fewer than {LEAST_IMAGES} says nothing: "
+            "train on digits or cifar10"
+        )
+    context = chain.context_of(_defenses(trial), torch.Generator(), trial.batch_size, count)
+    wanted = trial.batch_size * context.clients
+    if wanted > count:
+        raise UsageError(f"a round of {wanted} images is more than the {count} of {name} to train on: ask for fewer")
+
+
+def _promise(promised: Guarantee) -> dict[str, Any]:
+    return {"epsilon": promised.epsilon, "delta": promised.delta, "costs": dict(promised.costs)}
+
+
+def _defenses(trial: Trial) -> list[Defense]:
+    return [cast(Defense, create("defense", spec)) for spec in parse_chain(trial.defense)]
+
+
+def _train(
+    trial: Trial,
+    network: nn.Module,
+    images: Images,
+    defenses: list[Defense],
+    context: DefenseContext,
+    progress: Progress,
+) -> tuple[list[float], list[int]]:
+    """Train the network in place; the seconds of each round's clients, and the bytes of the first rounds' updates."""
+    draw = seeds.generator(trial.seed, "data")
+    network.train()
+    gradient = mean_gradient(network)
+    optimizer = torch.optim.Adam(network.parameters(), lr=training.LEARNING_RATE)
+    seconds, sizes = [], []
+    for number in range(trial.rounds):
+        if number % 20 == 0:
+            progress("training", number / trial.rounds)
+            if not all(bool(parameter.isfinite().all()) for parameter in network.parameters()):
+                break  # nothing is learned any more
+        chosen = torch.randperm(len(images.public), generator=draw)[: context.clients * trial.batch_size]
+        inputs = training.model_inputs(network, images, images.public.images[chosen])
+        labels = images.public.labels[chosen].to(inputs.device)
+        parts = zip(torch.split(inputs, trial.batch_size), torch.split(labels, trial.batch_size), strict=True)
+        batches = [Batch(*part) for part in parts]
+        parameters = {name: value.detach() for name, value in network.named_parameters()}
+        synchronize(inputs.device)
+        start = time.perf_counter()
+        update, _ = chain.run(defenses, gradient, parameters, batches, context)
+        synchronize(inputs.device)
+        seconds.append(time.perf_counter() - start)
+        if number < MEASURED:
+            sizes.append(bytes_of(update.tensors.values()))
+        _apply(network, update, optimizer)
+    return seconds, sizes
+
+
+def _apply(network: nn.Module, update: Update, optimizer: torch.optim.Optimizer) -> None:
+    """The server's step."""
+    if update.kind == "weight_delta":
+        with torch.no_grad():
+            for name, parameter in network.named_parameters():
+                parameter.add_(update.tensors[name])
+        return
+    for name, parameter in network.named_parameters():
+        parameter.grad = update.tensors[name].detach()
+    optimizer.step()
+
+
+def _test(network: nn.Module, images: Images, split: Split) -> tuple[float, float]:
+    """Accuracy and mean cross-entropy on a split."""
+    _batchnorm_statistics(network, images)
+    network.eval()
+    total = 0.0
+    with torch.no_grad():
+        for pixels, labels in zip(torch.split(split.images, 256), torch.split(split.labels, 256), strict=True):
+            logits = network(training.model_inputs(network, images, pixels))
+            total += float(functional.cross_entropy(logits, labels.to(logits.device), reduction="sum"))
+    return training.accuracy(network, images, split), total / len(split)
+
+
+def _batchnorm_statistics(network: nn.Module, images: Images) -> None:
+    """BatchNorm's running statistics, which no client sends: those of the training images."""
+    layers = [each for each in network.modules() if isinstance(each, nn.modules.batchnorm._BatchNorm)]
+    if not layers:
+        return
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # a plain mean over the batches
+    network.train()
+    with torch.no_grad():
+        for pixels in torch.split(images.public.images[:4096], 256):
+            network(training.model_inputs(network, images, pixels))

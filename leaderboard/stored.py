@@ -1,0 +1,24 @@
+"""Reads the rows that tables and figures are made of from a tracking store, utility joined."""
+
+from __future__ import annotations
+
+from gibench.result import Row
+from gibench.tracking import Store
+from gibench.utility.store import UtilityStore
+
+from .utility import joined
+
+
+def rows(tracking_uri: str | None = None, experiment: str = "gibench", diagnostics: bool = False) -> list[Row]:
+    """Every stored cell, oldest first, with the utility of its defense where that was measured.
+
+    Args:
+        tracking_uri: see `gibench.tracking.Store`.
+        experiment: the MLflow experiment's name.
+        diagnostics: see `gibench.tracking.Store.rows`.
+
+    Raises:
+        UsageError: there is no such store or experiment, or it cannot be read.
+    """
+    store = Store(tracking_uri, experiment, create=False)
+    return joined(store.rows(diagnostics), UtilityStore(tracking_uri, experiment, create=False).trials())

@@ -123,7 +123,7 @@ class OptimizationAttack(Attack):
             assert layer is not None  # `supports` has found it
             known = inferred = labels.infer(self.label_strategy, gradient, layer, observation.batch_size)
         watched, weighted = self._priors(observation, gradient, layer, known)
-        match = matching.make(observation.model, observation.image_shape, gradient, self.objective, watched)
+        match = matching.make(observation.model, gradient, self.objective, watched)
         shape = (observation.batch_size, *observation.image_shape)
         return Problem(match, shape, known, observation.num_classes, weighted), inferred
 
@@ -172,7 +172,7 @@ def _not_twice_differentiable(observation: Observation, objective: objectives.Na
     images = observation.mean.new_zeros(1, 2, *observation.image_shape).to(next(observation.model.parameters()))
     images.requires_grad_()
     try:
-        match = matching.make(observation.model, observation.image_shape, observation.gradient(), objective)
+        match = matching.make(observation.model, observation.gradient(), objective)
         found = match(images, torch.zeros(1, 2, dtype=torch.long, device=images.device))
         torch.autograd.backward(found.outputs, found.weights)  # meets every part, where autograd.grad passes some over
     except RuntimeError as error:  # what torch raises names the operation

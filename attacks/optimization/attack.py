@@ -93,13 +93,7 @@ class OptimizationAttack(Attack):
 
     def reconstruct(self, observation: Observation, context: Context) -> Reconstruction:
         problem, inferred = self._problem(observation)
-        dtype = next(observation.model.parameters()).dtype
-        images = starts.draw(self.start, self.restarts, problem.shape, context.generator, dtype)
-        points = images.flatten(1)
-        if problem.labels is None:
-            shape = (self.restarts, problem.shape[0] * observation.num_classes)
-            drawn = torch.randn(shape, generator=context.generator, device=points.device, dtype=dtype)
-            points = torch.cat([points, drawn], 1)
+        points = torch.cat([self._start(observation, problem, context.generator) for _ in range(self.restarts)])
         iterations = self.max_iterations * (INNER if self.optimizer == "lbfgs" else 1)
         outcome = descend(
             problem,
@@ -112,6 +106,15 @@ class OptimizationAttack(Attack):
             context,
         )
         return _reconstruction(observation, problem, outcome, inferred)
+
+    def _start(self, observation: Observation, problem: Problem, generator: torch.Generator) -> Tensor:
+        """One restart's first point `[1, D]`: all it draws comes before the next restart's."""
+        dtype = next(observation.model.parameters()).dtype
+        images = starts.draw(self.start, problem.shape, generator, dtype).flatten()[None]
+        if problem.labels is not None:
+            return images
+        shape = (1, problem.shape[0] * observation.num_classes)
+        return torch.cat([images, torch.randn(shape, generator=generator, device=images.device, dtype=dtype)], 1)
 
     def _problem(self, observation: Observation) -> tuple[Problem, Tensor | None]:
         """The problem, and the labels if they were inferred."""

@@ -137,18 +137,28 @@ class _Components:
         return functional.normalize(points.view(-1, count, count), dim=2)
 
     def __call__(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        points = points.detach().requires_grad_()
-        directions = self.directions(points)
+        """The value `[1]` and the slope `[1, B * B]`, in closed form: autograd takes twice the time."""
+        weights, directions = self.weights, self.directions(points)[0]
         sources = directions @ self.whitened
-        similar = (directions @ directions.mT).abs()
-        value = self.weights.decorrelation * (self.weights.temperature * similar).expm1().mean((1, 2))
-        if self.weights.total_variation:
-            images = sources.view(*sources.shape[:2], *self.image_shape)
-            value = value + self.weights.total_variation * total_variation(images)
-        if self.weights.negentropy:
-            value = value - self.weights.negentropy * log_cosh(sources).mean(2).square().mean(1)
-        (slope,) = torch.autograd.grad(value.sum(), points)
-        return value.detach(), slope
+        similar = directions @ directions.T
+        power = (weights.temperature * similar.abs()).exp()
+        value = weights.decorrelation * (power - 1).mean()
+        by_similar = weights.decorrelation * weights.temperature / similar.numel() * power * similar.sign()
+        slope = 2 * by_similar @ directions  # each product stands twice in the matrix
+        by_sources = torch.zeros_like(sources)
+        if weights.total_variation:
+            images = sources.view(1, -1, *self.image_shape).requires_grad_()
+            smooth = weights.total_variation * total_variation(images)
+            value = value + smooth.detach()[0]
+            by_sources += torch.autograd.grad(smooth, images)[0].view_as(sources)
+        if weights.negentropy:
+            means = log_cosh(sources).mean(1, keepdim=True)
+            value = value - weights.negentropy * means.square().mean()
+            by_sources -= 2 * weights.negentropy / sources.numel() * means * sources.tanh()
+        slope = slope + by_sources @ self.whitened.T
+        lengths = points.view_as(directions).norm(dim=1, keepdim=True)
+        slope = (slope - directions * (directions * slope).sum(1, keepdim=True)) / lengths
+        return value[None], slope.view_as(points)
 
 
 def log_cosh(values: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ class Modern(OptimizationAttack):
     | restarts | 1 | the same |
     | label_strategy | bias-corrected | the same |
 
-    Deviations: those of `invertinggradients`.
+    Deviations: the border of the total variation and the best iterate, as in `invertinggradients`.
     """
 
     references: ClassVar[tuple[str, ...]] = (

@@ -93,13 +93,7 @@ class OptimizationAttack(Attack):
 
     def reconstruct(self, observation: Observation, context: Context) -> Reconstruction:
         problem, inferred = self._problem(observation)
-        dtype = next(observation.model.parameters()).dtype
-        images = starts.draw(self.start, self.restarts, problem.shape, context.generator, dtype)
-        points = images.flatten(1)
-        if problem.labels is None:
-            shape = (self.restarts, problem.shape[0] * observation.num_classes)
-            drawn = torch.randn(shape, generator=context.generator, device=points.device, dtype=dtype)
-            points = torch.cat([points, drawn], 1)
+        points = torch.cat([self._start(observation, problem, context.generator) for _ in range(self.restarts)])
         iterations = self.max_iterations * (INNER if self.optimizer == "lbfgs" else 1)
         outcome = descend(
             problem,
@@ -113,6 +107,15 @@ class OptimizationAttack(Attack):
         )
         return _reconstruction(observation, problem, outcome, inferred)
 
+    def _start(self, observation: Observation, problem: Problem, generator: torch.Generator) -> Tensor:
+        """One restart's first point `[1, D]`: all it draws comes before the next restart's."""
+        dtype = next(observation.model.parameters()).dtype
+        images = starts.draw(self.start, problem.shape, generator, dtype).flatten()[None]
+        if problem.labels is not None:
+            return images
+        shape = (1, problem.shape[0] * observation.num_classes)
+        return torch.cat([images, torch.randn(shape, generator=generator, device=images.device, dtype=dtype)], 1)
+
     def _problem(self, observation: Observation) -> tuple[Problem, Tensor | None]:
         """The problem, and the labels if they were inferred."""
         assert observation.batch_size is not None  # granted: it is in `requires`
@@ -123,7 +126,7 @@ class OptimizationAttack(Attack):
             assert layer is not None  # `supports` has found it
             known = inferred = labels.infer(self.label_strategy, gradient, layer, observation.batch_size)
         watched, weighted = self._priors(observation, gradient, layer, known)
-        match = matching.make(observation.model, observation.image_shape, gradient, self.objective, watched)
+        match = matching.make(observation.model, gradient, self.objective, watched)
         shape = (observation.batch_size, *observation.image_shape)
         return Problem(match, shape, known, observation.num_classes, weighted), inferred
 
@@ -172,7 +175,7 @@ def _not_twice_differentiable(observation: Observation, objective: objectives.Na
     images = observation.mean.new_zeros(1, 2, *observation.image_shape).to(next(observation.model.parameters()))
     images.requires_grad_()
     try:
-        match = matching.make(observation.model, observation.image_shape, observation.gradient(), objective)
+        match = matching.make(observation.model, observation.gradient(), objective)
         found = match(images, torch.zeros(1, 2, dtype=torch.long, device=images.device))
         torch.autograd.backward(found.outputs, found.weights)  # meets every part, where autograd.grad passes some over
     except RuntimeError as error:  # what torch raises names the operation

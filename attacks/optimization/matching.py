@@ -3,11 +3,9 @@
 The derivative needs the gradient of a gradient. With v the objective's slope at the candidate's parameter gradient g,
 it is the derivative by the images of `<g, v>`, v held constant. Two ways, with the same result:
 
-- `PlainMatching`, for any network: differentiate g itself.
-- `LayerMatching`, for networks whose parameters are all in linear layers and convolutions: g is never differentiated,
-  since `<g, v>` is the sum over layers of `<delta, layer(x; v)>`, the layer with v in place of its weights applied to
-  its input x, times the loss's derivative delta by the layer's output. For the cosine, a linear layer's gradient is not
-  even written out: with S samples, its squared norm is `sum((x x^T) * (delta delta^T))`, of two S x S matrices.
+- `PlainMatching`, for any network: torch differentiates g itself.
+- `ChainMatching`, for chains of linear layers, convolutions and parts without parameters: two passes of tangents, see
+  `steps.py`, without a graph.
 
 All R restarts are one batch: images are `[R, B, C, H, W]`.
 """
@@ -16,14 +14,18 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import convolution, layers, objectives
+from . import chain, objectives
+from .steps import Step
+from .weighted import Weighted, in_memory_order
 
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
@@ -63,9 +65,13 @@ class Matching(ABC):
         self.names = [name for name, _ in self.model.named_parameters()]
         owners = [name.rpartition(".")[0] for name in self.names]
         numbers = {owner: position for position, owner in enumerate(dict.fromkeys(owners))}
-        target = [gradient[name].flatten() for name in self.names]
+        target = [self.flat(gradient[name]) for name in self.names]
         self.objective = objectives.make(objective, target, [numbers[owner] for owner in owners])
         self.watched = tuple(watched)
+
+    def flat(self, gradient: Tensor) -> Tensor:
+        """One parameter's gradient in the order of entries that the objective sees."""
+        return gradient.flatten()
 
     @abstractmethod
     def __call__(self, images: Tensor, labels: Tensor) -> Match:
@@ -92,13 +98,13 @@ class PlainMatching(Matching):
         return Match(value, flat, slopes, inputs)
 
     def _loss(self, parameters: dict[str, Tensor], images: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        with layers.recorded(self.model, self.watched) as calls:
+        with recorded(self.model, self.watched) as inputs:
             logits = torch.func.functional_call(self.model, parameters, (images,))
-        return F.cross_entropy(logits, labels), {name: calls[name].input for name in self.watched}
+        return F.cross_entropy(logits, labels), inputs
 
 
-class LayerMatching(Matching):
-    """For networks made of linear layers, plain convolutions and parts without parameters; see `applies`."""
+class ChainMatching(Matching):
+    """For chains of layers, see `chain.links`."""
 
     def __init__(
         self,
@@ -108,60 +114,125 @@ class LayerMatching(Matching):
         watched: Sequence[str] = (),
     ) -> None:
         super().__init__(model, gradient, objective, watched)
-        convolution.fix(self.model)
         self.model.to(memory_format=torch.channels_last)  # as convolutions are fastest
+        self.links = chain.links(self.model) or []
         self.targets: dict[str, list[Tensor]] = {}
         for name, target in zip(self.names, self.objective.target, strict=True):
             self.targets.setdefault(name.rpartition(".")[0], []).append(target)
-        self.modules = {name: self.model.get_submodule(name) for name in self.targets}
-        self.recorded = tuple(dict.fromkeys((*self.targets, *self.watched)))
+        self.first = next(position for position, (name, _) in enumerate(self.links) if name in self.targets)
+        convolves = isinstance(self.links[self.first][1], nn.Conv2d)
+        self.format = torch.channels_last if convolves else torch.contiguous_format
 
-    @staticmethod
-    def applies(model: nn.Module, image_shape: tuple[int, int, int]) -> bool:
-        """Whether every parameter is in such a layer of its own, and each layer is called once."""
-        owners = {name: module for name, module in model.named_modules() if list(module.parameters(recurse=False))}
-        parameters = [parameter for module in owners.values() for parameter in module.parameters(recurse=False)]
-        if (
-            not all(map(layers.supported, owners.values()))
-            or any(isinstance(module, _BATCH_NORM) for module in model.modules())
-            or len(set(map(id, parameters))) != len(parameters)
-        ):
-            return False
-        with torch.no_grad(), layers.recorded(model, tuple(owners)) as calls:
-            model(parameters[0].new_zeros(2, *image_shape))
-        return all(calls[name].count == 1 for name in owners)
+    def flat(self, gradient: Tensor) -> Tensor:
+        return in_memory_order(gradient)
 
     def __call__(self, images: Tensor, labels: Tensor) -> Match:
-        restarts, batch = images.shape[:2]
-        with layers.recorded(self.model, self.recorded) as calls:
-            logits = self.model(images.flatten(0, 1).contiguous(memory_format=torch.channels_last))
-        loss = F.cross_entropy(logits, labels.flatten(0, 1), reduction="sum") / batch
-        deltas = torch.autograd.grad(loss, [calls[name].output for name in self.targets], create_graph=True)
-        parts = [
-            layers.of(self.modules[name], targets, calls[name].input, delta, restarts)
-            for (name, targets), delta in zip(self.targets.items(), deltas, strict=True)
-        ]
+        value, *inputs = _Chained.apply(self, images, labels)
+        return Match(value.detach(), [value], [torch.ones_like(value)], dict(zip(self.watched, inputs, strict=True)))
+
+    def forward(self, images: Tensor) -> list[Step]:
+        """The steps from images `[R, B, C, H, W]` to logits."""
+        x = images.flatten(0, 1).contiguous(memory_format=self.format)
+        steps: list[Step] = []
+        for name, module in self.links:
+            steps.append(chain.step(module, self.targets.get(name, ()), x, len(images)))
+            x = steps[-1].output
+        return steps
+
+    def backward(self, steps: list[Step], delta: Tensor) -> None:
+        """Give every step down to the first with weights the loss's derivative by its output."""
+        for position in range(len(steps) - 1, self.first - 1, -1):
+            steps[position].delta = delta
+            if position > self.first:
+                delta = steps[position].back(delta)
+
+    def weigh(self, steps: list[Step]) -> tuple[Tensor, list[Tensor]]:
+        """The objective's value `[R]`, and what `turn` needs of its slope."""
+        weighted = [step for step in steps if isinstance(step, Weighted)]
         if isinstance(self.objective, objectives.Cosine):
-            products, squares = zip(*(part.measure() for part in parts), strict=True)
-            value, by_product, by_square = self.objective.weigh(torch.stack(products), torch.stack(squares))
-            pulls = [part.pull(*weights) for part, *weights in zip(parts, by_product, by_square, strict=True)]
+            products, squares = zip(*(step.measure() for step in weighted), strict=True)
+            value, *slopes = self.objective.weigh(torch.stack(products), torch.stack(squares))
+            return value, slopes
+        return self.objective([part for step in weighted for part in step.write()])
+
+    def turn(self, steps: list[Step], slopes: list[Tensor], scale: Tensor) -> None:
+        """Let the weights move along the objective's slope times a number a restart, `[R]`."""
+        weighted = [step for step in steps if isinstance(step, Weighted)]
+        if isinstance(self.objective, objectives.Cosine):
+            for step, by_product, by_square in zip(weighted, *slopes, strict=True):
+                step.follow(by_product * scale, by_square * scale)
         else:
-            value, slopes = self.objective([gradient for part in parts for gradient in part.write()])
             left = iter(slopes)
-            pulls = [part.along([next(left) for _ in part.targets]) for part in parts]
-        inputs = {
-            name: calls[name].input.reshape(restarts, batch, *calls[name].input.shape[1:]) for name in self.watched
-        }
-        return Match(value, pulls, [torch.ones_like(pull) for pull in pulls], inputs)
+            for step in weighted:
+                step.move([next(left) * scale[:, None] for _ in step.targets])
+
+
+class _Chained(torch.autograd.Function):
+    """The objective's value and the watched layers' inputs as functions of images and labels."""
+
+    @staticmethod
+    def forward(context: Any, matching: ChainMatching, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+        steps = matching.forward(images)
+        batch, flat = images.shape[1], labels.flatten(0, 1)
+        chosen = flat if flat.is_floating_point() else F.one_hot(flat, steps[-1].output.shape[1])
+        probabilities = steps[-1].output.softmax(1)
+        matching.backward(steps, (probabilities - chosen) / batch)
+        value, slopes = matching.weigh(steps)
+        context.set_materialize_grads(False)
+        context.matching, context.steps, context.slopes = matching, steps, slopes
+        context.shape, context.labels, context.probabilities = images.shape, labels, probabilities
+        values = [images.flatten(0, 1), *(step.output for step in steps)]
+        entered = {name: value for (name, _), value in zip(matching.links, values, strict=False)}
+        return value, *(entered[name].reshape(*images.shape[:2], *entered[name].shape[1:]) for name in matching.watched)
+
+    @staticmethod
+    def backward(context: Any, *slopes: Tensor | None) -> tuple[None, Tensor, Tensor | None]:
+        matching, steps, probabilities = context.matching, context.steps, context.probabilities
+        by_value, *by_input = slopes
+        scale = probabilities.new_zeros(context.shape[0]) if by_value is None else by_value
+        matching.turn(steps, context.slopes, scale)
+        moved: Tensor | None = None
+        for step in steps:
+            moved = step.tangent(moved)
+        assert moved is not None  # the weights have moved
+        rise = (probabilities * moved).sum(1, keepdim=True)
+        d_delta = probabilities * (moved - rise) / context.shape[1]
+        extra = dict(zip(matching.watched, by_input, strict=True))
+        for (name, _), step in zip(reversed(matching.links), reversed(steps), strict=True):
+            d_delta = step.back_tangent(d_delta)
+            if extra.get(name) is not None:
+                d_delta = d_delta + extra[name].flatten(0, 1)
+        by_labels = None
+        if context.needs_input_grad[2]:
+            by_labels = ((rise - moved) / context.shape[1]).view_as(context.labels)
+        return None, d_delta.reshape(context.shape), by_labels
 
 
 def make(
     model: nn.Module,
-    image_shape: tuple[int, int, int],
     gradient: Mapping[str, Tensor],
     objective: objectives.Name,
     watched: Sequence[str] = (),
 ) -> Matching:
     """The faster way that applies to this network; see `Matching` for the arguments."""
-    way = LayerMatching if LayerMatching.applies(model, image_shape) else PlainMatching
+    way = ChainMatching if chain.links(model) else PlainMatching
     return way(model, gradient, objective, watched)
+
+
+@contextmanager
+def recorded(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+    """Note the inputs of layers, by name, while the body runs the model."""
+    inputs: dict[str, Tensor] = {}
+
+    def listen(name: str) -> Any:
+        def note(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+            inputs[name] = arguments[0]
+
+        return model.get_submodule(name).register_forward_pre_hook(note)
+
+    handles = [listen(name) for name in names]
+    try:
+        yield inputs
+    finally:
+        for handle in handles:
+            handle.remove()

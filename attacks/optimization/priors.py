@@ -18,26 +18,30 @@ _EPS = 1e-8  # keeps the root in the isotropic form differentiable, as in breach
 
 def total_variation(images: Tensor) -> Tensor:
     """Mean absolute difference of neighbours along x plus that along y (anisotropic, Geiping et al. 2020)."""
-    across: Tensor = _Steps.apply(images, 4).abs().mean((1, 2, 3, 4))
-    down: Tensor = _Steps.apply(images, 3).abs().mean((1, 2, 3, 4))
-    return across + down
+    value: Tensor = _TotalVariation.apply(images)
+    return value
 
 
-class _Steps(torch.autograd.Function):
-    """Differences of neighbours along one dimension; its own derivative takes half of autograd's copies."""
-
-    @staticmethod
-    def forward(context: Any, images: Tensor, dimension: int) -> Tensor:
-        context.shape, context.dimension = images.shape, dimension
-        return images.diff(dim=dimension)
+class _TotalVariation(torch.autograd.Function):
+    """With its derivative written out, which takes a third of autograd's operations."""
 
     @staticmethod
-    def backward(context: Any, *slopes: Tensor) -> tuple[Tensor, None]:
-        count = context.shape[context.dimension] - 1
+    def forward(context: Any, images: Tensor) -> Tensor:
+        steps = [images.diff(dim=dimension) for dimension in (4, 3)]
+        context.shape = images.shape
+        context.save_for_backward(*steps)
+        across, down = (step.abs().mean((1, 2, 3, 4)) for step in steps)
+        return across + down
+
+    @staticmethod
+    def backward(context: Any, *slopes: Tensor) -> Tensor:
         total = slopes[0].new_zeros(context.shape)
-        total.narrow(context.dimension, 1, count).add_(slopes[0])
-        total.narrow(context.dimension, 0, count).sub_(slopes[0])
-        return total, None
+        for step, dimension in zip(context.saved_tensors, (4, 3), strict=True):
+            count = context.shape[dimension] - 1
+            share = step.sign().mul_((slopes[0] / (step.numel() // len(step)))[:, None, None, None, None])
+            total.narrow(dimension, 1, count).add_(share)
+            total.narrow(dimension, 0, count).sub_(share)
+        return total
 
 
 def color_total_variation(images: Tensor) -> Tensor:

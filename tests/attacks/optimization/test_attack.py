@@ -60,13 +60,6 @@ def test_restarts_in_one_batch_equal_restarts_one_by_one(make_scene, sigmoid_net
     together = attack(observation, fresh()).reconstruction.diagnostics["objective_by_restart"]
     generator = torch.Generator().manual_seed(0)
     single = attack.model_copy(update={"restarts": 1})
-    if attack.label_strategy == "joint":  # labels are drawn after all images, so each restart draws its own
-        observation = replace(
-            observation,
-            labels=torch.tensor([0, 4]),
-            threat_model=replace(observation.threat_model, knows=frozenset({"batch_size", "labels"})),
-        )
-        together = attack(observation, fresh()).reconstruction.diagnostics["objective_by_restart"]
     alone = [
         single(observation, Context(generator, torch.device("cpu"))).reconstruction.diagnostics["objective"]
         for _ in range(3)

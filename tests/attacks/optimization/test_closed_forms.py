@@ -9,7 +9,7 @@ from torch import nn
 
 from gibench.attack import Context
 from gibench.attacks.analytic import Analytic
-from gibench.attacks.cocktailparty import CocktailParty, _Mixture, log_cosh
+from gibench.attacks.cocktailparty import CocktailParty, _Components, _Mixture, log_cosh
 from gibench.attacks.first_linear import find_first_linear
 
 
@@ -84,6 +84,20 @@ def test_log_cosh_neither_overflows_nor_loses_small_values():
     values = torch.tensor([-1000.0, 0.0, 1e-3, 2.0], dtype=torch.float64)
     expected = [1000 - math.log(2), 0, math.log(math.cosh(1e-3)), math.log(math.cosh(2))]
     assert log_cosh(values).tolist() == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("left_out", ["negentropy", "decorrelation", "total_variation", None])
+def test_the_slope_of_the_components_is_the_derivative_of_their_value(left_out):
+    attack = CocktailParty(**({left_out: 0.0} if left_out else {}))
+    generator = torch.Generator().manual_seed(2)
+    components = _Components(attack, torch.randn(4, 75, dtype=torch.float64, generator=generator), (3, 5, 5))
+    points = torch.randn(1, 16, dtype=torch.float64, generator=generator)
+    slope = components(points)[1]
+    for entry in range(16):
+        step = torch.zeros_like(points)
+        step[0, entry] = 1e-6
+        rise = (components(points + step)[0] - components(points - step)[0]) / 2e-6
+        assert rise.item() == pytest.approx(slope[0, entry].item(), rel=1e-5, abs=1e-7)
 
 
 def blocks():

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from gibench.attacks.optimization import layers
-from gibench.attacks.optimization.matching import LayerMatching, PlainMatching
+from gibench.attacks.optimization import chain
+from gibench.attacks.optimization.matching import ChainMatching, PlainMatching, recorded
 
 SHAPE = (3, 8, 8)
 CLASSES = 5
@@ -35,6 +35,22 @@ def convnet():
 def patches():
     """A linear layer on more than one position of an image."""
     return nn.Sequential(nn.Flatten(2), nn.Linear(64, 6), nn.ReLU(), nn.Flatten(), nn.Linear(18, CLASSES))
+
+
+def parts():
+    """Every kind of step, a reused one, and parts without one of their own before and after the first weights."""
+    gelu = nn.GELU()
+    return nn.Sequential(
+        nn.Tanh(),
+        nn.Sigmoid(),
+        nn.Conv2d(3, 4, 3),
+        gelu,
+        nn.MaxPool2d(3, stride=2, padding=1, ceil_mode=True),
+        nn.AvgPool2d(2, stride=1),
+        nn.Sequential(nn.Flatten(), nn.Linear(36, 10), gelu, nn.Identity()),
+        nn.Linear(10, CLASSES),
+        nn.Sigmoid(),
+    )
 
 
 def normalised():
@@ -70,7 +86,7 @@ def case(build, batch, restarts):
     return model, gradient, torch.randn(restarts, batch, *SHAPE, dtype=torch.float64), targets
 
 
-WAYS = [(LayerMatching, mlp), (LayerMatching, convnet), (LayerMatching, patches)] + [
+WAYS = [(ChainMatching, build) for build in (mlp, convnet, patches, parts)] + [
     (PlainMatching, build) for build in (mlp, convnet, normalised)
 ]
 
@@ -90,7 +106,7 @@ def test_value_and_derivative_are_those_of_each_restart_alone(way, build, object
         assert torch.allclose(slope[restart], expected, rtol=1e-7, atol=1e-9 * expected.abs().max().item())
 
 
-@pytest.mark.parametrize("way", [LayerMatching, PlainMatching])
+@pytest.mark.parametrize("way", [ChainMatching, PlainMatching])
 def test_labels_may_be_probabilities_and_have_a_derivative(way):
     model, gradient, images, _ = case(mlp, 2, 2)
     logits = torch.randn(2, 2, CLASSES, dtype=torch.float64, requires_grad=True)
@@ -106,7 +122,7 @@ def test_labels_may_be_probabilities_and_have_a_derivative(way):
     assert torch.allclose(rise, torch.stack([torch.zeros_like(slope[1, 0, 3]), slope[1, 0, 3]]), atol=1e-5)
 
 
-@pytest.mark.parametrize(("way", "build"), [(LayerMatching, convnet), (PlainMatching, convnet)])
+@pytest.mark.parametrize(("way", "build"), [(ChainMatching, convnet), (PlainMatching, convnet)])
 @pytest.mark.parametrize("restarts", [1, 2])
 def test_inputs_of_watched_layers_are_given(way, build, restarts):
     model, gradient, images, targets = case(build, 2, restarts)
@@ -114,15 +130,39 @@ def test_inputs_of_watched_layers_are_given(way, build, restarts):
     assert torch.allclose(match.inputs["6"], torch.stack([model[:6](batch) for batch in images]))
 
 
-def test_layers_apply_where_all_parameters_are_in_linear_layers_and_plain_convolutions():
-    assert all(LayerMatching.applies(build(), SHAPE) for build in (mlp, convnet, patches))
+@pytest.mark.parametrize("restarts", [1, 2])
+def test_a_penalty_on_a_watched_layers_input_has_the_same_slope_both_ways(restarts):
+    model, gradient, images, targets = case(convnet, 2, restarts)
+    slopes = []
+    for way in (ChainMatching, PlainMatching):
+        match = way(model, gradient, "cosine", ["2", "6"])(images.requires_grad_(), targets.expand(restarts, -1))
+        penalty = match.inputs["2"].square().sum() + match.inputs["6"].sin().sum()
+        outputs, weights = [*match.outputs, penalty], [*match.weights, torch.ones_like(penalty)]
+        slopes += torch.autograd.grad(outputs, [images], weights)
+    assert torch.allclose(*slopes, rtol=1e-9)
 
 
-def test_layers_do_not_apply_to_normalisation_grouped_convolutions_or_shared_layers():
+def test_chains_of_linear_layers_convolutions_and_parts_without_parameters_are_found():
+    assert all(chain.links(build()) for build in (mlp, convnet, patches, parts))
+    nested = nn.Sequential(nn.Flatten(), nn.Sequential(nn.Linear(192, 5), nn.ReLU()))
+    assert [name for name, _ in chain.links(nested)] == ["0", "1.0", "1.1"]
+
+
+def test_a_part_without_parameters_may_occur_twice():
+    relu = nn.ReLU()
+    assert len(chain.links(nn.Sequential(nn.Linear(4, 4), relu, nn.Linear(4, 4), relu))) == 4
+
+
+def test_normalisation_grouped_convolutions_shared_layers_and_other_modules_are_no_chain():
     shared = nn.Linear(192, 192)
-    assert not LayerMatching.applies(normalised(), SHAPE)
-    assert not LayerMatching.applies(nn.Sequential(nn.Conv2d(3, 3, 3, groups=3)), SHAPE)
-    assert not LayerMatching.applies(nn.Sequential(nn.Flatten(), shared, nn.ReLU(), shared), SHAPE)
+    tied = nn.Linear(192, 192)
+    tied.weight = shared.weight
+    assert chain.links(normalised()) is None
+    assert chain.links(nn.Sequential(nn.Conv2d(3, 3, 3, groups=3))) is None
+    assert chain.links(nn.Sequential(nn.Flatten(), shared, nn.ReLU(), shared)) is None
+    assert chain.links(nn.Sequential(nn.Flatten(), shared, nn.ReLU(), tied)) is None
+    assert chain.links(nn.Sequential(nn.Linear(4, 4), nn.ELU(inplace=True))) is None
+    assert chain.links(nn.Sequential(nn.Flatten(), nn.TransformerEncoderLayer(192, 2))) is None
 
 
 def test_the_model_is_left_as_it_was():
@@ -136,6 +176,6 @@ def test_the_model_is_left_as_it_was():
 
 def test_recording_takes_its_hooks_away():
     model = mlp()
-    with layers.recorded(model, ("1",)):
+    with recorded(model, ("1",)):
         model(torch.zeros(1, *SHAPE))
-    assert not model[1]._forward_hooks
+    assert not model[1]._forward_pre_hooks

@@ -56,13 +56,15 @@ class LayerPair(Attack):
         certified = certain(best, errors, observation.std.to(best.images))
         order = certified.to(torch.uint8).argsort(descending=True, stable=True)
         images = observation.denormalize(best.images.view(-1, *observation.image_shape))
+        rank, solved = gradient.factors.rank, int(best.solved.sum())
         return Reconstruction(
             images.nan_to_num(0.5, 1, 0)[order],
             certified=certified[order],
             diagnostics={
-                "rank": gradient.factors.rank,
+                "finding": f"{rank - solved} of {rank} images are not found" if solved < rank else "",
+                "rank": rank,
                 "next_rank": following.second.rank,
-                "solved": int(best.solved.sum()),
+                "solved": solved,
                 "residual_by_image": best.residual[order].tolist(),
                 "predicted_error_by_image": errors[order].tolist(),
             },

@@ -94,7 +94,7 @@ class SpearPP(Attack):
         description="the first one, in radians, decayed to zero along a cosine (rtr: the first radius); by default 1.0 "
         "(radam), 0.3 (rgd), 0.4 (rtr), 0.6 (radam with preset=paper or two-valued)",
     )
-    rounds: int = Field(12, ge=1, description="rounds of search at most")
+    rounds: int = Field(12, ge=1, description="rounds of search at most, 6 of them where the next layer is asked")
     deflation: bool = Field(True, description="later starts are orthogonal to what is found")
     purity: bool = Field(True, description="tell mixtures of near-duplicates from true directions; none certified else")
     splitting: bool = Field(True, description="take mixtures of near-duplicates apart")

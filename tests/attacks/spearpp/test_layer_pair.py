@@ -151,6 +151,7 @@ def test_a_next_layer_of_another_batch_certifies_nothing(see, context):
     mixed = replace(seen.observation, update=replace(seen.observation.update, tensors=tensors))
     result = LayerPair(rounds=2)(mixed, context()).reconstruction
     assert not result.certified.any()
+    assert result.diagnostics["finding"] == "8 of 8 images are not found"
 
 
 def test_the_same_seed_gives_the_same_bits(see, context):

@@ -16,6 +16,7 @@ from .assemble import Batch
 from .fixed_points import find_images
 
 _ROUNDS, _STARTS = 20, 2
+_FINE = 1e-2  # of the pixel range: an image this well known is better than one whose own pattern contradicts it
 _SAME = 1e-2  # of the pixel range: closer images are one
 
 
@@ -28,8 +29,8 @@ def complete(
         following: the next layer's equations.
         batch: of the directions found, and filled up.
         certified: `[B]`, the images that stay.
-        whole: whether no direction is missing. Else every image misses a part, and any that solves its equations is
-            better; and where none is, only those that are certain are.
+        whole: whether no direction is missing. Then predicted errors tell which of two images is better, where the old
+            one agrees with its own pattern. Else every image misses a part, and any that solves its equations is taken.
         pixel_scale: `[C]`, pixels in [0, 1] per unit of model input.
         context: of the attack.
 
@@ -43,11 +44,14 @@ def complete(
     sure = certain(found, errors, pixel_scale)
     inputs, error, certified = batch.inputs.clone(), batch.error.clone(), certified.clone()
     free = ~certified
-    for k in (sure if whole else found.solved).nonzero()[:, 0].tolist():
+    for k in found.solved.nonzero()[:, 0].tolist():
         distance = (inputs - found.images[k]).abs().mean(dim=1) * pixel_scale.mean()
         if bool((distance[~free] < _SAME).any()) or not bool(free.any()):
             continue
         place = int(torch.where(free, distance, torch.inf).argmin())
+        doubtful = batch.matching[place] < 1 and errors[k] * pixel_scale.max() < _FINE
+        if whole and not (sure[k] or doubtful or errors[k] < error[place]):
+            continue
         inputs[place], error[place], certified[place] = found.images[k], errors[k], sure[k]
         free[place] = False
     return inputs, error, certified

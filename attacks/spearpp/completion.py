@@ -120,7 +120,8 @@ def _leading(matrix: Tensor) -> Tensor:
     vector = matrix[:, matrix.norm(dim=0).argmax()]
     for _ in range(_POWERS):
         vector = matrix @ (matrix.T @ (vector / vector.norm().clamp_min(1e-300)))
-    return vector / vector.norm().clamp_min(1e-300)
+    leading: Tensor = vector / vector.norm().clamp_min(1e-300)
+    return leading
 
 
 def _orthonormal(factor: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from .rounding import sampled_rounding
 from .search import merge, row_starts
 from .select import independent, swap
 
-_FIRST = 3  # rounds of the search that believes in patterns
+_FIRST = 12  # rounds of the search that believes in patterns, as many as `spearpp` has
 _AGREES = 0.95  # share of the neurons from which it is believed
 _STARTS = 4  # times B, in a round
 _IDLE = 4  # rounds that bring nothing new
@@ -40,7 +40,8 @@ class LocalStepsSpearPP(SpearPP):
 
     It knows that the update is that of several local steps, by one client or many, and nothing of how many or how long:
     it does not simulate them. `spearpp` asks of a direction that its support be the activation pattern of an image,
-    which holds in one step only. Nothing is certified, for that is what certificates rest on.
+    which holds in one step only. Its search comes first, and is believed where patterns agree. Nothing is certified,
+    for patterns are what certificates rest on.
     """
 
     adaptive: ClassVar[bool] = True
@@ -53,7 +54,7 @@ class LocalStepsSpearPP(SpearPP):
 
 def _either(hunt: Hunt) -> Found:
     """By patterns first, which sees through more noise; by zeros where the patterns do not agree with what it finds."""
-    first = replace(hunt, search=replace(hunt.search, rounds=_FIRST))
+    first = replace(hunt, search=replace(hunt.search, rounds=min(_FIRST, hunt.search.rounds)))
     patterns = first.run()
     hunt.rounds, hunt.starts = first.rounds, first.starts
     if not patterns.missing and float(patterns.batch.agreement.mean()) > _AGREES:

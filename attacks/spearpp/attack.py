@@ -134,8 +134,8 @@ class SpearPP(Attack):
             return _nothing(observation, "the gradient's singular values show no rank gap", clock)
         hunt = Hunt(gradient.in_row_space(), self._search(), context, clock)
         finish = partial(_reconstruction, observation, gradient)
-        if self.preset == "paper":
-            return finish(hunt, published(hunt), None)
+        if rounds := self._rounds():
+            return finish(hunt, rounds(hunt), None)
         claims = certify if self.purity and self.certificates else None
         head = head_of(observation)
         if isinstance(head, str) or not self._may_be_two_valued():
@@ -152,6 +152,10 @@ class SpearPP(Attack):
         if sparse and (other := hunt.run()).merit > found.merit:
             return finish(hunt, other, claims)  # in a trained network images of one class have signals of their own
         return finish(paired, found, partial(certify_two_valued, layer=gradient.layer, backward=backward))
+
+    def _rounds(self) -> Callable[[Hunt], Found] | None:
+        """The rounds of search that take the place of all of ours and certify nothing."""
+        return published if self.preset == "paper" else None
 
     def _may_be_two_valued(self) -> bool:
         by_itself = self.objective == "auto" and self.optimizer == "radam" and self.rounding != "sample"

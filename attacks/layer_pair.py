@@ -32,7 +32,7 @@ class LayerPair(Attack):
         "Batches in Federated Learning, NeurIPS 2024, arXiv 2403.03945",
     )
 
-    rounds: int = Field(20, ge=1, description="rounds of starts at most")
+    patience: int = Field(10, ge=1, description="rounds of starts without a new image before it gives up")
     starts: int = Field(2, ge=1, description="of each round, for every image not yet found")
 
     def supports(self, observation: Observation) -> str | None:
@@ -51,7 +51,7 @@ class LayerPair(Attack):
         following = read_next_layer(observation, gradient, context.generator)
         if isinstance(following, str):
             return _nothing(observation, following, gradient.factors.rank)
-        best = find_images(following, following.triangle[:, :0], self.rounds, self.starts, context)
+        best = find_images(following, following.triangle[:, :0], self.patience, self.starts, context)
         errors = following.errors(best)
         certified = certain(best, errors, observation.std.to(best.images))
         order = certified.to(torch.uint8).argsort(descending=True, stable=True)

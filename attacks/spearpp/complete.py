@@ -15,7 +15,7 @@ from ..next_layer import NextLayer, certain
 from .assemble import Batch
 from .fixed_points import find_images
 
-_ROUNDS, _STARTS = 20, 2
+_PATIENCE, _STARTS = 5, 2
 _FINE = 1e-2  # of the pixel range: an image this well known is better than one whose own pattern contradicts it
 _SAME = 1e-2  # of the pixel range: closer images are one
 
@@ -39,7 +39,7 @@ def complete(
     """
     patterns = 1.0 - 2.0 * batch.directions.zeros.to(batch.inputs.dtype)
     points = following.equations.fixed_points(following.equations.features.T @ patterns)
-    found = find_images(following, points, _ROUNDS, _STARTS, context)
+    found = find_images(following, points, _PATIENCE, _STARTS, context)
     errors = following.errors(found)
     sure = certain(found, errors, pixel_scale)
     inputs, error, certified = batch.inputs.clone(), batch.error.clone(), certified.clone()

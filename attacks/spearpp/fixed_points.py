@@ -14,27 +14,28 @@ from .select import independent
 _MORE = 8  # starts beside those for each image
 
 
-def find_images(following: NextLayer, points: Tensor, rounds: int, starts: int, context: Context) -> Judged:
+def find_images(following: NextLayer, points: Tensor, patience: int, starts: int, context: Context) -> Judged:
     """The best independent points, solved ones first, looked for until as many are solved as the rank says.
 
     Args:
         following: the equations.
         points: to begin with, `[B, K]`.
-        rounds: of random starts at most.
+        patience: rounds of random starts without a new image after which it gives up.
         starts: of each round, for every image not yet found.
         context: of the attack.
     """
     rank = following.gradient.factors.rank
     best = _best(following, points)
-    for _ in range(rounds):
+    least, vain = rank + 1, 0
+    while True:
         solved = best.select(best.solved.nonzero()[:, 0])
         missing = rank - len(solved.images)
+        least, vain = (missing, 0) if missing < least else (least, vain + 1)
         context.progress(f"{rank - missing} of {rank} images found", 1 - missing / rank)
-        if not missing or context.expired():
-            break
+        if not missing or vain >= patience or context.expired():
+            return best
         drawn = following.random(starts * missing + _MORE, directions(following, solved.points), context.generator)
         best = _best(following, torch.cat([best.points, following.equations.fixed_points(drawn)], dim=1))
-    return best
 
 
 def _best(following: NextLayer, points: Tensor) -> Judged:

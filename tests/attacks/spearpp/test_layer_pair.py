@@ -149,7 +149,7 @@ def test_a_next_layer_of_another_batch_certifies_nothing(see, context):
         name: tensor for name, tensor in other.observation.update.tensors.items() if not name.startswith("1.")
     }
     mixed = replace(seen.observation, update=replace(seen.observation.update, tensors=tensors))
-    result = LayerPair(rounds=2)(mixed, context()).reconstruction
+    result = LayerPair(patience=2)(mixed, context()).reconstruction
     assert not result.certified.any()
     assert result.diagnostics["finding"] == "8 of 8 images are not found"
 

@@ -1,5 +1,7 @@
 """Rows and results to store and to make tables of."""
 
+import signal
+
 import pandas as pd
 import pytest
 
@@ -47,6 +49,14 @@ ROW = {
     "sampling": "full batch",
     "utility_accuracy": None,
 }
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _interruptible():
+    """Ctrl-C works, also where the tests run as a shell's background job, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

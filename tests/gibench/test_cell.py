@@ -31,7 +31,10 @@ def one(**axes):
 def test_specs_become_canonical_with_every_default():
     cell = one(model="mlp:width=0200", defense="none+dp", knows="prior,batch_size")
     assert cell.model == "mlp:depth=5,width=200"
-    assert cell.defense == "dp:delta=1e-05,max_grad_norm=1.0,noise_multiplier=1.0,run_steps=1000"
+    assert cell.defense == (
+        "dp:clipping=flat,delta=1e-05,max_grad_norm=1.0,noise_multiplier=1.0,on=step,run_steps=1000,sampling=poisson,"
+        "target_epsilon=none"
+    )
     assert cell.knows == "batch_size,prior"
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from gibench.attack import Context, Reconstruction
@@ -36,6 +37,8 @@ class PrunedSpearPP(SpearPP):
         *SpearPP.references,
         "Jain et al., Low-rank Matrix Completion using Alternating Minimization, STOC 2013, arXiv 1212.0467",
     )
+
+    next_layer: bool = Field(False, description="ask the next layer too, whose gradient is pruned as well")
 
     def reconstruct(self, observation: Observation, context: Context) -> Reconstruction:
         context.progress("completing the gradient", None)

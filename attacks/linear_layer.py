@@ -192,6 +192,14 @@ def match_patterns(
     return ((activation > 0) == support) & votes, votes
 
 
+def first_of_each(patterns: Tensor) -> tuple[Tensor, Tensor]:
+    """The different columns of `[m, K]` booleans, and where each stands first, `[D]`."""
+    different, group = torch.unique(patterns, dim=1, return_inverse=True)
+    number = torch.arange(len(group), device=patterns.device)
+    first = torch.full_like(number, len(number))[: different.shape[1]].scatter_reduce(0, group, number, "amin")
+    return different, first
+
+
 def next_linear(model: nn.Module, layer: InputLayer) -> str | None:
     """The name of the linear layer that the ReLU after `layer` feeds, and nothing else; None where there is none."""
     modules = dict(model.named_modules())

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gibench.observation import Observation
 
-from .linear_layer import LayerGradient, features, next_linear
+from .linear_layer import LayerGradient, features, first_of_each, next_linear
 from .low_rank import Factors, factorize
 
 _STEPS = 30
@@ -98,9 +98,7 @@ class Equations:
     def _met(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """One point of each pattern, and the patterns."""
         points = self._oriented(points)
-        patterns, group = torch.unique(self.patterns(points), dim=1, return_inverse=True)
-        number = torch.arange(len(group), device=points.device)
-        first = torch.full_like(number, len(number))[: patterns.shape[1]].scatter_reduce(0, group, number, "amin")
+        patterns, first = first_of_each(self.patterns(points))
         return points[:, first], patterns
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..linear_layer import first_of_each
 from ..low_rank import Factors
 from .refine import Directions, refine, restricted, smallest
 
@@ -103,7 +104,5 @@ def _dual(factors: Factors, rows: Tensor, images: Tensor) -> Tensor:
 
 def _met(c: Tensor, inactive: Tensor) -> tuple[Tensor, Tensor]:
     """Without the starts whose pattern is that of another."""
-    patterns, pattern_of = torch.unique(inactive, dim=1, return_inverse=True)
-    number = torch.arange(len(pattern_of), device=c.device)
-    first = torch.full_like(number, len(number))[: patterns.shape[1]].scatter_reduce(0, pattern_of, number, "amin")
-    return c[:, first], inactive[:, first]
+    patterns, first = first_of_each(inactive)
+    return c[:, first], patterns

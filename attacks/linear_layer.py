@@ -21,6 +21,8 @@ from gibench.observation import Observation
 from .low_rank import Factors, factorize
 
 _PASSES_THROUGH = (nn.Flatten, nn.Identity)
+SAFETY = 5.0  # standard deviations of the predicted error that a certificate leaves room for
+EXACT = 1 / 510  # of the pixel range: a pixel within it rounds to the true 8-bit value
 _RESHAPES = {"flatten", "view", "reshape", "contiguous", "size", "shape"}
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gibench.observation import Observation
 
-from .linear_layer import LayerGradient, features, first_of_each, next_linear
+from .linear_layer import EXACT, SAFETY, LayerGradient, features, first_of_each, next_linear
 from .low_rank import Factors, factorize
 
 _STEPS = 30
@@ -29,8 +29,6 @@ _EXCESS = 10  # equations more than unknowns: with one or two, some pattern of v
 _HOLDS = 0.5  # of the rank: with less, the second gradient does not hold the activations
 _ROUNDING = 1.0  # times eps |w| |x|: the network's own arithmetic
 _WITHIN = 4.0  # times what noise explains: a residual that counts as none
-_SAFETY = 5.0  # standard deviations of the predicted error
-_EXACT = 1 / 510  # of the pixel range: a pixel within it rounds to the true 8-bit value
 
 
 @dataclass(frozen=True)
@@ -187,7 +185,7 @@ def certain(judged: Judged, errors: Tensor, pixel_scale: Tensor) -> Tensor:
         errors: predicted by `NextLayer.errors`.
         pixel_scale: `[C]`, pixels in [0, 1] per unit of model input.
     """
-    sure: Tensor = judged.solved & (_SAFETY * errors * pixel_scale.max() < _EXACT)
+    sure: Tensor = judged.solved & (SAFETY * errors * pixel_scale.max() < EXACT)
     return sure
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..linear_layer import EXACT, SAFETY
 from ..low_rank import Factors
 from .assemble import Batch
 from .refine import near_zero, tolerance
@@ -21,8 +22,6 @@ _COINCIDENCE = 1.3  # times B
 _FOREIGN = 2.0  # times the noise: more of dL/db outside the span of the columns is not theirs
 _ROUNDING = 1e-6  # of dL/db: what float32 leaves
 _QUORUM = 0.8  # of the neurons must be clear of the error bound for lambda to mean anything
-_SAFETY = 5.0  # standard deviations of the predicted error
-_EXACT = 1 / 510  # of the pixel range: a pixel within it rounds to the true 8-bit value
 
 
 def trusted(factors: Factors, batch: Batch, pure: Tensor) -> Tensor:
@@ -67,7 +66,7 @@ def precise(batch: Batch, pixel_scale: Tensor) -> Tensor:
     """The images whose predicted error leaves every pixel its 8-bit value, `[B]`: a wrong scale moves extremes most."""
     extra = batch.inputs.abs().amax(dim=1).square() - batch.inputs.square().mean(dim=1)
     worst = (batch.error.square() + extra * batch.scale_error.square()).sqrt()
-    certain: Tensor = _SAFETY * worst * pixel_scale.max() < _EXACT
+    certain: Tensor = SAFETY * worst * pixel_scale.max() < EXACT
     return certain
 
 

@@ -13,12 +13,11 @@ from torch import Tensor
 from gibench.attack import Context, Reconstruction
 from gibench.observation import Observation
 
-from ..linear_layer import InputLayer, find_input_layer
+from ..linear_layer import EXACT, SAFETY, InputLayer, find_input_layer
 from .attack import SpearPP
 from .completion import Completion, complete
 
 _DETERMINED = 1e-4  # of what a whole row or column would say in every direction: a neuron below it is left out
-_EXACT = 1 / 510 / 5  # of the pixel range: five standard deviations of it leave a pixel its 8-bit value
 
 
 class PrunedSpearPP(SpearPP):
@@ -78,4 +77,4 @@ def _still_certified(found: Reconstruction, completion: Completion, observation:
         return None
     growth = (1 / (completion.known * completion.columns.min())) ** 0.5  # inf where a pixel or the scale is open
     error = found.certified.new_tensor(found.diagnostics["predicted_error_by_image"], dtype=torch.float64)
-    return found.certified & (error * growth * observation.std.max() < _EXACT)
+    return found.certified & (error * growth * observation.std.max() * SAFETY < EXACT)

@@ -17,13 +17,13 @@ from torch import Tensor
 
 from gibench.observation import Observation
 
+from .chunks import chunks
 from .linear_layer import EXACT, SAFETY, LayerGradient, features, first_of_each, next_linear
 from .low_rank import Factors, factorize
 
 _STEPS = 30
 _SOLVES = 3  # of inverse iteration in a step
 _SHIFT = 1e-15  # keeps the matrix of a perfect fit invertible; its largest eigenvalue is 1 at most
-_MEMORY = 2**28  # bytes of row copies in one chunk
 _SAMPLE = 8  # equations for each unknown: as good as all of them until the pattern is nearly right
 _EXCESS = 10  # equations more than unknowns: with one or two, some pattern of very many has a solution by chance
 _HOLDS = 0.5  # of the rank: with less, the second gradient does not hold the activations
@@ -82,13 +82,15 @@ class Equations:
     def normals(self, patterns: Tensor) -> Iterator[tuple[slice, Tensor]]:
         """`A^T A [k, B, B]` of the equations `A c = 0` of each pattern, in chunks that fit the memory."""
         width = max(int(patterns.sum(dim=0).max()), 1) if patterns.shape[1] else 1
-        at_once = max(1, _MEMORY // (8 * width * (self.features.shape[1] + self.activations.shape[1])))
-        for first in range(0, patterns.shape[1], at_once):
-            part = slice(first, min(first + at_once, patterns.shape[1]))
+        m, rank = self.features.shape
+        rows = torch.cat([self.features, self.activations], dim=1)
+        rows = torch.cat([rows, rows.new_zeros(1, rows.shape[1])])
+        for part in chunks(patterns.shape[1], 8 * width * rows.shape[1], rows.device):
             chosen, index = patterns[:, part].T.to(torch.uint8).topk(width, dim=1)
-            active = self.features[index] * chosen[:, :, None]
-            inside = self.activations[index].mT @ active
-            yield part, active.mT @ active - inside.mT @ inside
+            active = rows[torch.where(chosen.bool(), index, m)]
+            products = active.mT @ active[:, :, :rank]
+            inside = products[:, rank:]
+            yield part, products[:, :rank] - inside.mT @ inside
 
     def _oriented(self, points: Tensor) -> Tensor:
         return points * torch.where(self.ones @ points < 0, -1.0, 1.0)

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..chunks import chunks
 from ..low_rank import Factors
 from .refine import Directions, smallest, tolerance
 
 _LEVERAGE = 0.49  # one of two rows that hold a dimension between them is above it
 _DEPTH = 6  # null vectors looked for
-_MEMORY = 2**28  # bytes of columns at once
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,7 @@ def _lone(factors: Factors, rows: Tensor, spaces: Tensor, values: Tensor) -> Ten
     """
     lone = torch.zeros_like(rows)
     energy = values.square() * rows.sum(dim=0)[:, None]  # [K, 6]
-    at_once = max(1, _MEMORY // (8 * len(rows) * spaces.shape[2]))
-    for part in torch.split(torch.arange(rows.shape[1], device=rows.device), at_once):
+    for part in chunks(rows.shape[1], 8 * len(rows) * spaces.shape[2], rows.device):
         held = (factors.basis @ spaces[part, :, 1:]).square() / energy[part, None, 1:].clamp_min(1e-300)  # [k, m, 5]
         lone[:, part] = rows[:, part] & (held.sum(dim=2).T > _LEVERAGE)
     return lone

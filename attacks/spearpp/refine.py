@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..chunks import chunks
 from ..low_rank import Factors
 
 _ZERO_AT = 4.0  # standard deviations of the noise of `L q` within which an entry counts as zero
@@ -20,7 +21,6 @@ _SHIFT = 1e-13  # keeps the Gram matrix of the zero rows invertible; relative to
 _PARALLEL = 1e-6  # of 1 - |cos|
 _FEW = 2  # rows
 _PASSES = 12  # of zero set and null vector at most
-_MEMORY = 2**28  # bytes of row copies in one chunk
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def smallest(factors: Factors, rows: Tensor, start: Tensor, vectors: int = 1) ->
     """
     m, rank = factors.basis.shape
     found, values = [], []
-    for part, chosen, _ in restricted(factors, rows):
+    for part, chosen in restricted(factors, rows):
         gram = chosen.mT @ chosen  # [k, B, B]
         shift = _SHIFT * m * rank * torch.eye(rank, dtype=gram.dtype, device=gram.device)
         factor = torch.linalg.cholesky_ex(gram + shift)[0]
@@ -85,12 +85,10 @@ def smallest(factors: Factors, rows: Tensor, start: Tensor, vectors: int = 1) ->
         small, mix = torch.linalg.eigh(block.mT @ gram @ block)
         found.append(block @ mix)
         values.append((small.clamp_min(0) / rows[:, part].sum(dim=0)[:, None].clamp_min(1)).sqrt())
-    if not found:
-        return start.new_zeros(0, rank, vectors), start.new_zeros(0, vectors)
     return torch.cat(found), torch.cat(values)
 
 
-def restricted(factors: Factors, rows: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
+def restricted(factors: Factors, rows: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """L restricted to each candidate's rows, in chunks that fit the memory.
 
     Args:
@@ -98,14 +96,13 @@ def restricted(factors: Factors, rows: Tensor) -> Iterator[tuple[slice, Tensor, 
         rows: `[m, K]` booleans.
 
     Yields:
-        Which candidates; their rows of L `[k, w, B]`, filled up with zeros; the index of each of these in L `[k, w]`.
+        Which candidates; their rows of L `[k, w, B]`, filled up with zeros.
     """
     width = max(int(rows.sum(dim=0).amax()), 1) if rows.shape[1] else 1
-    at_once = max(1, _MEMORY // (8 * width * factors.rank))
-    for first in range(0, rows.shape[1], at_once):
-        part = slice(first, min(first + at_once, rows.shape[1]))
+    basis = torch.cat([factors.basis, factors.basis.new_zeros(1, factors.rank)])
+    for part in chunks(rows.shape[1], 8 * width * factors.rank, rows.device):
         chosen, index = rows[:, part].T.to(torch.uint8).topk(width, dim=1)
-        yield part, factors.basis[index] * chosen[:, :, None], index
+        yield part, basis[torch.where(chosen.bool(), index, len(rows))]
 
 
 def _start_block(start: Tensor, vectors: int) -> Tensor:

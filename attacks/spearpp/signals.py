@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..chunks import chunks
 from ..low_rank import Factors
 from .backward import Backward
 from .refine import Directions, alike, tolerance
 
 _PASSES = 20
-_MEMORY = 2**28  # bytes of row copies in one chunk
 _TWO_VALUED = 2.0  # tolerances within which an entry must be zero or its signal
 _DECIDED = 0.8  # of the neurons must have a signal of more than twice that, so that the test says something
 _RIGID = 10.0  # tolerances by which any other signal of the same pattern must miss the span of L
@@ -64,8 +64,8 @@ def fit_signals(factors: Factors, backward: Backward, active: Tensor) -> Signed:
     basis, signals = factors.basis, backward.basis
     m, r = signals.shape
     parts = []
-    for part in torch.split(active.T.to(basis.dtype), max(1, _MEMORY // (8 * m * r))):
-        masked = part[:, :, None] * signals  # [k, m, r]
+    for part in chunks(active.shape[1], 8 * m * r, basis.device):
+        masked = active[:, part].T[:, :, None] * signals  # [k, m, r]
         inside = basis.T @ masked / m  # [k, B, r]
         misfit, t = torch.linalg.eigh(signals.T @ masked / m - inside.mT @ inside)
         vectors = (inside @ t[:, :, :1])[:, :, 0]

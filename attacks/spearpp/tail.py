@@ -94,7 +94,7 @@ def _dual(factors: Factors, rows: Tensor, images: Tensor) -> Tensor:
     found = []
     shift = _SHIFT * len(factors.basis) * factors.rank
     eye = torch.eye(factors.rank, dtype=images.dtype, device=images.device)
-    for part, chosen, _ in restricted(factors, rows):
+    for part, chosen in restricted(factors, rows):
         factor = torch.linalg.cholesky_ex(chosen.mT @ chosen + shift * eye)[0]
         found.append(torch.cholesky_solve(images[:, part].T[:, :, None], factor)[:, :, 0].T)
     vectors = torch.cat(found, dim=1)

@@ -80,6 +80,8 @@ class Protocol:
                 releases.append(Bound(float(settings["max_norm"])).clip)
             elif name == "pruning":
                 releases.append(_keeping({key: value != 0 for key, value in observation.update.tensors.items()}))
+        if training and simulate == "none" and not clients:  # one step on all images is the mean of the clients' steps
+            training = replace(training, clients=1)
         images = observation.batch_size // (training.clients if training else 1)
         if training and simulate != "steps":
             epochs = training.epochs if simulate == "epochs" else 1

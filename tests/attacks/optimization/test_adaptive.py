@@ -125,6 +125,14 @@ def test_where_nothing_can_be_simulated_it_is_the_attack_that_is_not_adaptive(se
     assert torch.equal(plain.images, adaptive.images)
 
 
+@pytest.mark.parametrize("defense", ["fedavg:epochs=3", "fedavg:epochs=1,clients=2"])
+def test_without_simulation_local_training_changes_nothing(see, defense):
+    scene = see(defense)
+    plain = InvertingGradients(max_iterations=3)(scene.observation, fresh()).reconstruction
+    adaptive = AdaptiveInvertingGradients(max_iterations=3, simulate="none")(scene.observation, fresh()).reconstruction
+    assert torch.equal(plain.images, adaptive.images)
+
+
 def psnr(run, scene):
     return -10 * torch.log10((run.reconstruction.images - scene.images).square().mean()).item()
 

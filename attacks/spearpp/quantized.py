@@ -15,6 +15,7 @@ from gibench.attack import Context, Reconstruction
 from gibench.observation import Observation
 
 from ..linear_layer import InputLayer, find_input_layer
+from ..low_rank import whiten
 from .attack import SpearPP
 
 _MOST = 2**15  # levels of one sign
@@ -23,7 +24,6 @@ _ROUNDS = 2
 _POWERS = (2, 4, 8, 16)
 _STEPS = 8  # of Newton's method, for each power
 _DEVIATIONS = 4  # by which a pre-activation is surely negative
-_SPARE, _ITERATIONS = 8, 8  # columns beside the rank, and steps, of the subspace iteration
 _CHUNK = 2**24  # numbers in a batch of systems of equations
 _RIDGE = 1e-12
 
@@ -72,23 +72,11 @@ def whitened(observation: Observation, layer: InputLayer, generator: torch.Gener
 
     Rounding is a function of the gradient: it has a structure of its own, which passes for further images.
     """
-    name, tensors, rank = f"{layer.name}.weight", observation.update.tensors, observation.batch_size
-    if rank is None:
+    if observation.batch_size is None:
         return observation
-    seen = tensors[name].double()
-    columns = min(rank + _SPARE, *seen.shape)
-    right = torch.randn(seen.shape[1], columns, generator=generator, device=seen.device, dtype=seen.dtype)
-    for _ in range(_ITERATIONS):
-        right = torch.linalg.qr(seen.T @ torch.linalg.qr(seen @ right).Q).Q
-    left, _, turn = torch.linalg.svd(seen @ right, full_matrices=False)
-    left, right = left[:, :rank], right @ turn[:rank].T
-    signal = left @ (left.T @ seen)
-    noise = torch.randn(seen.shape, generator=generator, device=seen.device, dtype=seen.dtype)
-    noise -= left @ (left.T @ noise)
-    noise -= (noise @ right) @ right.T
-    noise *= (seen - signal).norm() / noise.norm()
-    whitened = {**tensors, name: (signal + noise).to(tensors[name])}
-    return replace(observation, update=replace(observation.update, tensors=whitened))
+    name, tensors = f"{layer.name}.weight", observation.update.tensors
+    white = whiten(tensors[name].double(), observation.batch_size, generator).to(tensors[name])
+    return replace(observation, update=replace(observation.update, tensors={**tensors, name: white}))
 
 
 class Cells:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 _GAP = 2.0  # from one singular value to the next: what rounding noise does not show by itself (1.3 at most, measured)
 _STORED = 0.2  # of the spacing of floating-point numbers: the standard deviation of rounding to the nearest of them
+_SPARE, _ITERATIONS = 8, 8  # columns beside the rank, and steps, of a subspace iteration
 _DEAD = 1e-6  # of the largest row of L: below it a neuron has no gradient
 
 
@@ -139,3 +140,27 @@ def _rank(residual: Tensor, values: Tensor, entry: float, eps: float) -> tuple[i
         noise = outside + float(values[rank:].square().sum())
         sigma = (noise / max((m - rank) * (n - rank), 1)) ** 0.5
     return rank, sigma
+
+
+def whiten(matrix: Tensor, rank: int, generator: torch.Generator) -> Tensor:
+    """The matrix `[m, n]` with white noise, of the same size, in place of what it has beyond a known rank.
+
+    What is not white there passes for further rank: `factorize` tells signal from noise by the edge of white noise.
+    """
+    right = torch.randn(
+        matrix.shape[1],
+        min(rank + _SPARE, *matrix.shape),
+        generator=generator,
+        device=matrix.device,
+        dtype=matrix.dtype,
+    )
+    for _ in range(_ITERATIONS):
+        right = torch.linalg.qr(matrix.T @ torch.linalg.qr(matrix @ right).Q).Q
+    left, _, turn = torch.linalg.svd(matrix @ right, full_matrices=False)
+    left, right = left[:, :rank], right @ turn[:rank].T
+    signal = left @ (left.T @ matrix)
+    noise = torch.randn(matrix.shape, generator=generator, device=matrix.device, dtype=matrix.dtype)
+    noise -= left @ (left.T @ noise)
+    noise -= (noise @ right) @ right.T
+    whitened: Tensor = signal + noise * ((matrix - signal).norm() / noise.norm())
+    return whitened

@@ -14,6 +14,7 @@ from gibench.observation import Observation
 
 from . import labels, matching, objectives, optimizers, priors, starts
 from .descent import Outcome, descend
+from .matching import Matching
 from .problem import Prior, Problem
 
 INNER = 20  # iterations that one step of L-BFGS counts for, as torch.optim.LBFGS does by default
@@ -102,10 +103,10 @@ class OptimizationAttack(Attack):
             iterations,
             lambda i: optimizers.step_size(self.step_size, self.schedule, self.warmup, i, iterations),
             lambda slope, i: optimizers.signed(slope, self.gradient_sign, 1 - i / iterations),
-            _box(observation, problem, points) if self.boxed else None,
+            self._box(observation, problem, points),
             context,
         )
-        return _reconstruction(observation, problem, outcome, inferred)
+        return self._reconstruction(observation, problem, outcome, inferred)
 
     def _start(self, observation: Observation, problem: Problem, generator: torch.Generator) -> Tensor:
         """One restart's first point `[1, D]`: all it draws comes before the next restart's."""
@@ -115,6 +116,39 @@ class OptimizationAttack(Attack):
             return images
         shape = (1, problem.shape[0] * observation.num_classes)
         return torch.cat([images, torch.randn(shape, generator=generator, device=images.device, dtype=dtype)], 1)
+
+    def _box(self, observation: Observation, problem: Problem, points: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The lowest and highest point `[D]` if there are any: pixels in [0, 1], the rest anything."""
+        if not self.boxed:
+            return None
+        grey = torch.zeros(problem.shape, device=points.device, dtype=points.dtype)
+        sides = []
+        for pixel, free in ((0.0, -torch.inf), (1.0, torch.inf)):
+            side = points.new_full(points.shape[1:], free)
+            side[: grey.numel()] = observation.normalize(grey + pixel).flatten()
+            sides.append(side)
+        return sides[0], sides[1]
+
+    def _reconstruction(
+        self, observation: Observation, problem: Problem, outcome: Outcome, inferred: Tensor | None
+    ) -> Reconstruction:
+        winner = int(outcome.values.argmin())
+        images = observation.denormalize(problem.images(outcome.points)[winner]).clamp(0, 1)
+        if problem.labels is None:
+            inferred = problem.logits(outcome.points)[winner].argmax(1)
+        diverged = not bool(outcome.values.isfinite().any())
+        return Reconstruction(
+            images.nan_to_num(0.5),
+            labels=inferred,
+            diagnostics={
+                "objective": outcome.values[winner].item(),
+                "objective_by_restart": outcome.values.tolist(),
+                "iterations": outcome.iterations,
+                "restarts_diverged": int((~outcome.values.isfinite()).sum()),
+            },
+            status="diverged" if diverged else "ok",
+            reason="the objective left the finite numbers in every restart" if diverged else "",
+        )
 
     def _problem(self, observation: Observation) -> tuple[Problem, Tensor | None]:
         """The problem, and the labels if they were inferred."""
@@ -126,9 +160,13 @@ class OptimizationAttack(Attack):
             assert layer is not None  # `supports` has found it
             known = inferred = labels.infer(self.label_strategy, gradient, layer, observation.batch_size)
         watched, weighted = self._priors(observation, gradient, layer, known)
-        match = matching.make(observation.model, gradient, self.objective, watched)
+        match = self._matching(observation, gradient, watched)
         shape = (observation.batch_size, *observation.image_shape)
         return Problem(match, shape, known, observation.num_classes, weighted), inferred
+
+    def _matching(self, observation: Observation, gradient: Mapping[str, Tensor], watched: list[str]) -> Matching:
+        """What candidates are compared with the gradient by; `watched` as for `Matching`."""
+        return matching.make(observation.model, gradient, self.objective, watched)
 
     def _priors(
         self, observation: Observation, gradient: Mapping[str, Tensor], layer: str | None, known: Tensor | None
@@ -181,36 +219,3 @@ def _not_twice_differentiable(observation: Observation, objective: objectives.Na
     except RuntimeError as error:  # what torch raises names the operation
         return f"the model cannot be differentiated twice, as gradient matching needs: {str(error).splitlines()[0]}"
     return None
-
-
-def _box(observation: Observation, problem: Problem, points: Tensor) -> tuple[Tensor, Tensor]:
-    """The lowest and highest point `[D]`: pixels in [0, 1], label logits anything."""
-    grey = torch.zeros(problem.shape, device=points.device, dtype=points.dtype)
-    sides = []
-    for pixel, free in ((0.0, -torch.inf), (1.0, torch.inf)):
-        side = points.new_full(points.shape[1:], free)
-        side[: grey.numel()] = observation.normalize(grey + pixel).flatten()
-        sides.append(side)
-    return sides[0], sides[1]
-
-
-def _reconstruction(
-    observation: Observation, problem: Problem, outcome: Outcome, inferred: Tensor | None
-) -> Reconstruction:
-    winner = int(outcome.values.argmin())
-    images = observation.denormalize(problem.images(outcome.points)[winner]).clamp(0, 1)
-    if problem.labels is None:
-        inferred = problem.logits(outcome.points)[winner].argmax(1)
-    diverged = not bool(outcome.values.isfinite().any())
-    return Reconstruction(
-        images.nan_to_num(0.5),
-        labels=inferred,
-        diagnostics={
-            "objective": outcome.values[winner].item(),
-            "objective_by_restart": outcome.values.tolist(),
-            "iterations": outcome.iterations,
-            "restarts_diverged": int((~outcome.values.isfinite()).sum()),
-        },
-        status="diverged" if diverged else "ok",
-        reason="the objective left the finite numbers in every restart" if diverged else "",
-    )

@@ -82,20 +82,34 @@ class PlainMatching(Matching):
     """For any network that can be differentiated twice."""
 
     def __call__(self, images: Tensor, labels: Tensor) -> Match:
-        restarts = len(images)
+        return self.compare(*self.gradients(images, labels))
+
+    def compare(self, gradients: list[Tensor], inputs: dict[str, Tensor]) -> Match:
+        """With the observed gradient."""
+        value, slopes = self.objective([gradient.detach() for gradient in gradients])
+        return Match(value, gradients, slopes, inputs)
+
+    def gradients(self, images: Tensor, labels: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """The candidates' gradients, differentiable, `[R, P]` a parameter, and the watched layers' inputs."""
         state = {name: parameter.detach() for name, parameter in self.model.named_parameters()}
-        if restarts == 1:
-            parameters = {name: value.requires_grad_() for name, value in state.items()}
-            loss, inputs = self._loss(parameters, images[0], labels[0])
+        return self.gradients_at(
+            {name: value.expand(len(images), *value.shape).requires_grad_() for name, value in state.items()},
+            images,
+            labels,
+        )
+
+    def gradients_at(
+        self, parameters: dict[str, Tensor], images: Tensor, labels: Tensor
+    ) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """The same at other parameters, `[R, ...]` each, in which they are differentiable too."""
+        if len(images) == 1:
+            loss, inputs = self._loss({name: value[0] for name, value in parameters.items()}, images[0], labels[0])
             inputs = {name: value[None] for name, value in inputs.items()}
         else:
-            parameters = {name: value.expand(restarts, *value.shape).requires_grad_() for name, value in state.items()}
             losses, inputs = torch.vmap(self._loss, randomness="different")(parameters, images, labels)
             loss = losses.sum()
-        gradients = torch.autograd.grad(loss, list(parameters.values()), create_graph=True)
-        flat = [gradient.reshape(restarts, -1) for gradient in gradients]
-        value, slopes = self.objective([gradient.detach() for gradient in flat])
-        return Match(value, flat, slopes, inputs)
+        found = torch.autograd.grad(loss, list(parameters.values()), create_graph=True)
+        return [gradient.flatten(1) for gradient in found], inputs
 
     def _loss(self, parameters: dict[str, Tensor], images: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         with recorded(self.model, self.watched) as inputs:

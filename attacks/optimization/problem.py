@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from .matching import Matching
+from .matching import Match, Matching
 
 Prior = Callable[[Tensor, dict[str, Tensor]], Tensor]  # images [R, B, C, H, W] and layers' inputs to a penalty [R]
 
@@ -25,20 +26,23 @@ class Problem:
 
     def images(self, points: Tensor) -> Tensor:
         """The images in points `[R, D]`: `[R, B, C, H, W]`."""
-        batch, *sides = self.shape
-        return points[:, : batch * sides[0] * sides[1] * sides[2]].reshape(len(points), *self.shape)
+        return points[:, : math.prod(self.shape)].reshape(len(points), *self.shape)
 
     def logits(self, points: Tensor) -> Tensor:
         """The label logits in points `[R, D]`: `[R, B, classes]`."""
-        batch = self.shape[0]
-        return points[:, -batch * self.num_classes :].reshape(len(points), batch, self.num_classes)
+        logits = points[:, math.prod(self.shape) :][:, : self.shape[0] * self.num_classes]
+        return logits.reshape(len(points), self.shape[0], self.num_classes)
+
+    def match(self, points: Tensor, images: Tensor, labels: Tensor) -> Match:
+        """How well the images and labels in the points match."""
+        return self.matching(images, labels)
 
     def __call__(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """The value `[R]`, priors included, and its slope `[R, D]`."""
         points = points.detach().requires_grad_()
         images = self.images(points)
         labels = self.logits(points).softmax(2) if self.labels is None else self.labels.expand(len(points), -1)
-        match = self.matching(images, labels)
+        match = self.match(points, images, labels)
         value, outputs, weights = match.value, list(match.outputs), list(match.weights)
         for weight, prior in self.priors:
             penalty = weight * prior(images, match.inputs)

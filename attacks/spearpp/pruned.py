@@ -14,6 +14,7 @@ from gibench.attack import Context, Reconstruction
 from gibench.observation import Observation
 
 from ..linear_layer import EXACT, SAFETY, InputLayer, find_input_layer
+from ..low_rank import whiten
 from .attack import SpearPP
 from .completion import Completion, complete
 
@@ -26,6 +27,9 @@ class PrunedSpearPP(SpearPP):
     It knows that the update was pruned: an entry that is zero was dropped, by whatever rule, and every other one is the
     gradient's. The rank is read off by hold-out, and is at most the batch size where that is granted. A neuron of which
     hardly more entries were kept than there are images says nothing and is left out, be it dead or dropped.
+
+    In a weight delta the kept entries alone are rounded as weights are; what that leaves beyond the rank is exchanged
+    for white noise, lest it pass for further images.
 
     Where a pixel has fewer kept entries than the batch has images, its value is undetermined and wrong. Certificates
     allow for what completion adds to the error.
@@ -55,7 +59,10 @@ class PrunedSpearPP(SpearPP):
         completion = complete(pruned[spoke].double(), known[spoke], context.generator, size, context.expired)
         kept = completion.rows > _DETERMINED
         whole = torch.zeros_like(pruned)
-        whole[spoke[kept]] = completion.matrix[kept].to(pruned)
+        matrix = completion.matrix[kept]
+        if observation.update.kind == "weight_delta":  # what rounding of weights left in the kept entries is not white
+            matrix = whiten(matrix, completion.rank, context.generator)
+        whole[spoke[kept]] = matrix.to(pruned)
         tensors |= {f"{layer.name}.weight": whole[:, :-1], f"{layer.name}.bias": whole[:, -1]}
         seconds = time.perf_counter() - start
         completed = replace(observation, update=replace(observation.update, tensors=tensors))

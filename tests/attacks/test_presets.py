@@ -9,9 +9,10 @@ from gibench.attacks.dlg import DLG
 from gibench.attacks.idlg import IDLG
 from gibench.attacks.invertinggradients import InvertingGradients
 from gibench.attacks.modern import Modern
+from gibench.attacks.sme import SurrogateModelExtension
 from gibench.plugin import format_value
 
-PRESETS = [DLG, IDLG, InvertingGradients, Modern, CocktailParty]
+PRESETS = [DLG, IDLG, InvertingGradients, Modern, CocktailParty, SurrogateModelExtension]
 NO_SETTING = {("CocktailParty", "schedule")}
 
 

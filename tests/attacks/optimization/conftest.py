@@ -1,14 +1,20 @@
 """Observations of small networks and random images, made without the harness."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gibench import client
 from gibench.attack import Context
+from gibench.cell import canonical_defense
+from gibench.chain import client_count
+from gibench.datasets.base import Images, Split
 from gibench.observation import Observation, ThreatModel, Update
+from gibench.registry import create
+from gibench.spec import parse_chain
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,24 @@ def make_scene():
             granted["labels"] = targets
         observation = Observation(model, update, shape, mean, std, classes, ThreatModel(frozenset(knows)), **granted)
         return Scene(observation, images, targets)
+
+    return make
+
+
+@pytest.fixture
+def see(make_scene, sigmoid_net):
+    """A function that gives the scene of four images behind a chain of defenses."""
+
+    def make(defense, knows=("batch_size", "local_hyperparameters", "labels"), build=sigmoid_net):
+        scene = make_scene(build, [0, 1, 2, 3])
+        split, seen = Split(scene.images, scene.labels), scene.observation
+        images = Images(split, split, split, tuple("abcde"), seen.mean, seen.std)
+        specs = parse_chain(canonical_defense(defense))
+        defenses = [create("defense", spec) for spec in specs]
+        size, noise = len(split) // client_count(defenses), torch.Generator().manual_seed(0)
+        threat = ThreatModel(frozenset(knows))
+        release = client.observe(seen.model, images, split, defenses, threat, noise, size, specs)
+        return replace(scene, observation=release.observation)
 
     return make
 

@@ -5,10 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from gibench import client
 from gibench.attacks.spearpp import SpearPP
 from gibench.attacks.spearpp.pruned import PrunedSpearPP
 from gibench.defense import DefenseContext
 from gibench.defenses.pruning import Pruning
+from gibench.local import local_sgd
+from gibench.observation import Update
 from gibench.registry import create, resolve
 
 BATCH = 8
@@ -80,6 +83,20 @@ def test_hardly_anything_kept_is_no_error_and_no_certificate(prune, context):
         seen = prune(sparsity=sparsity)
         found = attack(seen, context, PrunedSpearPP(rounds=1))
         assert found.certified is None or not found.certified.any()
+
+
+def test_half_of_a_weight_delta_is_enough(see, context):
+    seen = see(BATCH)
+    model, images = seen.observation.model, seen.observation.normalize(seen.truth.images)
+    start = {name: value.detach() for name, value in model.named_parameters()}
+    gradient = client.mean_gradient(model)
+    end = local_sgd(lambda at, batch: gradient(at, *batch), start, [(images, seen.truth.labels)] * 2, lr=0.1)
+    delta = Update({name: end[name] - start[name] for name in start}, "weight_delta")
+    noise = DefenseContext(torch.Generator().manual_seed(0), BATCH, 1000)
+    update = Pruning(sparsity=0.5).release(delta, noise)
+    found = attack(replace(seen, observation=replace(seen.observation, update=update)), context)
+    assert found.diagnostics["rank"] == BATCH
+    assert bool(seen.exact(found.images).all())
 
 
 def test_it_is_registered_as_adaptive():

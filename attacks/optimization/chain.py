@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor, nn
 
 from .steps import MaxPool2d, Other, ReLU, Reshape, Sigmoid, Step
-from .weighted import Conv2d, Linear
+from .weighted import Conv2d, Linear, Weighted
 
 
 def links(model: nn.Module) -> list[tuple[str, nn.Module]] | None:
@@ -38,12 +36,16 @@ def _changes_state_or_input(module: nn.Module) -> bool:
     return in_place or any(True for _ in module.buffers())
 
 
-def step(module: nn.Module, targets: Sequence[Tensor], x: Tensor, restarts: int) -> Step:
-    """The step of a link at x; targets as for `Weighted`, empty for other layers."""
+def weighted_step(module: nn.Module, target: Tensor, x: Tensor, restarts: int) -> Weighted:
+    """The step of a link with weights, see `Weighted`."""
     if isinstance(module, nn.Linear):
-        return Linear(module, targets, x, restarts)
-    if isinstance(module, nn.Conv2d):
-        return Conv2d(module, targets, x, restarts)
+        return Linear(module, target, x, restarts)
+    assert isinstance(module, nn.Conv2d)  # `links` lets no others pass
+    return Conv2d(module, target, x, restarts)
+
+
+def step(module: nn.Module, x: Tensor) -> Step:
+    """The step of a link without weights at x."""
     if isinstance(module, (nn.Flatten, nn.Identity)):
         return Reshape(module, x)
     if type(module) is nn.MaxPool2d and not module.return_indices:

@@ -56,7 +56,7 @@ def descend(
     done = 0
     for iteration in range(iterations):
         value, slope = problem(points)
-        alive &= value.isfinite() & slope.isfinite().all(1)
+        alive &= (value + slope.sum(1)).isfinite()
         better = alive & (value < lowest)
         lowest = torch.where(better, value, lowest)
         best = torch.where(better[:, None], points, best)
@@ -67,7 +67,6 @@ def descend(
                 break
         if context.expired():
             break
-        slope = torch.where(alive[:, None], slope, 0)
         points = optimizer.step(points, slope_form(slope, iteration), size(iteration))
         if box is not None:
             points = points.clamp(*box)

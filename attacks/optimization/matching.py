@@ -62,16 +62,16 @@ class Matching(ABC):
             if isinstance(module, _BATCH_NORM) and module.training:
                 module.running_mean = module.running_var = module.num_batches_tracked = None
                 module.track_running_stats = False
-        self.names = [name for name, _ in self.model.named_parameters()]
-        owners = [name.rpartition(".")[0] for name in self.names]
-        numbers = {owner: position for position, owner in enumerate(dict.fromkeys(owners))}
-        target = [self.flat(gradient[name]) for name in self.names]
-        self.objective = objectives.make(objective, target, [numbers[owner] for owner in owners])
+        self.layers: dict[str, list[str]] = {}  # with the names of their parameters
+        for name, _ in self.model.named_parameters():
+            self.layers.setdefault(name.rpartition(".")[0], []).append(name)
+        self.objective = objectives.make(objective, *self.parts(gradient))
         self.watched = tuple(watched)
 
-    def flat(self, gradient: Tensor) -> Tensor:
-        """One parameter's gradient in the order of entries that the objective sees."""
-        return gradient.flatten()
+    def parts(self, gradient: Mapping[str, Tensor]) -> tuple[list[Tensor], list[int]]:
+        """The gradient in flat parts as the objective sees it, and the number of each part's layer."""
+        numbered = [(number, name) for number, names in enumerate(self.layers.values()) for name in names]
+        return [gradient[name].flatten() for _, name in numbered], [number for number, _ in numbered]
 
     @abstractmethod
     def __call__(self, images: Tensor, labels: Tensor) -> Match:
@@ -130,15 +130,14 @@ class ChainMatching(Matching):
         super().__init__(model, gradient, objective, watched)
         self.model.to(memory_format=torch.channels_last)  # as convolutions are fastest
         self.links = chain.links(self.model) or []
-        self.targets: dict[str, list[Tensor]] = {}
-        for name, target in zip(self.names, self.objective.target, strict=True):
-            self.targets.setdefault(name.rpartition(".")[0], []).append(target)
+        self.targets = dict(zip(self.layers, self.objective.target, strict=True))
         self.first = next(position for position, (name, _) in enumerate(self.links) if name in self.targets)
         convolves = isinstance(self.links[self.first][1], nn.Conv2d)
         self.format = torch.channels_last if convolves else torch.contiguous_format
 
-    def flat(self, gradient: Tensor) -> Tensor:
-        return in_memory_order(gradient)
+    def parts(self, gradient: Mapping[str, Tensor]) -> tuple[list[Tensor], list[int]]:
+        flat = [torch.cat([in_memory_order(gradient[name]) for name in names]) for names in self.layers.values()]
+        return flat, list(range(len(flat)))
 
     def __call__(self, images: Tensor, labels: Tensor) -> Match:
         value, *inputs = _Chained.apply(self, images, labels)
@@ -149,7 +148,10 @@ class ChainMatching(Matching):
         x = images.flatten(0, 1).contiguous(memory_format=self.format)
         steps: list[Step] = []
         for name, module in self.links:
-            steps.append(chain.step(module, self.targets.get(name, ()), x, len(images)))
+            if name in self.targets:
+                steps.append(chain.weighted_step(module, self.targets[name], x, len(images)))
+            else:
+                steps.append(chain.step(module, x))
             x = steps[-1].output
         return steps
 
@@ -167,18 +169,18 @@ class ChainMatching(Matching):
             products, squares = zip(*(step.measure() for step in weighted), strict=True)
             value, *slopes = self.objective.weigh(torch.stack(products), torch.stack(squares))
             return value, slopes
-        return self.objective([part for step in weighted for part in step.write()])
+        return self.objective([step.write() for step in weighted])
 
     def turn(self, steps: list[Step], slopes: list[Tensor], scale: Tensor) -> None:
         """Let the weights move along the objective's slope times a number a restart, `[R]`."""
         weighted = [step for step in steps if isinstance(step, Weighted)]
         if isinstance(self.objective, objectives.Cosine):
-            for step, by_product, by_square in zip(weighted, *slopes, strict=True):
-                step.follow(by_product * scale, by_square * scale)
+            shares = ((slope * scale)[..., None] for slope in slopes)
+            for step, of_target, of_gradient in zip(weighted, *shares, strict=True):
+                step.follow(of_target, of_gradient)
         else:
-            left = iter(slopes)
-            for step in weighted:
-                step.move([next(left) * scale[:, None] for _ in step.targets])
+            for step, slope in zip(weighted, slopes, strict=True):
+                step.move(slope * scale[:, None])
 
 
 class _Chained(torch.autograd.Function):
@@ -188,9 +190,12 @@ class _Chained(torch.autograd.Function):
     def forward(context: Any, matching: ChainMatching, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
         steps = matching.forward(images)
         batch, flat = images.shape[1], labels.flatten(0, 1)
-        chosen = flat if flat.is_floating_point() else F.one_hot(flat, steps[-1].output.shape[1])
         probabilities = steps[-1].output.softmax(1)
-        matching.backward(steps, (probabilities - chosen) / batch)
+        if flat.is_floating_point():
+            errors = probabilities - flat
+        else:
+            errors = probabilities.scatter_add(1, flat[:, None], -torch.ones_like(probabilities))
+        matching.backward(steps, errors / batch)
         value, slopes = matching.weigh(steps)
         context.set_materialize_grads(False)
         context.matching, context.steps, context.slopes = matching, steps, slopes
@@ -209,8 +214,8 @@ class _Chained(torch.autograd.Function):
         for step in steps:
             moved = step.tangent(moved)
         assert moved is not None  # the weights have moved
-        rise = (probabilities * moved).sum(1, keepdim=True)
-        d_delta = probabilities * (moved - rise) / context.shape[1]
+        d_delta: Tensor = torch.ops.aten._softmax_backward_data(moved, probabilities, 1, moved.dtype)
+        d_delta = d_delta / context.shape[1]
         extra = dict(zip(matching.watched, by_input, strict=True))
         for (name, _), step in zip(reversed(matching.links), reversed(steps), strict=True):
             d_delta = step.back_tangent(d_delta)
@@ -218,6 +223,7 @@ class _Chained(torch.autograd.Function):
                 d_delta = d_delta + extra[name].flatten(0, 1)
         by_labels = None
         if context.needs_input_grad[2]:
+            rise = (probabilities * moved).sum(1, keepdim=True)
             by_labels = ((rise - moved) / context.shape[1]).view_as(context.labels)
         return None, d_delta.reshape(context.shape), by_labels
 

@@ -69,9 +69,10 @@ class Cosine(Objective):
         super().__init__(target)
         self.layers = torch.tensor(layers, device=self.target[0].device)
         squares = self._by_layer(torch.stack([part.square().sum() for part in self.target])[:, None])
-        self.sizes = squares if per_layer else squares.sum(0, keepdim=True)
-        self.counts = self.sizes > 0
-        self.share = 1 / self.counts.sum().clamp_min(1)
+        sizes = squares if per_layer else squares.sum(0, keepdim=True)
+        counts = sizes > 0
+        self.most = counts.any().to(squares.dtype)  # the value where all angles are right
+        self.inverse = torch.where(counts, sizes.rsqrt() / counts.sum(), 0)  # of the norms, over the number that count
         self.per_layer = per_layer
         self.tiny = torch.finfo(squares.dtype).tiny
 
@@ -83,24 +84,22 @@ class Cosine(Objective):
             squares: `[L, R]`, each layer's squared norm of the candidate's gradient.
 
         Returns:
-            The value `[R]`, its derivatives by `products` and by `squares`, `[L, R]`.
+            The value `[R]`, its derivatives by `products` and by half of `squares`, `[L, R]`.
         """
         layers = len(products)
         if not self.per_layer:
             products, squares = products.sum(0, keepdim=True), squares.sum(0, keepdim=True)
-        inverse = torch.where(self.counts, (squares * self.sizes).clamp_min(self.tiny).rsqrt(), 0)
+        squares = squares.clamp_min(self.tiny)
+        inverse = squares.rsqrt() * self.inverse
         cosine = products * inverse
-        value = ((1 - cosine) * self.counts).sum(0) * self.share
-        by_product = -inverse * self.share
-        by_square = cosine * self.share / (2 * squares.clamp_min(self.tiny))
-        return value, by_product.expand(layers, -1), by_square.expand(layers, -1)
+        return self.most - cosine.sum(0), -inverse.expand(layers, -1), (cosine / squares).expand(layers, -1)
 
     def __call__(self, gradients: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         products = torch.stack([part @ target for part, target in zip(gradients, self.target, strict=True)])
         squares = torch.stack([(part * part).sum(1) for part in gradients])
         value, by_product, by_square = self.weigh(self._by_layer(products), self._by_layer(squares))
         slopes = [
-            2 * by_square[layer][:, None] * part + by_product[layer][:, None] * target
+            by_square[layer][:, None] * part + by_product[layer][:, None] * target
             for part, target, layer in zip(gradients, self.target, self.layers.tolist(), strict=True)
         ]
         return value, slopes

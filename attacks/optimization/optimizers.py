@@ -56,8 +56,9 @@ class Adam(Optimizer):
         self.steps += 1
         self.mean.lerp_(slopes, 0.1)
         self.square.mul_(0.999).addcmul_(slopes, slopes, value=0.001)
-        root = (self.square / (1 - 0.999**self.steps)).sqrt_().add_(1e-8)
-        return points.addcdiv(self.mean, root, value=-size / (1 - 0.9**self.steps))
+        share = math.sqrt(1 - 0.999**self.steps)  # of the root, since the mean square began at zero
+        root = self.square.sqrt().add_(1e-8 * share)
+        return points.addcdiv(self.mean, root, value=-size * share / (1 - 0.9**self.steps))
 
 
 class LBFGS(Optimizer):

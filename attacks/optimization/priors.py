@@ -27,21 +27,20 @@ class _TotalVariation(torch.autograd.Function):
 
     @staticmethod
     def forward(context: Any, images: Tensor) -> Tensor:
-        steps = [images.diff(dim=dimension) for dimension in (4, 3)]
         context.shape = images.shape
-        context.save_for_backward(*steps)
-        across, down = (step.abs().mean((1, 2, 3, 4)) for step in steps)
-        return across + down
+        context.steps = [images.diff(dim=dimension) for dimension in (4, 3)]
+        across, down = (step.abs().mean((1, 2, 3, 4)) for step in context.steps)
+        value: Tensor = across + down
+        return value
 
     @staticmethod
     def backward(context: Any, *slopes: Tensor) -> Tensor:
         total = slopes[0].new_zeros(context.shape)
-        for step, dimension in zip(context.saved_tensors, (4, 3), strict=True):
-            count = context.shape[dimension] - 1
-            share = step.sign().mul_((slopes[0] / (step.numel() // len(step)))[:, None, None, None, None])
-            total.narrow(dimension, 1, count).add_(share)
-            total.narrow(dimension, 0, count).sub_(share)
-        return total
+        for step, dimension in zip(context.steps, (4, 3), strict=True):
+            sign, count, share = step.sign(), step.shape[dimension], len(step) / step.numel()
+            total.narrow(dimension, 1, count).add_(sign, alpha=share)
+            total.narrow(dimension, 0, count).sub_(sign, alpha=share)
+        return total.mul_(slopes[0].view(-1, 1, 1, 1, 1))
 
 
 def color_total_variation(images: Tensor) -> Tensor:

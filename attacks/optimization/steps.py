@@ -73,7 +73,7 @@ class Sigmoid(Step):
     def back_tangent(self, d_delta: Tensor) -> Tensor:
         if self.dx is None:
             return self._scaled(d_delta)
-        return self._scaled(torch.addcmul(d_delta, self.delta * self.dx, 1 - 2 * self.output))
+        return self._scaled(torch.addcmul(d_delta, self.delta * self.dx, torch.rsub(self.output, 1, alpha=2)))
 
     def _scaled(self, values: Tensor) -> Tensor:
         scaled: Tensor = _aten.sigmoid_backward(values, self.output)

@@ -1,12 +1,12 @@
 """Steps of the layers that have weights; see `steps.py`.
 
-R restarts of B images are one batch `[R * B, ...]`; gradients by weights are flat, `[R, P]` a parameter.
+R restarts of B images are one batch `[R * B, ...]`. A layer's gradient is flat, `[R, P]`: the weight's entries in the
+order that `in_memory_order` gives, then those of the bias if there is one.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -20,34 +20,31 @@ class Weighted(Step):
 
     Args:
         module: the layer.
-        targets: the observed gradient of its weight and, if it has one, of its bias, flat.
+        target: its observed gradient `[P]`.
         x: its input.
         restarts: R.
     """
 
-    def __init__(self, module: nn.Linear | nn.Conv2d, targets: Sequence[Tensor], x: Tensor, restarts: int) -> None:
+    def __init__(self, module: nn.Linear | nn.Conv2d, target: Tensor, x: Tensor, restarts: int) -> None:
         self.weight, self.bias = module.weight, module.bias
-        self.targets, self.x, self.restarts = targets, x, restarts
+        self.target, self.x, self.restarts = target, x, restarts
 
     @abstractmethod
-    def write(self) -> list[Tensor]:
-        """The gradient itself: `[R, P]` for the weight and for the bias."""
+    def write(self) -> Tensor:
+        """The gradient itself: `[R, P]`."""
 
     @abstractmethod
-    def move(self, directions: Sequence[Tensor]) -> None:
-        """Let the weights move along these: `[R, P]` for the weight and for the bias."""
+    def move(self, direction: Tensor) -> None:
+        """Let the weight and the bias move along this: `[R, P]`."""
 
     def measure(self) -> tuple[Tensor, Tensor]:
         """The gradient's product with the observed one, and its squared norm: `[R]` each."""
         self.written = self.write()
-        products = [part @ target for part, target in zip(self.written, self.targets, strict=True)]
-        squares = [torch.linalg.vecdot(part, part) for part in self.written]
-        return torch.stack(products).sum(0), torch.stack(squares).sum(0)
+        return self.written @ self.target, torch.linalg.vecdot(self.written, self.written)
 
-    def follow(self, by_product: Tensor, by_square: Tensor) -> None:
-        """Let the weights move along the derivative of the two measures weighted so, `[R]` each, and summed."""
-        parts = zip(self.written, self.targets, strict=True)
-        self.move([by_product[:, None] * target + (2 * by_square)[:, None] * part for part, target in parts])
+    def follow(self, of_target: Tensor, of_gradient: Tensor) -> None:
+        """Let the weights move along the observed gradient and their own, so much of each: `[R, 1]`."""
+        self.move(torch.addcmul(of_target * self.target, of_gradient, self.written))
 
 
 class Linear(Weighted):
@@ -58,8 +55,8 @@ class Linear(Weighted):
     moved: Tensor  # the layer with the direction in place of its weights, at x: [samples, out]
     returned: Tensor  # its derivative by x, at delta: [samples, in]
 
-    def __init__(self, module: nn.Linear, targets: Sequence[Tensor], x: Tensor, restarts: int) -> None:
-        super().__init__(module, targets, x, restarts)
+    def __init__(self, module: nn.Linear, target: Tensor, x: Tensor, restarts: int) -> None:
+        super().__init__(module, target, x, restarts)
         self.output = F.linear(x, self.weight, self.bias)
         samples, (outputs, inputs) = x.numel() // x.shape[-1] // restarts, self.weight.shape
         self.few = samples * (inputs + outputs) < inputs * outputs
@@ -69,41 +66,50 @@ class Linear(Weighted):
         x, delta = (values.reshape(self.restarts, -1, values.shape[-1]) for values in (self.x, self.delta))
         return x, delta
 
+    def _by_tensor(self, values: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The weight's part `[..., out, in]` and the bias's `[..., out]` of `[..., P]`."""
+        size = self.weight.numel()
+        weight = values[..., :size].view(*values.shape[:-1], *self.weight.shape)
+        return weight, None if self.bias is None else values[..., size:]
+
     def back(self, delta: Tensor) -> Tensor:
         return delta @ self.weight
 
-    def write(self) -> list[Tensor]:
+    def write(self) -> Tensor:
         x, delta = self._split()
-        return [(delta.mT @ x).flatten(1), delta.sum(1)][: len(self.targets)]
+        written = x.new_empty(self.restarts, len(self.target))
+        weight, bias = self._by_tensor(written)
+        torch.bmm(delta.mT, x, out=weight)
+        if bias is not None:
+            torch.sum(delta, 1, out=bias)
+        return written
 
-    def move(self, directions: Sequence[Tensor]) -> None:
+    def move(self, direction: Tensor) -> None:
         x, delta = self._split()
-        weight, *bias = directions
-        weight = weight.view(self.restarts, *self.weight.shape)
+        weight, bias = self._by_tensor(direction)
         moved = x @ weight.mT
-        self.moved = (moved + bias[0][:, None] if bias else moved).flatten(0, 1)
+        self.moved = (moved if bias is None else moved + bias[:, None]).flatten(0, 1)
         self.returned = (delta @ weight).flatten(0, 1)
 
     def measure(self) -> tuple[Tensor, Tensor]:
         if not self.few:
             return super().measure()
         x, delta = self._split()
-        weight, *bias = self.targets
-        self.observed = F.linear(x, weight.view_as(self.weight), *bias)
-        self.similar = x @ x.mT + 1 if bias else x @ x.mT
+        self.observed = F.linear(x, *self._by_tensor(self.target))
+        self.similar = x @ x.mT if self.bias is None else x @ x.mT + 1
         self.agree = delta @ delta.mT
         product = torch.linalg.vecdot(delta.flatten(1), self.observed.flatten(1))
         return product, torch.linalg.vecdot(self.similar.flatten(1), self.agree.flatten(1))
 
-    def follow(self, by_product: Tensor, by_square: Tensor) -> None:
+    def follow(self, of_target: Tensor, of_gradient: Tensor) -> None:
         if not self.few:
-            super().follow(by_product, by_square)
+            super().follow(of_target, of_gradient)
             return
         x, delta = self._split()
-        by_product, by_square = by_product[:, None, None], 2 * by_square[:, None, None]
-        self.moved = torch.baddbmm(by_product * self.observed, by_square * self.similar, delta).flatten(0, 1)
-        back = (by_product * delta) @ self.targets[0].view_as(self.weight)
-        self.returned = torch.baddbmm(back, by_square * self.agree, x).flatten(0, 1)
+        of_target, of_gradient = of_target[..., None], of_gradient[..., None]
+        self.moved = torch.baddbmm(of_target * self.observed, of_gradient * self.similar, delta).flatten(0, 1)
+        back = (of_target * delta) @ self._by_tensor(self.target)[0]
+        self.returned = torch.baddbmm(back, of_gradient * self.agree, x).flatten(0, 1)
 
     def tangent(self, dx: Tensor | None) -> Tensor:
         if dx is None:
@@ -115,13 +121,10 @@ class Linear(Weighted):
 
 
 class Conv2d(Weighted):
-    """Of a two-dimensional convolution without groups, with zero padding; R restarts are R groups of another.
+    """Of a two-dimensional convolution without groups, with zero padding; R restarts are R groups of another."""
 
-    Its weights are flat in the order output, row, column, input, as they lie in memory: see `in_memory_order`.
-    """
-
-    def __init__(self, module: nn.Conv2d, targets: Sequence[Tensor], x: Tensor, restarts: int) -> None:
-        super().__init__(module, targets, x, restarts)
+    def __init__(self, module: nn.Conv2d, target: Tensor, x: Tensor, restarts: int) -> None:
+        super().__init__(module, target, x, restarts)
         self.geometry = module.stride, module.padding, module.dilation
         self.output = self._forward(x, self.weight, self.bias, 1)
 
@@ -148,19 +151,21 @@ class Conv2d(Weighted):
     def back(self, delta: Tensor) -> Tensor:
         return self._adjoint(self.x, delta, self.weight, 1, by_weight=False)
 
-    def write(self) -> list[Tensor]:
+    def write(self) -> Tensor:
         outputs, *shape = self.weight.shape
         some = self.weight if self.restarts == 1 else self.weight.new_empty(1).expand(self.restarts * outputs, *shape)
         x, delta = self._grouped(self.x), self._grouped(self.delta)
         found = self._adjoint(x, delta, some, self.restarts, by_weight=True)
-        parts = found.permute(0, 2, 3, 1), delta.sum((0, 2, 3))
-        return [part.reshape(self.restarts, -1) for part in parts][: len(self.targets)]
+        weight = found.permute(0, 2, 3, 1).reshape(self.restarts, -1)
+        if self.bias is None:
+            return weight
+        return torch.cat([weight, delta.sum((0, 2, 3)).view(self.restarts, -1)], 1)
 
-    def move(self, directions: Sequence[Tensor]) -> None:
-        weight, *bias = directions
+    def move(self, direction: Tensor) -> None:
         _, inputs, *sides = self.weight.shape
-        self.direction = weight.reshape(-1, *sides, inputs).permute(0, 3, 1, 2)
-        self.bias_direction = bias[0].flatten() if bias else None
+        size = self.weight.numel()
+        self.direction = direction[:, :size].reshape(-1, *sides, inputs).permute(0, 3, 1, 2)
+        self.bias_direction = None if self.bias is None else direction[:, size:].flatten()
 
     def tangent(self, dx: Tensor | None) -> Tensor:
         if dx is not None and self.restarts == 1:  # one convolution of twice the channels
@@ -180,5 +185,5 @@ class Conv2d(Weighted):
 
 
 def in_memory_order(weight: Tensor) -> Tensor:
-    """A weight or bias, flat in the order that its `Weighted` step gives gradients in."""
+    """A weight or bias, flat in the order that its `Weighted` step gives gradients in: output, row, column, input."""
     return (weight.permute(0, 2, 3, 1) if weight.ndim == 4 else weight).flatten()

@@ -32,6 +32,11 @@ def test_everything_else_has_the_defaults_of_run(read):
     assert (cell.knows, cell.dtype, cell.timeout) == ("batch_size,local_hyperparameters,prior", "float32", None)
 
 
+def test_what_the_server_knows_is_an_axis(read):
+    cells = read('attack: random\nknows: ["batch_size,labels", "labels,batch_size", batch_size]').cells()
+    assert [cell.knows for cell in cells] == ["batch_size,labels", "batch_size"]
+
+
 def test_a_suite_is_called_as_its_file_unless_it_has_a_name(read):
     assert read("attack: random").name == "mine"
     assert read("attack: random\nname: smoke").name == "smoke"

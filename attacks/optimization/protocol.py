@@ -185,7 +185,7 @@ class ProtocolMatching(PlainMatching):
             found = {name: value[None] for name, value in update(images[0], labels[0]).items()}
         else:
             found = torch.vmap(update, randomness="different")(images, labels)
-        flat = [found[name].flatten(1) for name in self.names]
+        flat = [found[name].flatten(1) for names in self.layers.values() for name in names]
         return flat, self._inputs(start, images)
 
     def _inputs(self, parameters: Parameters, images: Tensor) -> dict[str, Tensor]:

@@ -111,7 +111,7 @@ def _functionals(factors: Factors, space: Tensor) -> Tensor:
     size = rows.norm(dim=1)
     zero = limit(factors, space).max()
     live = size > _LIVE * zero
-    unit, loose = rows[live] / size[live, None], zero / size[live]
+    unit, loose = close(rows[live] / size[live, None], zero / size[live])
     least = (loose[:, None] + loose).square_().mul_(-0.5).add_(1 - 1e-14)
     parallel = (unit @ unit.T).abs_() >= least
     votes = parallel.sum(dim=0)
@@ -130,6 +130,19 @@ def _functionals(factors: Factors, space: Tensor) -> Tensor:
         votes = votes - parallel[group].sum(dim=0)
         votes[group] = 0
     return torch.stack(found) if found else space.new_zeros(0, space.shape[1])
+
+
+def close(unit: Tensor, loose: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows `[n, k]` that may be parallel to others, each known to `loose [n]`: by projections on one line."""
+    line = torch.arange(1, unit.shape[1] + 1, dtype=unit.dtype, device=unit.device).cos()
+    place = (unit @ line / line.norm()).abs()
+    begin, order = (place - loose - 1e-7).sort()
+    end = (place + loose + 1e-7)[order].cummax(dim=0).values
+    apart = begin[1:] > end[:-1]
+    edge = torch.ones_like(apart[:1]) if len(begin) else apart
+    alone = torch.cat([edge, apart]) & torch.cat([apart, edge])
+    kept = order[~alone].sort().values
+    return unit[kept], loose[kept]
 
 
 def _kernel(groups: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gibench.attacks.spearpp.peel import null_space, take_apart
+from gibench.attacks.spearpp.peel import close, null_space, take_apart
 from gibench.attacks.spearpp.purity import examine
 from gibench.attacks.spearpp.refine import Directions, zero_rows
 
@@ -90,3 +90,28 @@ def test_what_is_pure_in_a_cluster_around_one_image_is_true(plant, distance, ima
     pure = examine(factors, parts).pure
     assert pure.sum() >= found
     assert distance(parts.vectors[:, pure], truth.vectors[:, :images]).max() < 1e-10
+
+
+@pytest.mark.parametrize("dimensions", [3, 7])
+@pytest.mark.parametrize("size", [1e-12, 1e-4, 1e-2])
+@pytest.mark.parametrize("seed", range(3))
+def test_no_row_that_is_parallel_to_another_is_left_out(dimensions, size, seed):
+    generator = torch.Generator().manual_seed(seed)
+    unit = torch.nn.functional.normalize(torch.randn(300, dimensions, generator=generator, dtype=torch.float64))
+    loose = size * torch.rand(300, generator=generator, dtype=torch.float64)
+    moved = loose[:60, None] * torch.nn.functional.normalize(torch.randn(60, dimensions, generator=generator).double())
+    unit = torch.nn.functional.normalize(torch.cat([unit, moved - unit[:60]]))  # of either sign
+    loose = torch.cat([loose, loose[:60]])
+    parallel = (unit @ unit.T).abs() >= 1 - (loose[:, None] + loose).square() / 2 - 1e-14
+    kept, _ = close(unit, loose)
+    partners = unit[parallel.sum(dim=1) > 1]
+    assert len(partners) >= 120
+    assert bool((partners[:, None] == kept).all(dim=2).any(dim=1).all())
+    if size < 1e-4:
+        assert len(kept) < 200  # and most others are
+
+
+def test_rows_that_are_no_multiples_of_each_other_leave_none():
+    kept, loose = close(torch.eye(3, dtype=torch.float64), torch.full((3,), 1e-9, dtype=torch.float64))
+    assert len(kept) == len(loose) == 0
+    assert len(close(kept, loose)[0]) == 0

@@ -96,7 +96,8 @@ def draw(rows: pd.DataFrame) -> Figure:
         group = rows[rows["kind"] == kind]
         for axes, measure in zip(panels[:, column], ("psnr_mean", "exact_rate"), strict=True):
             for number, attack in enumerate(attacks):
-                _line(axes, group[group["variant"] == attack], measure, HUES[number % len(HUES)], attack)
+                style = "o-" if number < len(HUES) else "s--"
+                _line(axes, group[group["variant"] == attack], measure, HUES[number % len(HUES)], attack, style)
             utility = axes.twinx()
             _line(utility, group, "utility_accuracy", BLACK, "accuracy with it", "^:")
             utility.axhline(plain, color=RED, linestyle=":", label="accuracy without")

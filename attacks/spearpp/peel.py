@@ -139,7 +139,7 @@ def close(unit: Tensor, loose: Tensor) -> tuple[Tensor, Tensor]:
     begin, order = (place - loose - 1e-7).sort()
     end = (place + loose + 1e-7)[order].cummax(dim=0).values
     apart = begin[1:] > end[:-1]
-    edge = torch.ones_like(apart[:1]) if len(begin) else apart
+    edge = torch.ones_like(begin[:1], dtype=torch.bool)
     alone = torch.cat([edge, apart]) & torch.cat([apart, edge])
     kept = order[~alone].sort().values
     return unit[kept], loose[kept]

@@ -115,3 +115,4 @@ def test_rows_that_are_no_multiples_of_each_other_leave_none():
     kept, loose = close(torch.eye(3, dtype=torch.float64), torch.full((3,), 1e-9, dtype=torch.float64))
     assert len(kept) == len(loose) == 0
     assert len(close(kept, loose)[0]) == 0
+    assert len(close(torch.ones(1, 3, dtype=torch.float64), torch.ones(1, dtype=torch.float64))[0]) == 0

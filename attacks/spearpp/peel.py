@@ -19,6 +19,7 @@ from .refine import Directions, settle, tolerance
 _LIVE = 10.0  # times the tolerance: from which a row is used
 _MIXTURES = 64  # taken apart at once
 _KEPT = 6  # directions kept of a plane
+_ARITHMETIC = 1e-7  # the angle by which rounding may part two parallel rows
 _INDEPENDENT = 1e-6  # residual above which a functional is no combination of those before it
 
 
@@ -112,7 +113,7 @@ def _functionals(factors: Factors, space: Tensor) -> Tensor:
     zero = limit(factors, space).max()
     live = size > _LIVE * zero
     unit, loose = close(rows[live] / size[live, None], zero / size[live])
-    least = (loose[:, None] + loose).square_().mul_(-0.5).add_(1 - 1e-14)
+    least = (loose[:, None] + loose).square_().mul_(-0.5).add_(1 - _ARITHMETIC**2)
     parallel = (unit @ unit.T).abs_() >= least
     votes = parallel.sum(dim=0)
     found: list[Tensor] = []
@@ -136,8 +137,9 @@ def close(unit: Tensor, loose: Tensor) -> tuple[Tensor, Tensor]:
     """The rows `[n, k]` that may be parallel to others, each known to `loose [n]`: by projections on one line."""
     line = torch.arange(1, unit.shape[1] + 1, dtype=unit.dtype, device=unit.device).cos()
     place = (unit @ line / line.norm()).abs()
-    begin, order = (place - loose - 1e-7).sort()
-    end = (place + loose + 1e-7)[order].cummax(dim=0).values
+    reach = loose + _ARITHMETIC
+    begin, order = (place - reach).sort()
+    end = (place + reach)[order].cummax(dim=0).values
     apart = begin[1:] > end[:-1]
     edge = torch.ones_like(begin[:1], dtype=torch.bool)
     alone = torch.cat([edge, apart]) & torch.cat([apart, edge])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import resource
 import sys
@@ -38,6 +39,13 @@ def hardware(device: torch.device) -> str:
         else []
     )
     return f"{names[0] if names else platform.processor() or platform.machine()} ({torch.get_num_threads()} threads)"
+
+
+def memory_mb(device: torch.device) -> float:
+    """The device's memory in MiB, whether free or not; of a CPU, the machine's."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory / 2**20
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def synchronize(device: torch.device) -> None:

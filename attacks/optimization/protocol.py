@@ -96,6 +96,14 @@ class Protocol:
         one = training is None or (training.epochs, training.local_batch_size, training.clients) == (1, self.images, 1)
         return one and not (self.examples or self.clients or self.releases)
 
+    @property
+    def steps(self) -> int:
+        """Of all clients together."""
+        training = self.training
+        if training is None:
+            return 1
+        return training.clients * training.epochs * math.ceil(self.images / training.local_batch_size)
+
     def update(self, gradient: Gradient, parameters: Parameters, inputs: Tensor, labels: Tensor) -> Parameters:
         """The update in gradient sign, and to first order in gradient scale; differentiable in the batch.
 

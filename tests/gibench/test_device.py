@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -31,6 +32,12 @@ def test_an_unknown_device_says_which_exist():
 
 def test_hardware_names_the_threads():
     assert device.hardware(torch.device("cpu")).endswith(f"({torch.get_num_threads()} threads)")
+
+
+@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="Linux says it there")
+def test_memory_is_the_machine_s():
+    total = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal"))
+    assert device.memory_mb(torch.device("cpu")) == pytest.approx(int(total.split()[1]) / 1024, rel=0.1)
 
 
 def test_peak_memory_sees_what_was_freed_again():

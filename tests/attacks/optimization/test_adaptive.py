@@ -1,5 +1,6 @@
 """Attacks that know the defense put candidates through what the client did."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -152,6 +153,17 @@ def test_noise_on_top_of_pruning_is_skipped_with_the_reason(see):
     assert run.status == "skipped"
     assert "which entries were kept" in run.reason
     assert AdaptiveDLG(max_iterations=1)(see("noise+pruning").observation, fresh()).status == "ok"
+
+
+def test_more_local_steps_than_there_is_memory_for_are_skipped_before_anything_runs(see, monkeypatch):
+    observation = see("fedavg:epochs=500,lr=1e-4,local_batch_size=2").observation  # 1000 steps
+    weights = sum(parameter.numel() * 8 for parameter in observation.model.parameters()) / 2**20
+    monkeypatch.setattr("gibench.device.memory_mb", lambda _: 2000 * weights)
+    run = AdaptiveDLG()(observation, fresh())
+    assert run.status == "skipped"
+    assert re.search("simulating 1000 local steps takes about .* use simulate=epochs or none", run.reason)
+    assert AdaptiveDLG(simulate="epochs").supports(observation) is None  # 500 steps
+    assert AdaptiveDLG(simulate="epochs", restarts=2).supports(observation) is not None
 
 
 def test_it_needs_to_know_the_local_hyperparameters(see):

@@ -20,7 +20,8 @@ def plot(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="NAME", help="scaling, wall, hard_batches, training, objectives, ablation or privacy_utility."
+            metavar="NAME",
+            help="scaling, wall, hard_batches, training, objectives, ablation, privacy_utility or matrix.",
         ),
     ],
     output: Annotated[Path, typer.Option("--output", metavar="FILE", help="The file to write: .png, .svg or .pdf.")],
@@ -30,10 +31,10 @@ def plot(
 ) -> None:
     """Draw a figure of what is stored, without running anything.
 
-    A plot takes the rows of the experiment that it is of: those of its attacks (spearpp, and spear for wall), in the
-    one scenario that has most points to show. It never mixes data sets, defenses, threat models or hardware; the
-    newest row of a cell counts. leaderboard/suites has a suite for each plot; for a figure of one suite alone, run it
-    under an --experiment of its own.
+    A plot takes the rows of the experiment that it is of: those of its attacks (spearpp, and spear for wall; any for
+    privacy_utility and matrix), in the one scenario that has most points to show. It never mixes data sets, threat
+    models or hardware; the newest row of a cell counts. leaderboard/suites has a suite for each plot; for a figure of
+    one suite alone, run it under an --experiment of its own.
     """
     from gibench.leaderboard import plots, stored
     from gibench.leaderboard.pick import describe

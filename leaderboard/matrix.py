@@ -1,0 +1,69 @@
+"""Every attack against every defense in one picture: PSNR as colour and number, exact rate, and accuracy beside."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from gibench.spec import parse
+
+from .figures import new_figure, signed
+from .pick import most
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_CONTROLS = ("wrong-gradient", "mean-image", "random")
+_SIDES = ("attacks that go by the update alone", "adaptive: they know the defense", "controls")
+_RANGE = (10, 50)  # dB: from what a guess has to what passes for the original
+_LONGEST = 40  # characters of a label
+
+
+def pick(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the scenario with the most pairs of an attack and a defense; none where there is one of either.
+
+    Args:
+        rows: from `gibench.leaderboard.pick.describe`.
+    """
+    found = most(rows, ("defense", "name", "variant"))
+    several = found["variant"].nunique() > 1 and found["defense"].nunique() > 1
+    return found if several else found.iloc[:0]
+
+
+def draw(rows: pd.DataFrame) -> Figure:
+    """A line a defense, as they were run but `none` first; attacks side by side by kind, the best first; seed means."""
+    rows = rows.assign(side=np.where(rows["name"].isin(_CONTROLS), 2, rows["adaptive"].astype(int)))
+    defenses = sorted(rows["defended"].unique(), key=lambda defense: defense != "none")
+    means = rows.groupby(["side", "variant"])["psnr_mean"].mean().reset_index()
+    attacks = means.sort_values(["side", "psnr_mean"], ascending=[True, False], kind="stable")
+    psnr, exact = (
+        rows.pivot_table(measure, "defended", "variant").reindex(index=defenses, columns=attacks["variant"])
+        for measure in ("psnr_mean", "exact_rate")
+    )
+    figure, ((axes,),) = new_figure(1, 1, size=(6 + 0.6 * len(attacks), 3.5 + 0.36 * len(defenses)))
+    image = axes.imshow(psnr, cmap="cividis", vmin=_RANGE[0], vmax=_RANGE[1], aspect="auto")
+    figure.colorbar(image, extend="both", shrink=0.5, pad=0.08, label="PSNR, dB; in brackets the share that is exact")
+    for (line, column), value in np.ndenumerate(psnr.to_numpy(float)):
+        if np.isnan(value):  # not run
+            continue
+        share = exact.to_numpy(float)[line, column]
+        text = f"{value:.1f}\n({share:.2g})" if share > 0 else f"{value:.1f}"
+        color = "black" if value > sum(_RANGE) / 2 else "white"
+        axes.text(column, line, text, ha="center", va="center", fontsize="x-small", color=color)
+    names = [variant if len(variant) <= _LONGEST else parse(variant).name for variant in attacks["variant"]]
+    axes.set_xticks(range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor", fontsize="small")
+    axes.set_yticks(range(len(defenses)), defenses, fontsize="small")
+    axes.grid(visible=False)
+    for side, (title, first) in enumerate(zip(_SIDES, np.searchsorted(attacks["side"], range(3)), strict=True)):
+        if (attacks["side"] == side).any():
+            axes.axvline(first - 0.5, color="white", linewidth=3)
+            axes.text(first - 0.4, -0.6, title, va="bottom", fontsize="small")
+    accuracy = rows.groupby("defended")["utility_accuracy"].mean().reindex(defenses)
+    if accuracy.notna().any():
+        right = axes.secondary_yaxis("right")
+        texts = ["" if np.isnan(value) else f"{value:.2f}" for value in accuracy]
+        right.set_yticks(range(len(defenses)), texts, fontsize="small")
+        right.set_ylabel("accuracy of training with the defense")
+    return signed(figure, rows)

@@ -13,7 +13,7 @@ from gibench.observation import Observation
 
 from .dlg import DLG
 from .invertinggradients import InvertingGradients
-from .optimization import matching
+from .optimization import attack, matching
 from .optimization.attack import OptimizationAttack
 from .optimization.matching import Matching
 from .optimization.protocol import Protocol, ProtocolMatching, Simulate
@@ -81,8 +81,11 @@ class AdaptiveDLG(DLG, AdaptiveAttack):
     """`dlg` by an attacker that knows the client's protocol: every setting of defenses and training.
 
     It does not know what was drawn: noise, the order of local batches, a random mask but for its zeros. What it makes
-    of what it knows is said in `AdaptiveAttack`.
+    of what it knows is said in `AdaptiveAttack`. Labels are not sought along with the images but counted, see
+    `optimization/class_counts.py`: the objective is too often met with wrong ones.
     """
+
+    label_strategy: attack.LabelStrategy = "counts"
 
 
 class AdaptiveInvertingGradients(InvertingGradients, AdaptiveAttack):

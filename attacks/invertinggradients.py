@@ -23,7 +23,7 @@ class InvertingGradients(OptimizationAttack):
     | start | normal | the same |
     | total_variation | 0.01 | 0.0001 in the authors' command line, 0.1 in their library, 0.2 in breaching |
     | restarts | 1 | the same |
-    | label_strategy | bias-corrected | breaching's default; the paper takes labels as known |
+    | label_strategy | counts | the paper takes labels as known; breaching's default is bias-corrected |
 
     The total variation is the mean of |dx| plus the mean of |dy| over pixels of the normalised images in all three
     codes, and so here; they publish three weights for it, two thousandfold apart. 0.01, between them, was chosen on the
@@ -50,4 +50,4 @@ class InvertingGradients(OptimizationAttack):
     start: attack.Start = "normal"
     total_variation: attack.TotalVariation = 0.01
     restarts: attack.Restarts = 1
-    label_strategy: attack.LabelStrategy = "bias-corrected"
+    label_strategy: attack.LabelStrategy = "counts"

@@ -64,7 +64,7 @@ class SurrogateModelExtension(OptimizationAttack):
     | start | normal | the same |
     | total_variation | 0.005 | 0.01 of half the sum of the two directions' means |
     | restarts | 1 | the same |
-    | label_strategy | bias-corrected | labels are taken as known |
+    | label_strategy | counts | labels are taken as known |
 
     Published values are those of the authors' code for CIFAR-100. Deviations: the best iterate is returned, where they
     keep the last; labels that are not granted are inferred from the delta; the network is in the mode that the client
@@ -87,7 +87,7 @@ class SurrogateModelExtension(OptimizationAttack):
     start: attack.Start = "normal"
     total_variation: attack.TotalVariation = 0.005
     restarts: attack.Restarts = 1
-    label_strategy: attack.LabelStrategy = "bias-corrected"
+    label_strategy: attack.LabelStrategy = "counts"
     alpha: float = Field(
         0.5, ge=0, le=1, description="where the surrogate starts: 0 the weights received, 1 those sent"
     )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gibench.attack import Attack, Context, Reconstruction
 from gibench.observation import Observation
 
-from . import labels, matching, objectives, optimizers, priors, starts
+from . import class_counts, labels, matching, objectives, optimizers, priors, starts
 from .descent import Outcome, descend
 from .matching import Matching
 from .problem import Prior, Problem
@@ -46,7 +46,7 @@ FeaturesPrior = Annotated[
 ]
 Restarts = Annotated[int, Field(ge=1, description="starts, run as one batch; the lowest objective wins")]
 LabelStrategy = Annotated[
-    Literal["bias-corrected", "wainakh", "analytic", "idlg", "joint"],
+    Literal["counts", "bias-corrected", "wainakh", "analytic", "idlg", "joint"],
     Field(description="how labels that are not granted are inferred, or joint: sought along with the images"),
 ]
 
@@ -76,7 +76,7 @@ class OptimizationAttack(Attack):
     batch_norm: BatchNormPrior = 0.0
     features: FeaturesPrior = 0.0
     restarts: Restarts = 1
-    label_strategy: LabelStrategy = "bias-corrected"
+    label_strategy: LabelStrategy = "counts"
 
     def supports(self, observation: Observation) -> str | None:
         if reason := _mismatch(observation.model, observation.update.tensors):
@@ -158,7 +158,8 @@ class OptimizationAttack(Attack):
         known, inferred = observation.labels, None
         if known is None and self.label_strategy != "joint":
             assert layer is not None  # `supports` has found it
-            known = inferred = labels.infer(self.label_strategy, gradient, layer, observation.batch_size)
+            general = class_counts.Reference.of(observation, layer) if self.label_strategy == "counts" else None
+            known = inferred = labels.infer(self.label_strategy, gradient, layer, observation.batch_size, general)
         watched, weighted = self._priors(observation, gradient, layer, known)
         match = self._matching(observation, gradient, watched)
         shape = (observation.batch_size, *observation.image_shape)

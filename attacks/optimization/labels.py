@@ -2,7 +2,7 @@
 
 With the mean cross-entropy, entry c of the last layer's bias gradient is the mean predicted probability of class c
 minus the share of images labelled c: only classes that occur can be negative. Every strategy works on the gradient in
-gradient sign, and none depends on its scale, so federated-averaging updates serve as well.
+gradient sign, and none but `counts` depends on its scale, so federated-averaging updates serve as well.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-Strategy = Literal["bias-corrected", "wainakh", "analytic", "idlg"]
+from . import class_counts
+
+Strategy = Literal["counts", "bias-corrected", "wainakh", "analytic", "idlg"]
 
 
 def output_layer(model: nn.Module, num_classes: int) -> str | None:
@@ -26,9 +28,17 @@ def output_layer(model: nn.Module, num_classes: int) -> str | None:
     return layers[-1] if layers else None
 
 
-def infer(strategy: Strategy, gradient: Mapping[str, Tensor], layer: str, batch_size: int) -> Tensor:
+def infer(
+    strategy: Strategy,
+    gradient: Mapping[str, Tensor],
+    layer: str,
+    batch_size: int,
+    reference: class_counts.Reference | None = None,
+) -> Tensor:
     """The labels of a batch, `[batch_size]`, sorted.
 
+    - `counts`: see `class_counts.py`; alone it asks what the network says of images in general. It is right for more
+      images than the others, above all for several of a class and for pruned gradients.
     - `idlg` (Zhao et al. 2020, arXiv 2001.02610): the one class whose row of the weight gradient sums lowest. For more
       than one image, whose labels that rule cannot tell apart, the rule of `analytic`.
     - `analytic`: the classes whose bias gradient is negative, lowest first; right where all labels differ. Missing
@@ -43,7 +53,11 @@ def infer(strategy: Strategy, gradient: Mapping[str, Tensor], layer: str, batch_
         gradient: in gradient sign, see `Observation.gradient`.
         layer: the name of the output layer, see `output_layer`.
         batch_size: how many labels to find.
+        reference: of the output layer, for `counts`.
     """
+    if strategy == "counts":
+        assert reference is not None
+        return class_counts.infer(gradient[f"{layer}.weight"], gradient[f"{layer}.bias"], reference, batch_size)
     bias, rows = gradient[f"{layer}.bias"], gradient[f"{layer}.weight"].sum(1)
     if strategy == "idlg" and batch_size == 1:
         found = rows.argmin()[None]

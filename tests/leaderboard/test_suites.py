@@ -33,4 +33,4 @@ def test_the_baselines_infer_labels_in_some_rows_and_are_granted_them_in_others(
     inferring = {
         cell.attack.split("label_strategy=")[1].split(",")[0] for cell in matching if "labels" not in cell.knows
     }
-    assert inferring == {"joint", "idlg", "bias-corrected", "wainakh", "analytic"}
+    assert inferring == {"joint", "idlg", "counts", "bias-corrected", "wainakh", "analytic"}

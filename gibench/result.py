@@ -61,6 +61,7 @@ COLUMNS: Mapping[str, Column] = {
     "lpips_mean": _METRIC,
     "mse_mean": _METRIC,
     "label_accuracy": _METRIC,
+    "labels_found": _METRIC,
     "runtime_s": _METRIC,
     "peak_memory_mb": _METRIC,
     "epsilon": _METRIC,

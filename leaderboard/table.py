@@ -17,7 +17,16 @@ SCENARIO = ("dataset", "model", "train_steps", "batch_size", "labels_policy", "t
 _GROUP = (*SCENARIO, "defense", "attack")  # one row of the summary: everything but the seed
 _FLAGS = ("adaptive", "oracle")
 _MEANS = (
-    *("exact_rate", "certified_rate", "psnr_mean", "ssim_mean", "lpips_mean", "mse_mean", "label_accuracy"),
+    *(
+        "exact_rate",
+        "certified_rate",
+        "psnr_mean",
+        "ssim_mean",
+        "lpips_mean",
+        "mse_mean",
+        "label_accuracy",
+        "labels_found",
+    ),
     *("runtime_s", "peak_memory_mb", "model_accuracy", "grad_norm", "utility_accuracy"),
 )
 _TEXTS = ("accountant", "sampling")
@@ -81,8 +90,9 @@ def _line(group: Sequence[Row]) -> dict[str, Any]:
     hardware = sorted({row["hardware"] for row in tried if row["hardware"]})
     line: dict[str, Any] = {name: group[-1][name] for name in (*_GROUP, *_FLAGS)}
     line |= {name: _mean(_values(tried, name)) for name in _MEANS}
-    if line["label_accuracy"] is not None:  # a cell that gave no labels where others did has none right
-        line["label_accuracy"] = _mean([row["label_accuracy"] or 0.0 for row in tried])
+    for name in ("label_accuracy", "labels_found"):
+        if line[name] is not None:  # a cell that gave no labels where others did has none right
+            line[name] = _mean([row[name] or 0.0 for row in tried])
     line |= {name: max(_values(tried, name), default=None) for name in ("epsilon", "delta")}
     line |= {name: "; ".join(sorted(set(_values(tried, name)))) or None for name in _TEXTS}
     line |= {

@@ -41,6 +41,7 @@ ROW = {
     "lpips_mean": 0.01,
     "mse_mean": 1e-9,
     "label_accuracy": None,
+    "labels_found": None,
     "runtime_s": 1.25,
     "peak_memory_mb": 300.0,
     "epsilon": 4.2,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +29,7 @@ class Score:
     `images`: a row a true image with the columns truth (its index), reconstruction (the index of its match, null if
     missing), mse, psnr (dB), ssim, lpips, exact, certified, and nearest: the PSNR in dB, at most 100, of the other true
     image that is most like it, null in a batch of one; a near-duplicate has a high one.
-    `summary`: the result columns from `n_true` to `label_accuracy`; null where nothing can be said.
+    `summary`: the result columns from `n_true` to `labels_found`; null where nothing can be said.
     `matched`: `[B, C, H, W]` in [0, 1], the images that were scored, in the order of the truth.
     """
 
@@ -75,7 +76,7 @@ def score(truth: Tensor, reconstruction: Reconstruction | None, true_labels: Ten
         }
     )
     count = 0 if reconstruction is None else len(reconstruction.images)
-    summary = _summary(table, count) | {"label_accuracy": _label_accuracy(reconstruction, matches, true_labels)}
+    summary = _summary(table, count) | _labels(reconstruction, matches, true_labels)
     return Score(table, summary, matched)
 
 
@@ -100,17 +101,19 @@ def _certified(reconstruction: Reconstruction | None, matches: list[int | None])
     return [found is not None and bool(claims[found]) for found in matches]
 
 
-def _label_accuracy(
+def _labels(
     reconstruction: Reconstruction | None, matches: list[int | None], true_labels: Tensor | None
-) -> float | None:
-    """The share of true images whose match carries the true label; a missing image's label is wrong."""
+) -> dict[str, float | None]:
+    """The share of true images whose match carries the true label, and of true labels found, whoever carries them.
+
+    A missing image's label is wrong. A label that occurs twice must be found twice.
+    """
     if reconstruction is None or reconstruction.labels is None or true_labels is None:
-        return None
-    labels = reconstruction.labels.tolist()
-    right = sum(
-        found is not None and labels[found] == label for found, label in zip(matches, true_labels.tolist(), strict=True)
-    )
-    return float(right / len(matches))
+        return {"label_accuracy": None, "labels_found": None}
+    labels, true = reconstruction.labels.tolist(), true_labels.tolist()
+    right = sum(found is not None and labels[found] == label for found, label in zip(matches, true, strict=True))
+    found = Counter(labels[: len(true)]) & Counter(true)
+    return {"label_accuracy": right / len(true), "labels_found": found.total() / len(true)}
 
 
 def _summary(table: pd.DataFrame, n_reconstructed: int) -> dict[str, Any]:

@@ -20,7 +20,17 @@ from gibench.scoring.metrics import psnr, ssim
 
 SUMMARY = [
     *("n_true", "n_reconstructed", "exact_rate", "certified_rate", "false_certificates"),
-    *("psnr_mean", "psnr_median", "psnr_q25", "psnr_q75", "ssim_mean", "lpips_mean", "mse_mean", "label_accuracy"),
+    *(
+        "psnr_mean",
+        "psnr_median",
+        "psnr_q25",
+        "psnr_q75",
+        "ssim_mean",
+        "lpips_mean",
+        "mse_mean",
+        "label_accuracy",
+        "labels_found",
+    ),
 ]
 
 
@@ -104,7 +114,7 @@ def test_missing_images_are_mid_grey_and_not_certified(nothing):
     assert torch.equal(found.matched, torch.full_like(truth, 0.5))
     assert found.images["mse"].tolist() == pytest.approx((truth.double() - 0.5).square().mean((1, 2, 3)).tolist())
     assert found.summary["n_reconstructed"] == 0
-    assert found.summary["label_accuracy"] == (None if nothing is None else 0)
+    assert found.summary["label_accuracy"] == found.summary["labels_found"] == (None if nothing is None else 0)
 
 
 def test_an_image_that_is_missing_scores_as_grey_beside_those_found():
@@ -202,6 +212,19 @@ def test_labels_are_judged_with_the_image_they_belong_to():
     found = score(truth, Reconstruction(truth[[2, 0]], torch.tensor([7, 6])), labels)
     assert found.summary["label_accuracy"] == pytest.approx(1 / 3)  # one right, one wrong, one missing
     assert score(truth, Reconstruction(truth), labels).summary["label_accuracy"] is None
+
+
+def test_labels_are_found_whichever_image_carries_them_each_as_often_as_it_occurs():
+    truth, labels = photos(4), torch.tensor([5, 5, 6, 7])
+
+    def found(*labels_found):
+        images = truth[: len(labels_found)].flip(0)
+        return score(truth, Reconstruction(images, torch.tensor(labels_found)), labels).summary["labels_found"]
+
+    assert found(7, 5, 6, 5) == 1
+    assert found(5, 5, 5, 6) == 0.75
+    assert found(6, 7) == 0.5
+    assert score(truth, Reconstruction(truth), labels).summary["labels_found"] is None
 
 
 def test_the_same_input_gives_the_same_bits():

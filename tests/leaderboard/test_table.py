@@ -135,10 +135,11 @@ def test_failures_count_with_the_score_of_their_rows(make_stored):
     assert line["runtime_s"] == 1.25
 
 
-def test_a_cell_without_labels_has_none_right_if_others_gave_some(make_stored):
-    failed = make_stored(seed=1, status="failed", label_accuracy=None)
-    assert one([make_stored(label_accuracy=0.8), failed])["label_accuracy"] == 0.4
-    assert pd.isna(one([make_stored(label_accuracy=None), failed])["label_accuracy"])
+@pytest.mark.parametrize("name", ["label_accuracy", "labels_found"])
+def test_a_cell_without_labels_has_none_right_if_others_gave_some(make_stored, name):
+    failed = make_stored(seed=1, status="failed", **{name: None})
+    assert one([make_stored(**{name: 0.8}), failed])[name] == 0.4
+    assert pd.isna(one([make_stored(**{name: None}), failed])[name])
 
 
 def test_what_was_skipped_is_named_and_does_not_count(make_stored):

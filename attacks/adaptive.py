@@ -18,7 +18,7 @@ from .optimization.attack import OptimizationAttack
 from .optimization.matching import Matching
 from .optimization.protocol import Protocol, ProtocolMatching, Simulate
 
-COPIES = 3  # of the weights that a simulated step keeps; 2.5 to 4 were measured on mlp and convnet
+_COPIES = 3  # of the weights that a simulated step keeps; 2.5 to 4 were measured on mlp and convnet
 
 
 class AdaptiveAttack(OptimizationAttack):
@@ -57,7 +57,7 @@ class AdaptiveAttack(OptimizationAttack):
             return None
         weights = list(observation.model.parameters())
         steps = self.restarts * protocol.steps
-        needed = COPIES * steps * sum(weight.numel() * weight.element_size() for weight in weights) / 2**20
+        needed = _COPIES * steps * sum(weight.numel() * weight.element_size() for weight in weights) / 2**20
         there = device.memory_mb(weights[0].device)
         if needed <= there:
             return None

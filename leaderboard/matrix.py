@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _CONTROLS = ("wrong-gradient", "mean-image", "random")
 _SIDES = ("attacks that go by the update alone", "adaptive: they know the defense", "controls")
 _RANGE = (10, 50)  # dB: from what a guess has to what passes for the original
+_LEGEND = "PSNR, dB; in brackets the share that is exact; * with cells that timed out, diverged or failed"
 _LONGEST = 40  # characters of a label
 
 
@@ -34,22 +35,25 @@ def pick(rows: pd.DataFrame) -> pd.DataFrame:
 
 def draw(rows: pd.DataFrame) -> Figure:
     """A line a defense, as they were run but `none` first; attacks side by side by kind, the best first; seed means."""
-    rows = rows.assign(side=np.where(rows["name"].isin(_CONTROLS), 2, rows["adaptive"].astype(int)))
+    side = np.where(rows["name"].isin(_CONTROLS), 2, rows["adaptive"].astype(int))
+    rows = rows.assign(side=side, ok=(rows["status"] == "ok").astype(float))
     defenses = sorted(rows["defended"].unique(), key=lambda defense: defense != "none")
     means = rows.groupby(["side", "variant"])["psnr_mean"].mean().reset_index()
     attacks = means.sort_values(["side", "psnr_mean"], ascending=[True, False], kind="stable")
-    psnr, exact = (
-        rows.pivot_table(measure, "defended", "variant").reindex(index=defenses, columns=attacks["variant"])
-        for measure in ("psnr_mean", "exact_rate")
+    psnr, exact, ok = (
+        rows.pivot_table(measure, "defended", "variant")
+        .reindex(index=defenses, columns=attacks["variant"])
+        .to_numpy(float)
+        for measure in ("psnr_mean", "exact_rate", "ok")
     )
     figure, ((axes,),) = new_figure(1, 1, size=(6 + 0.6 * len(attacks), 3.5 + 0.36 * len(defenses)))
     image = axes.imshow(psnr, cmap="cividis", vmin=_RANGE[0], vmax=_RANGE[1], aspect="auto")
-    figure.colorbar(image, extend="both", shrink=0.5, pad=0.08, label="PSNR, dB; in brackets the share that is exact")
-    for (line, column), value in np.ndenumerate(psnr.to_numpy(float)):
+    figure.colorbar(image, extend="both", shrink=0.5, pad=0.08, label=_LEGEND)
+    for (line, column), value in np.ndenumerate(psnr):
         if np.isnan(value):  # not run
             continue
-        share = exact.to_numpy(float)[line, column]
-        text = f"{value:.1f}\n({share:.2g})" if share > 0 else f"{value:.1f}"
+        share, mark = exact[line, column], "" if ok[line, column] == 1 else "*"
+        text = f"{value:.1f}{mark}\n({share:.2g})" if share > 0 else f"{value:.1f}{mark}"
         color = "black" if value > sum(_RANGE) / 2 else "white"
         axes.text(column, line, text, ha="center", va="center", fontsize="x-small", color=color)
     names = [variant if len(variant) <= _LONGEST else parse(variant).name for variant in attacks["variant"]]

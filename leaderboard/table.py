@@ -17,16 +17,8 @@ SCENARIO = ("dataset", "model", "train_steps", "batch_size", "labels_policy", "t
 _GROUP = (*SCENARIO, "defense", "attack")  # one row of the summary: everything but the seed
 _FLAGS = ("adaptive", "oracle")
 _MEANS = (
-    *(
-        "exact_rate",
-        "certified_rate",
-        "psnr_mean",
-        "ssim_mean",
-        "lpips_mean",
-        "mse_mean",
-        "label_accuracy",
-        "labels_found",
-    ),
+    *("exact_rate", "certified_rate", "psnr_mean", "ssim_mean", "lpips_mean", "mse_mean"),
+    *("label_accuracy", "labels_found"),
     *("runtime_s", "peak_memory_mb", "model_accuracy", "grad_norm", "utility_accuracy"),
 )
 _TEXTS = ("accountant", "sampling")

@@ -19,6 +19,7 @@ from gibench.observation import Observation
 
 _LIKE = 0.5, 3.0  # features of a class are believed that are so like the general ones: least cosine, largest ratio
 _PASSES = 50
+_GENERAL = 512  # public images that are looked at, at most
 _SHRUNK = 0.5  # factor by which a gradient may have been scaled down without being looked into
 _CLEARER = 0.25  # of the distance from whole numbers that the factor must leave to be believed
 
@@ -37,7 +38,8 @@ class Reference:
     def of(cls, observation: Observation, layer: str) -> Reference:
         """From granted surrogate images, else from the prior's mean image, else from mid-grey."""
         if observation.surrogate_data:
-            images = observation.surrogate_data.images
+            public = observation.surrogate_data.images
+            images = public[:: -(-len(public) // _GENERAL)]
         elif observation.prior:
             images = observation.prior.mean[None]
         else:
@@ -80,7 +82,7 @@ def infer(weight: Tensor, bias: Tensor, reference: Reference, batch_size: int) -
     shares = _normalised(general - errors)
     for _ in range(_PASSES):
         shares = _normalised(shares @ predicted - errors)
-    least = torch.where(errors < 0, (-batch_size * errors).ceil(), 0.0)  # a class with a negative entry occurs
+    least = (-batch_size * errors).ceil().clamp(0, batch_size)  # a class with a negative entry occurs
     counts = _whole(batch_size * shares, least, batch_size)
     return torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts.long())
 

@@ -67,6 +67,13 @@ def test_each_field_has_the_mean_psnr_and_the_exact_rate_where_there_is_one(rows
     assert axes.images[0].get_array().mask.tolist() == [[False] * 4, [False, True, False, False]]
 
 
+def test_cells_that_did_not_end_ok_are_marked(rows):
+    late = [row | {"status": "timeout"} if (row["attack"], row["seed"]) == ("dlg", 1) else row for row in rows]
+    written = {text.get_position(): text.get_text() for text in drawn(late).texts}
+    assert written[1, 0] == "31.0*"
+    assert written[0, 0] == "80.0\n(0.75)"
+
+
 def test_the_kinds_of_attacks_are_named_above_their_first(rows):
     titles = [text.get_text() for text in drawn(rows).texts if text.get_position()[1] < -0.5]
     assert titles == ["attacks that go by the update alone", "adaptive: they know the defense", "controls"]

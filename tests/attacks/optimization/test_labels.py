@@ -76,6 +76,13 @@ def test_as_many_labels_as_images_come_out_even_of_noise(strategy, seed):
     assert set(found) <= set(range(CLASSES))
 
 
+def test_noise_of_any_size_gives_as_many_labels_as_images():
+    model, gradient = planted([0])
+    generator = torch.Generator().manual_seed(0)
+    noise = {name: 1e12 * torch.randn(part.shape, generator=generator) for name, part in gradient.items()}
+    assert len(infer("counts", seen(model, noise), 7)) == 7
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_weight_delta_gives_the_labels_of_the_gradient_it_came_from(strategy):
     targets = [1, 4, 4, 6]
@@ -147,6 +154,14 @@ def test_images_in_general_are_the_surrogates_else_the_prior_else_grey():
         torch.testing.assert_close(general.probabilities.float(), expected, rtol=1e-5, atol=1e-7)
         entered = observation.model[:-1](images).mean(0)
         torch.testing.assert_close(general.features.float(), entered, rtol=1e-5, atol=1e-6)
+
+
+def test_of_many_surrogates_some_are_looked_at():
+    model, entered = nn.Sequential(nn.Flatten(), nn.Linear(20, CLASSES)), []
+    model.register_forward_pre_hook(lambda _, arguments: entered.append(len(arguments[0])))
+    public = SurrogateData(torch.rand(1300, 1, 4, 5), torch.zeros(1300, dtype=torch.long))
+    class_counts.Reference.of(replace(seen(model, {}), surrogate_data=public), "1")
+    assert entered == [434]  # every third
 
 
 def test_looking_at_images_in_general_leaves_the_model_as_it_was():

@@ -18,8 +18,9 @@ from gibench import chain
 from gibench.datasets.base import Images, Split
 from gibench.defense import Batch, Defense, Gradient, Guarantee, Parameters
 from gibench.errors import NotApplicableError
-from gibench.observation import ImagePrior, Observation, SurrogateData, ThreatModel
+from gibench.observation import ImagePrior, Observation, SurrogateData
 from gibench.spec import Spec
+from gibench.threat_model import ThreatModel
 from gibench.training import model_inputs
 
 

@@ -8,7 +8,7 @@ the order is as written.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from gibench.observation import LocalTraining, Update
 from gibench.plugin import Plugin
+from gibench.result import Promise
 
 Parameters = dict[str, Tensor]
 # (parameters, model inputs [N, C, H, W], labels [N]) -> gradient of the mean loss, one tensor a parameter
@@ -47,14 +48,14 @@ class DefenseContext:
 
 
 @dataclass(frozen=True)
-class Guarantee:
+class Guarantee(Promise):
     """What a defense promises or costs; None where it promises nothing. `costs` is logged as it is."""
 
-    epsilon: float | None = None  # of one release
-    delta: float | None = None
-    accountant: str | None = None
-    sampling: str | None = None  # the adjacency and sampling the figures assume
     costs: Mapping[str, Any] = field(default_factory=dict)
+
+    def columns(self) -> dict[str, Any]:
+        """What is promised, as rows hold it."""
+        return {each.name: getattr(self, each.name) for each in fields(Promise)}
 
 
 class Defense(Plugin):

@@ -28,6 +28,20 @@ def choose(name: str) -> torch.device:
     return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 
+def choose_threads(count: str | int) -> int:
+    """How many CPU threads `--threads N|auto` means; `auto` is as many as torch would take here.
+
+    Raises:
+        UsageError: no number from 1 to 1024.
+    """
+    if count == "auto":
+        return torch.get_num_threads()
+    text = str(count)
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 1024):
+        raise UsageError(f"threads={count!r} is refused: give a number from 1 to 1024, or auto")
+    return int(text)
+
+
 def hardware(device: torch.device) -> str:
     """The device's model name, as stored in every row."""
     if device.type == "cuda":

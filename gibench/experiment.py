@@ -6,15 +6,15 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import lru_cache
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from gibench import batches, chain, client, provenance, seeds, training
 from gibench.attack import Attack, Context, Reconstruction
+from gibench.axes import axes_of
 from gibench.cell import Cell
 from gibench.datasets.base import Dataset, Images, Split
 from gibench.deadline import DeadlinePassed, grace, hard_stop
@@ -22,11 +22,12 @@ from gibench.defense import Defense
 from gibench.errors import GibenchError, NotApplicableError
 from gibench.jsonable import jsonable
 from gibench.models.base import Model
-from gibench.observation import Observation, ThreatModel
+from gibench.observation import Observation
 from gibench.registry import create
-from gibench.result import COLUMNS, Result, Row, Status
+from gibench.result import Result, Row, Status
 from gibench.scoring import grid_png, score
 from gibench.spec import parse_chain
+from gibench.threat_model import ThreatModel
 
 Progress = Callable[[str, float | None], None]
 
@@ -38,7 +39,7 @@ def check(cell: Cell) -> None:
         UsageError: the data cannot be had or are too few, or the model or a defense cannot take them.
     """
     draw(cell)
-    chain.context_of(defenses(cell), torch.Generator(), cell.batch_size, len(load(cell.dataset).private))
+    chain.context_of(defenses(cell), torch.Generator(), cell.batch_size, len(_attacked(cell)))
     _check_model(cell.dataset, cell.model)
 
 
@@ -79,12 +80,9 @@ class _Trial:
         self.attack = cast(Attack, create("attack", cell.attack))
         self.provenance = provenance.of(cell)
         self.reconstruction: Reconstruction | None = None
-        settings = asdict(cell)
-        self.row: Row = dict.fromkeys(COLUMNS) | {name: settings[name] for name in COLUMNS if name in settings}
+        self.row: dict[str, Any] = {name: getattr(cell, name) for name in axes_of(Cell)}  # what is known of it so far
         self.row |= {
             "cell": cell.key,
-            "labels_policy": cell.labels,
-            "threat_model": cell.knows,
             "duplicate_labels": len(truth) - len(set(truth.labels.tolist())),
             "adaptive": self.attack.adaptive,
             "oracle": self.attack.oracle,
@@ -114,7 +112,7 @@ class _Trial:
                 parse_chain(cell.defense),
             )
         guarantee = release.guarantee
-        row |= {name: getattr(guarantee, name) for name in ("epsilon", "delta", "accountant", "sampling")}
+        row |= guarantee.columns()
         row["grad_norm"] = release.grad_norm
         self.provenance["defense_costs"] = dict(guarantee.costs)
         update = release.observation.update
@@ -151,7 +149,12 @@ class _Trial:
                 images, grid = scored.images, grid_png(self.truth.images, scored)
         diagnostics = self.reconstruction.diagnostics if self.reconstruction else {}
         return Result(
-            jsonable(self.row), images, grid, jsonable(diagnostics), jsonable(self.provenance), self.watch.seconds
+            Row(**jsonable(self.row)),
+            images,
+            grid,
+            jsonable(diagnostics),
+            jsonable(self.provenance),
+            self.watch.seconds,
         )
 
 
@@ -185,7 +188,13 @@ def draw(cell: Cell) -> Split:
     """
     clients = chain.client_count(defenses(cell))
     generator = seeds.generator(cell.seed, "data")
-    return batches.draw(load(cell.dataset), cell.batch_size, cell.labels, clients, generator)
+    return batches.draw(_attacked(cell), cell.split, cell.batch_size, cell.labels, clients, generator)
+
+
+def _attacked(cell: Cell) -> Split:
+    """The split that the cell's batches are of."""
+    found: Split = getattr(load(cell.dataset), cell.split)
+    return found
 
 
 def defenses(cell: Cell) -> list[Defense]:

@@ -106,9 +106,9 @@ def _scenario(lines: list[dict[str, Any]]) -> str:
     accuracies = [each["model_accuracy"] for each in lines if each["model_accuracy"] is not None]
     if accuracies:
         state += f" (accuracy {sum(accuracies) / len(accuracies):.2f})"
-    batch = f"batch {line['batch_size']} {line['labels_policy']}"
+    batch = f"batch {line['batch_size']} {line['labels']}"
     return "; ".join(
-        [line["dataset"], state, batch, f"server knows {line['threat_model']}", f"{line['dtype']} on {line['device']}"]
+        [line["dataset"], state, batch, f"server knows {line['knows']}", f"{line['dtype']} on {line['device']}"]
     )
 
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import pandas as pd
 
+from gibench.axes import scenario_of
+from gibench.cell import CellAxes
 from gibench.result import COLUMNS, Row
 
-# What two rows must share for their attacks to be comparable (rules E1 and E10): the scenario and the threat model.
-SCENARIO = ("dataset", "model", "train_steps", "batch_size", "labels_policy", "threat_model", "dtype", "device")
+SCENARIO = scenario_of(CellAxes)
 _GROUP = (*SCENARIO, "defense", "attack")  # one row of the summary: everything but the seed
 _FLAGS = ("adaptive", "oracle")
 _MEANS = (
@@ -38,7 +39,7 @@ def table(rows: Iterable[Row]) -> pd.DataFrame:
     Whole numbers, truth values and rates have pandas' nullable types: what does not apply is `<NA>`, text is None.
     Diagnostics that came with the rows follow as numbers, `<NA>` in the rows that lack one.
     """
-    lines = list(rows)
+    lines = [row.as_dict() for row in rows]
     types = {name: _DTYPES[column.type] for name, column in COLUMNS.items()} | dict.fromkeys(_LAST, "object")
     types |= dict.fromkeys(sorted({name for line in lines for name in line} - types.keys()), "Float64")
     return _frame(lines, types)
@@ -50,9 +51,9 @@ def newest(rows: Iterable[Row]) -> list[Row]:
     Two versions of gibench give such a cell two keys, so the key does not say whether two rows are the same trial.
     """
     latest: dict[tuple[Any, ...], Row] = {}
-    for row in sorted(rows, key=lambda row: (row["started"], row["run_id"])):
-        latest[tuple(row[name] for name in (*_GROUP, "seed"))] = row
-    return sorted(latest.values(), key=lambda row: (row["started"], row["run_id"]))
+    for row in sorted(rows, key=lambda row: (row.started, row.run_id)):
+        latest[tuple(getattr(row, name) for name in (*_GROUP, "seed"))] = row
+    return sorted(latest.values(), key=lambda row: (row.started, row.run_id))
 
 
 def summarize(rows: Iterable[Row]) -> pd.DataFrame:
@@ -70,7 +71,7 @@ def summarize(rows: Iterable[Row]) -> pd.DataFrame:
     """
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in newest(rows):
-        groups.setdefault(tuple(row[name] for name in _GROUP), []).append(row)
+        groups.setdefault(tuple(getattr(row, name) for name in _GROUP), []).append(row)
     lines = [_line(group) for group in groups.values()]
     _rank(lines)
     return _frame(sorted(lines, key=_order), _SUMMARY)
@@ -78,17 +79,17 @@ def summarize(rows: Iterable[Row]) -> pd.DataFrame:
 
 def _line(group: Sequence[Row]) -> dict[str, Any]:
     """The summary of the seeds of one attack against one defense."""
-    tried = [row for row in group if row["status"] != "skipped"]
-    hardware = sorted({row["hardware"] for row in tried if row["hardware"]})
-    line: dict[str, Any] = {name: group[-1][name] for name in (*_GROUP, *_FLAGS)}
+    tried = [row for row in group if row.status != "skipped"]
+    hardware = sorted({row.hardware for row in tried if row.hardware})
+    line: dict[str, Any] = {name: getattr(group[-1], name) for name in (*_GROUP, *_FLAGS)}
     line |= {name: _mean(_values(tried, name)) for name in _MEANS}
     for name in ("label_accuracy", "labels_found"):
         if line[name] is not None:  # a cell that gave no labels where others did has none right
-            line[name] = _mean([row[name] or 0.0 for row in tried])
+            line[name] = _mean([getattr(row, name) or 0.0 for row in tried])
     line |= {name: max(_values(tried, name), default=None) for name in ("epsilon", "delta")}
     line |= {name: "; ".join(sorted(set(_values(tried, name)))) or None for name in _TEXTS}
     line |= {
-        "n_ok": sum(row["status"] == "ok" for row in tried),
+        "n_ok": sum(row.status == "ok" for row in tried),
         "n_tried": len(tried),
         "n_skipped": len(group) - len(tried),
         "false_certificates": sum(_values(tried, "false_certificates")) if tried else None,
@@ -101,7 +102,7 @@ def _line(group: Sequence[Row]) -> dict[str, Any]:
 
 
 def _values(rows: Iterable[Row], name: str) -> list[Any]:
-    return [row[name] for row in rows if row[name] is not None]
+    return [value for row in rows if (value := getattr(row, name)) is not None]
 
 
 def _mean(values: Sequence[float]) -> float | None:
@@ -111,9 +112,9 @@ def _mean(values: Sequence[float]) -> float | None:
 def _reason(group: Sequence[Row]) -> str | None:
     """How the cells ended that are not ok, each reason once with its seeds."""
     seeds: dict[str, list[int]] = {}
-    for row in sorted(group, key=lambda row: row["seed"]):
-        if row["status"] != "ok":
-            seeds.setdefault(": ".join(filter(None, (row["status"], row["reason"]))), []).append(row["seed"])
+    for row in sorted(group, key=lambda row: row.seed):
+        if row.status != "ok":
+            seeds.setdefault(": ".join(filter(None, (row.status, row.reason))), []).append(row.seed)
     return "; ".join(f"{reason} (seed {', '.join(map(str, found))})" for reason, found in seeds.items()) or None
 
 

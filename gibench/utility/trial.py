@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from functools import cached_property
-from importlib.metadata import version
+from dataclasses import asdict
 from statistics import median
 from typing import Any, cast
 
@@ -20,15 +16,17 @@ from torch.nn import functional
 from gibench import chain, seeds, training
 from gibench.client import mean_gradient
 from gibench.datasets.base import Images, Split
-from gibench.defense import Batch, Defense, DefenseContext, Guarantee
+from gibench.defense import Batch, Defense, DefenseContext
 from gibench.device import hardware, synchronize
 from gibench.errors import UsageError
 from gibench.experiment import load
 from gibench.jsonable import jsonable
 from gibench.models.base import Model
 from gibench.observation import Update
-from gibench.registry import create, find
+from gibench.registry import create
+from gibench.result import Result
 from gibench.spec import parse, parse_chain
+from gibench.utility.job import Trial, TrialRow
 from gibench.utility.size import bytes_of
 
 LEAST_IMAGES = 500  # to train on; what fewer teach a network says nothing about a defense
@@ -36,38 +34,12 @@ MEASURED = 3  # rounds whose updates are measured in bytes
 Progress = Callable[[str, float | None], None]
 
 
-@dataclass(frozen=True)
-class Trial:
-    """What is trained once. Specs are canonical and resolved; see `Utility.trials`."""
-
-    defense: str
-    dataset: str
-    model: str
-    batch_size: int  # per client
-    rounds: int
-    seed: int
-    device: str  # cpu or cuda
-
-    @cached_property
-    def key(self) -> str:
-        """16 hexadecimal digits of everything that decides the result, the versions of the code included."""
-        plugins = [("dataset", parse(self.dataset)), ("model", parse(self.model))]
-        plugins += [("defense", spec) for spec in parse_chain(self.defense)]
-        found = [find(kind, spec.name) for kind, spec in plugins]
-        versions = {"gibench": version("gibench")} | {entry.distribution: entry.version for entry in found}
-        identity = {**asdict(self), "versions": versions}
-        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def run_trial(trial: Trial, progress: Progress) -> dict[str, Any]:
+def run_trial(trial: Trial, progress: Progress) -> Result:
     """Train, and test on images that the training never saw.
 
     The clients' images are drawn anew each round from the public split, without replacement; the private split is the
     test split. The server adds a weight delta as it is (FedAvg), and takes a step of Adam at 1e-3 along a gradient, as
     `--train-steps` does.
-
-    Returns:
-        The columns of `gibench.utility.store.COLUMNS` but run_id and started.
 
     Raises:
         UsageError: the data cannot be had, or are too few.
@@ -75,12 +47,7 @@ def run_trial(trial: Trial, progress: Progress) -> dict[str, Any]:
     images = load(trial.dataset)
     check(trial, images)
     device = torch.device(trial.device)
-    row: dict[str, Any] = asdict(trial) | {
-        "utility": trial.key,
-        "hardware": hardware(device),
-        "status": "ok",
-        "reason": None,
-    }
+    row: dict[str, Any] = asdict(trial) | {"utility": trial.key, "hardware": hardware(device)}
     with seeds.isolated(trial.seed, "model"):
         network = cast(Model, create("model", trial.model)).build(images.image_shape, images.num_classes).to(device)
     defenses = _defenses(trial)
@@ -88,15 +55,16 @@ def run_trial(trial: Trial, progress: Progress) -> dict[str, Any]:
     context = chain.context_of(defenses, noise, trial.batch_size, len(images.public))
     for defense in defenses:
         if reason := defense.supports(network, context):
-            return row | {"status": "skipped", "reason": reason}
+            return Result(TrialRow(**row, status="skipped", reason=reason))
     with seeds.isolated(trial.seed, "defense"):
         seconds, sizes = _train(trial, network, images, defenses, context, progress)
     accuracy, loss = _test(network, images, images.private)
     if not math.isfinite(loss):
         row |= {"status": "diverged", "reason": "the loss left the finite numbers"}
     promised = chain.guarantee(defenses, context)
-    found = {"accuracy": accuracy, "loss": loss, "round_s": median(seconds), "round_bytes": sum(sizes) / len(sizes)}
-    return cast(dict[str, Any], jsonable(row | found | _promise(promised)))
+    row |= {"accuracy": accuracy, "loss": loss, "round_s": median(seconds), "round_bytes": sum(sizes) / len(sizes)}
+    row |= promised.columns()
+    return Result(TrialRow(**jsonable(row)), provenance={"defense_costs": jsonable(promised.costs)})
 
 
 def check(trial: Trial, images: Images) -> None:
@@ -116,10 +84,6 @@ def check(trial: Trial, images: Images) -> None:
     wanted = trial.batch_size * context.clients
     if wanted > count:
         raise UsageError(f"a round of {wanted} images is more than the {count} of {name} to train on: ask for fewer")
-
-
-def _promise(promised: Guarantee) -> dict[str, Any]:
-    return {"epsilon": promised.epsilon, "delta": promised.delta, "costs": dict(promised.costs)}
 
 
 def _defenses(trial: Trial) -> list[Defense]:

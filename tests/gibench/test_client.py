@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from gibench import batches, client, seeds
 from gibench.errors import NotApplicableError
-from gibench.observation import KNOWLEDGE, ThreatModel
 from gibench.registry import create
+from gibench.threat_model import KNOWLEDGE, ThreatModel
 
 EVERYTHING = frozenset(KNOWLEDGE)
 MODELS = ("mlp:width=30,depth=2", "linear", "lenet", "convnet:width=4", "resnet18")

@@ -42,7 +42,7 @@ def axis(default: Any, help: str, metavar: str = "", kind: Any = str, **more: An
     """A field that is an axis; see `Axis`."""
     plugin, choices = more.get("plugin"), more.get("choices", ())
     if plugin:
-        more["canonical"] = _canonical_chain if plugin == "defense" else lambda text: str(resolve(plugin, text))
+        more["canonical"] = canonical_defense if plugin == "defense" else lambda text: str(resolve(plugin, text))
     metavar = metavar or "|".join(choices) or ("SPEC" if plugin else "N")
     return field(metadata={"axis": Axis(default, help, metavar, kind, **more)})
 
@@ -62,7 +62,7 @@ def scenario_of(kind: Any) -> tuple[str, ...]:
     return tuple(name for name, each in axes_of(kind).items() if each.compared)
 
 
-def _canonical_chain(text: str) -> str:
+def canonical_defense(text: str) -> str:
     """A chain of defenses in canonical order, every setting included."""
     from gibench.chain import canonical_chain
 

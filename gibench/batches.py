@@ -5,21 +5,23 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gibench.datasets.base import Split
+from gibench.datasets.base import Images, Split
 from gibench.errors import UsageError
 
 
-def draw(images: Split, name: str, batch_size: int, labels: str, clients: int, generator: torch.Generator) -> Split:
+def draw(
+    images: Images, batch_size: int, labels: str, clients: int, generator: torch.Generator, split: str = "private"
+) -> Split:
     """Draw the clients' private batches, without replacement, from one split.
 
     Args:
-        images: the split.
-        name: what it is called.
+        images: the data set.
         batch_size: images a client.
         labels: the rule for each client's batch: `iid` (uniform), `unique` (all labels different) or `same` (one
             label, uniform among those with enough images).
         clients: how many batches.
         generator: on the CPU.
+        split: of the data set; hyperparameters are tuned on `tuning` (rule E18).
 
     Returns:
         The batches one after the other, `clients * batch_size` images: the truth.
@@ -31,20 +33,21 @@ def draw(images: Split, name: str, batch_size: int, labels: str, clients: int, g
         raise UsageError(f"unknown label rule '{labels}': use iid, unique or same")
     if batch_size < 1:
         raise UsageError(f"a batch of {batch_size} images is refused: ask for at least 1")
-    if clients * batch_size > len(images):
+    source: Split = getattr(images, split)
+    if clients * batch_size > len(source):
         wanted = f"{clients} batches of {batch_size}" if clients > 1 else f"a batch of {batch_size}"
-        raise UsageError(f"{wanted} is more than the {len(images)} images of the {name} split: ask for fewer")
-    order = torch.randperm(len(images), generator=generator)  # whatever is taken first from it is uniform
+        raise UsageError(f"{wanted} is more than the {len(source)} images of the {split} split: ask for fewer")
+    order = torch.randperm(len(source), generator=generator)  # whatever is taken first from it is uniform
     chosen: list[Tensor] = []
     for _ in range(clients):
-        batch = order[_positions(images.labels[order], name, batch_size, labels, generator)]
+        batch = order[_positions(source.labels[order], batch_size, labels, generator, split)]
         chosen.append(batch)
         order = order[~torch.isin(order, batch)]
     drawn = torch.cat(chosen)
-    return Split(images.images[drawn], images.labels[drawn])
+    return Split(source.images[drawn], source.labels[drawn])
 
 
-def _positions(labels: Tensor, name: str, batch_size: int, rule: str, generator: torch.Generator) -> Tensor:
+def _positions(labels: Tensor, batch_size: int, rule: str, generator: torch.Generator, split: str) -> Tensor:
     """Where one batch stands among the images that are left, which are in random order."""
     if rule == "iid":
         return torch.arange(batch_size)
@@ -53,7 +56,7 @@ def _positions(labels: Tensor, name: str, batch_size: int, rule: str, generator:
     if rule == "unique":
         if batch_size > len(present):
             raise UsageError(
-                f"labels=unique has {len(present)} labels to offer in the {name} split, not {batch_size}: "
+                f"labels=unique has {len(present)} labels to offer in the {split} split, not {batch_size}: "
                 "ask for a smaller batch"
             )
         picked = present[torch.randperm(len(present), generator=generator)[:batch_size]]
@@ -61,7 +64,7 @@ def _positions(labels: Tensor, name: str, batch_size: int, rule: str, generator:
     enough = (counts >= batch_size).nonzero().flatten()
     if not len(enough):
         raise UsageError(
-            f"labels=same finds no label with {batch_size} images left in the {name} split (the most is "
+            f"labels=same finds no label with {batch_size} images left in the {split} split (the most is "
             f"{int(counts.max())}): ask for a smaller batch"
         )
     picked = enough[torch.randint(len(enough), (1,), generator=generator)]

@@ -188,7 +188,7 @@ def draw(cell: Cell) -> Split:
     """
     clients = chain.client_count(defenses(cell))
     generator = seeds.generator(cell.seed, "data")
-    return batches.draw(_attacked(cell), cell.split, cell.batch_size, cell.labels, clients, generator)
+    return batches.draw(load(cell.dataset), cell.batch_size, cell.labels, clients, generator, cell.split)
 
 
 def _attacked(cell: Cell) -> Split:

@@ -51,8 +51,12 @@ class Request(Plugin):
         """
         values = self.values()
         if (count := math.prod(map(len, values.values()))) > MAX_JOBS:
-            raise UsageError(f"{count} jobs are more than the {MAX_JOBS} of one grid: take fewer values")
+            raise UsageError(f"{count} cells are more than the {MAX_JOBS} of one grid: take fewer values")
         return expand(self.job, values, **fixed)
+
+    @classmethod
+    def _explain(cls, name: str, detail: Any) -> str:
+        return super()._explain(name, {**detail, "loc": detail["loc"][:1]})  # not which of an axis' values
 
 
 def with_axes(kind: type[Job]) -> type[Request]:

@@ -105,7 +105,7 @@ class Suite(Axes):
     def _explain(cls, name: str, detail: Any) -> str:
         if detail["type"] == "missing":
             return f"{name} names no {detail['msg']}: add one"
-        return super()._explain(name, {**detail, "loc": detail["loc"][:1]})
+        return super()._explain(name, detail)
 
 
 def _overridden(grid: Any, overrides: Mapping[str, Any]) -> Any:

@@ -1,5 +1,6 @@
 """Composed defenses: their canonical order, what they do to an update, what they promise together."""
 
+from dataclasses import replace
 from typing import ClassVar
 
 import pytest
@@ -77,7 +78,7 @@ class Shifted(Defense):
         return {name: value + 1 for name, value in gradient(parameters, batch.inputs, batch.labels).items()}
 
     def guarantee(self, context):
-        return Guarantee(2.0, 1e-5, "by hand", "one release", {"shift": 1})
+        return Guarantee(epsilon=2.0, delta=1e-5, accountant="by hand", sampling="one release", costs={"shift": 1})
 
 
 class Averaged(Defense):
@@ -195,7 +196,7 @@ def test_the_context_says_how_many_clients_there_are_and_how_often_an_image_is_u
 
 def test_a_chain_promises_what_its_private_defense_does_and_costs_what_all_do():
     promised = chain.guarantee([Scaled(by=10), Shifted(), Negated()], CONTEXT)
-    assert promised == Guarantee(2.0, 1e-5, "by hand", "one release", {"scaled_10": True, "shift": 1})
+    assert promised == replace(Shifted().guarantee(CONTEXT), costs={"scaled_10": True, "shift": 1})
 
 
 def test_a_chain_without_a_private_defense_promises_nothing():

@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 
 from gibench.errors import UsageError
 from gibench.mlflow_store import _CHECK, check_store, shown
+from gibench.result import Row
 from gibench.tracking import Store
 
 NOBODY_IS_ROOT = pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -33,63 +34,63 @@ def test_a_new_store_is_made_with_its_folders(store_file):
 def test_the_default_store_lies_in_the_working_folder(store_file, tmp_path, monkeypatch, make_result):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "gibench.db").write_bytes(store_file.read_bytes())
-    Store().save(make_result())
+    Store(Row).save(make_result())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["gibench-artifacts", "gibench.db"]
 
 
 def test_a_store_opened_again_has_the_same_rows(uri, make_result):
-    run = Store(uri).save(make_result())
-    assert [row["run_id"] for row in Store(uri, create=False).rows()] == [run]
+    run = Store(Row, uri).save(make_result()).run_id
+    assert [row.run_id for row in Store(Row, uri, create=False).rows()] == [run]
 
 
 def test_a_reader_makes_no_store(tmp_path):
     with pytest.raises(UsageError, match=r"there is no tracking store .*missing\.db yet: run something first"):
-        Store(f"sqlite:///{tmp_path}/folder/missing.db", create=False)
+        Store(Row, f"sqlite:///{tmp_path}/folder/missing.db", create=False)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_reader_makes_no_experiment(uri):
     with pytest.raises(UsageError, match=r"there is no experiment 'other' in .*: there are Default, unused"):
-        Store(uri, "other", create=False)
+        Store(Row, uri, "other", create=False)
     assert MlflowClient(uri).get_experiment_by_name("other") is None
 
 
 def test_a_deleted_experiment_is_one_clear_line(uri):
-    Store(uri, "old")
+    Store(Row, uri, "old")
     client = MlflowClient(uri)
     client.delete_experiment(client.get_experiment_by_name("old").experiment_id)
     with pytest.raises(UsageError, match=r"the experiment 'old' .* is deleted: restore it"):
-        Store(uri, "old")
+        Store(Row, uri, "old")
 
 
 def test_a_folder_is_no_store(tmp_path):
     with pytest.raises(UsageError, match="cannot be used: unable to open database file: see --tracking-uri"):
-        Store(f"sqlite:///{tmp_path}")
+        Store(Row, f"sqlite:///{tmp_path}")
 
 
 def test_a_file_that_is_no_database_is_left_alone(tmp_path):
     (tmp_path / "notes.db").write_text("nothing that SQLite could read\n" * 100)
     with pytest.raises(UsageError, match="cannot be used: file is not a database"):
-        Store(f"sqlite:///{tmp_path}/notes.db")
+        Store(Row, f"sqlite:///{tmp_path}/notes.db")
     assert (tmp_path / "notes.db").read_text().startswith("nothing that")
 
 
 def test_a_store_below_a_file_is_one_clear_line(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match=r"cannot be used: .*file"):
-        Store(f"sqlite:///{tmp_path}/file/store.db")
+        Store(Row, f"sqlite:///{tmp_path}/file/store.db")
 
 
 @NOBODY_IS_ROOT
 def test_a_folder_without_write_permission_is_one_clear_line(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(UsageError, match="cannot be used: unable to open database file"):
-        Store(f"sqlite:///{tmp_path}/store.db")
+        Store(Row, f"sqlite:///{tmp_path}/store.db")
 
 
 def test_a_store_on_a_file_system_that_refuses_writes_is_one_clear_line():
     with pytest.raises(UsageError, match=r"cannot be used: .*/proc"):
-        Store("sqlite:////proc/gibench/store.db")
+        Store(Row, "sqlite:////proc/gibench/store.db")
 
 
 @pytest.mark.parametrize(
@@ -98,7 +99,7 @@ def test_a_store_on_a_file_system_that_refuses_writes_is_one_clear_line():
 def test_other_addresses_are_refused_with_those_that_work(uri, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=r"is no tracking store .* use sqlite:///FILE\.db, or http://HOST:PORT"):
-        Store(uri)
+        Store(Row, uri)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -109,7 +110,7 @@ def test_a_password_is_not_shown():
 def test_no_server_is_one_clear_line_within_seconds():
     start = time.monotonic()
     with pytest.raises(UsageError, match=r"cannot be used: no server answers there: see --tracking-uri"):
-        Store(f"http://127.0.0.1:{free_port()}")
+        Store(Row, f"http://127.0.0.1:{free_port()}")
     assert time.monotonic() - start < 10
 
 
@@ -118,12 +119,12 @@ def test_a_server_that_never_answers_is_one_clear_line_within_seconds(monkeypatc
     with socket.create_server(("127.0.0.1", 0)) as silent:
         start = time.monotonic()
         with pytest.raises(UsageError, match="no server answers there"):
-            Store(f"http://127.0.0.1:{silent.getsockname()[1]}")
+            Store(Row, f"http://127.0.0.1:{silent.getsockname()[1]}")
         assert time.monotonic() - start < 10
 
 
 def test_opening_a_store_leaves_the_retries_of_later_calls_alone(uri):
-    Store(uri)
+    Store(Row, uri)
     assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "4"
     assert "MLFLOW_HTTP_REQUEST_TIMEOUT" not in os.environ
 
@@ -175,12 +176,12 @@ def _wait_for(address, process, log):
 @pytest.mark.slow
 def test_a_server_keeps_rows_and_artifacts(server, make_result, make_row, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    store = Store(server)
+    store = Store(Row, server)
     grid = store.open_grid("grid", {})
     run = store.save(make_result(), grid)
     store.close_grid(grid)
     (row,) = store.rows()
     assert {name: row[name] for name in make_row()} == make_row()
-    _, details = Store(server, create=False).row(run[:10])
+    _, details = Store(Row, server, create=False).row(run[:10])
     assert Path(details["grid"]).read_bytes() == b"\x89PNG"
     assert check_store(server) == f"{server}, experiments Default, gibench, unused"

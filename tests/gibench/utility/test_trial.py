@@ -1,42 +1,45 @@
 """Training with and without defenses: what is learned, on whose images, and what it takes."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from gibench import seeds, training
-from gibench.cell import canonical_defense
+from gibench.axes import canonical_defense
 from gibench.errors import UsageError
 from gibench.experiment import load
 from gibench.registry import create, resolve
 from gibench.utility import trial as module
-from gibench.utility.trial import Trial, check, run_trial
+from gibench.utility.job import Trial
+from gibench.utility.trial import check, run_trial
 
 MODEL = "mlp:width=30,depth=1"
 
 
 def make(defense="none", dataset="digits", model=MODEL, batch_size=20, rounds=120, seed=0):
     specs = str(resolve("dataset", dataset)), str(resolve("model", model))
-    return Trial(canonical_defense(defense), *specs, batch_size, rounds, seed, "cpu")
+    return Trial(*specs, "cpu", 1, batch_size, rounds, canonical_defense(defense), seed)
 
 
 def trained(*arguments, **options):
-    return run_trial(make(*arguments, **options), lambda message, fraction: None)
+    return run_trial(make(*arguments, **options), lambda message, fraction: None).row
 
 
 def lasting(row):
-    return {name: value for name, value in row.items() if name != "round_s"}
+    return replace(row, round_s=None)
 
 
 def test_without_a_defense_the_model_learns():
     row = trained(rounds=200)
-    assert (row["status"], row["epsilon"]) == ("ok", None)
-    assert row["accuracy"] > 0.8
-    assert row["loss"] < 0.8
-    assert row["round_s"] > 0
+    assert (row.status, row.epsilon) == ("ok", None)
+    assert row.accuracy > 0.8
+    assert row.loss < 0.8
+    assert row.round_s > 0
 
 
 def test_more_noise_costs_more_accuracy():
-    accuracies = [trained(f"noise:std={std}")["accuracy"] for std in ("1e-6", "0.03", "10")]
+    accuracies = [trained(f"noise:std={std}").accuracy for std in ("1e-6", "0.03", "10")]
     assert accuracies[0] > accuracies[1] + 0.05 > accuracies[2] + 0.1
     assert accuracies[2] < 0.3
 
@@ -53,11 +56,11 @@ def test_without_noise_it_is_training_itself():
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(logits, images.public.labels[chosen]).backward()
         optimizer.step()
-    assert row["accuracy"] == pytest.approx(training.accuracy(network, images, images.private), abs=2e-3)
+    assert row.accuracy == pytest.approx(training.accuracy(network, images, images.private), abs=2e-3)
 
 
 def test_a_weight_delta_is_added_as_it_is():
-    slow, fast = (trained(f"fedavg:epochs=1,lr={lr}", rounds=60)["accuracy"] for lr in (1e-5, 0.3))
+    slow, fast = (trained(f"fedavg:epochs=1,lr={lr}", rounds=60).accuracy for lr in (1e-5, 0.3))
     assert slow < 0.3
     assert fast > 0.7
 
@@ -91,7 +94,7 @@ def test_only_public_images_are_trained_on_and_only_private_ones_tested_on(monke
 
 def test_bytes_are_those_of_what_is_sent():
     full, pruned, signs = (
-        trained(defense, rounds=1)["round_bytes"]
+        trained(defense, rounds=1).round_bytes
         for defense in ("noise:std=1e-9", "pruning:sparsity=0.9", "quantize:bits=1")
     )
     entries = 64 * 30 + 30 + 30 * 10 + 10
@@ -101,23 +104,23 @@ def test_bytes_are_those_of_what_is_sent():
 
 
 def test_epsilon_is_that_of_a_round():
-    row = trained("dp", rounds=1)
-    assert row["epsilon"] == pytest.approx(4.377, abs=1e-3)
-    assert row["costs"]["sample_rate"] == 20 / 658
+    result = run_trial(make("dp", rounds=1), lambda message, fraction: None)
+    assert result.row.epsilon == pytest.approx(4.377, abs=1e-3)
+    assert result.provenance["defense_costs"]["sample_rate"] == 20 / 658
 
 
 def test_what_can_never_apply_is_skipped_with_the_reason():
     row = trained("dp", model="resnet18")
-    assert row["status"] == "skipped"
-    assert "BatchNorm" in row["reason"]
-    assert "accuracy" not in row
+    assert row.status == "skipped"
+    assert "BatchNorm" in row.reason
+    assert row.accuracy is None
 
 
 def test_a_model_that_is_blown_up_has_diverged():
     row = trained("fedavg:lr=1e30,epochs=3", rounds=5)
-    assert row["status"] == "diverged"
-    assert row["loss"] is None
-    assert row["accuracy"] < 0.3
+    assert row.status == "diverged"
+    assert row.loss is None
+    assert row.accuracy < 0.3
 
 
 def test_batchnorm_is_tested_with_the_statistics_of_the_training_images():

@@ -19,7 +19,7 @@ Models = Annotated[
 ]
 TrainSteps = Annotated[
     list[int] | None,
-    typer.Option("--train-steps", metavar="N", show_default="0", help="Training steps on public images before."),
+    typer.Option("--train-steps", metavar="N", show_default="0", help="Training steps on the training split before."),
 ]
 BatchSizes = Annotated[
     list[int] | None,

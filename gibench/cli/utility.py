@@ -42,7 +42,7 @@ def utility(
 ) -> None:
     """Train with and without defenses: test accuracy, loss, overhead of a round, bytes of an update.
 
-    Clients hold images of the public split, and the private split is the test split. What is stored is not run again,
+    Clients hold images of the training split, and the private split is the test split. What is stored is not run again,
     and gibench leaderboard joins the accuracy to the rows of the same defense, model and batch size.
     """
     from gibench.utility.request import Utility

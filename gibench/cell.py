@@ -35,7 +35,7 @@ class CellAxes:
         "private", "Split that the batches are of; tune on tuning.", choices=("private", "tuning"), before="private"
     )
     model: str = axis("mlp", "Network the gradient is of.", plugin="model")
-    train_steps: int = axis(0, "Training steps before the attack.", kind=int, least=0)
+    train_steps: int = axis(0, "Training steps on the training split first.", kind=int, least=0)
     dtype: str = axis("float32", "Of model and gradient.", choices=("float32", "float64"))
     device: str = axis("auto", "Where to compute.", choices=("auto", "cpu", "cuda"), canonical=_device)
     threads: int = axis(

@@ -37,7 +37,7 @@ Progress = Callable[[str, float | None], None]
 def run_trial(trial: Trial, progress: Progress) -> Result:
     """Train, and test on images that the training never saw.
 
-    The clients' images are drawn anew each round from the public split, without replacement; the private split is the
+    The clients' images are drawn anew each round from the training split, without replacement; the private split is the
     test split. The server adds a weight delta as it is (FedAvg), and takes a step of Adam at 1e-3 along a gradient, as
     `--train-steps` does.
 
@@ -52,7 +52,7 @@ def run_trial(trial: Trial, progress: Progress) -> Result:
         network = cast(Model, create("model", trial.model)).build(images.image_shape, images.num_classes).to(device)
     defenses = _defenses(trial)
     noise = seeds.generator(trial.seed, "defense", device)
-    context = chain.context_of(defenses, noise, trial.batch_size, len(images.public))
+    context = chain.context_of(defenses, noise, trial.batch_size, len(images.training))
     for defense in defenses:
         if reason := defense.supports(network, context):
             return Result(TrialRow(**row, status="skipped", reason=reason))
@@ -74,7 +74,7 @@ def check(trial: Trial, images: Images) -> None:
         UsageError: too few images to train on, a round that needs more of them than there are, or a defense whose
             settings make no sense for them.
     """
-    name, count = parse(trial.dataset).name, len(images.public)
+    name, count = parse(trial.dataset).name, len(images.training)
     if count < LEAST_IMAGES:
         raise UsageError(
             f"{name} has {count} images to train on, and an accuracy from fewer than {LEAST_IMAGES} says nothing: "
@@ -109,9 +109,9 @@ def _train(
             progress("training", number / trial.rounds)
             if not all(bool(parameter.isfinite().all()) for parameter in network.parameters()):
                 break  # nothing is learned any more
-        chosen = torch.randperm(len(images.public), generator=draw)[: context.clients * trial.batch_size]
-        inputs = training.model_inputs(network, images, images.public.images[chosen])
-        labels = images.public.labels[chosen].to(inputs.device)
+        chosen = torch.randperm(len(images.training), generator=draw)[: context.clients * trial.batch_size]
+        inputs = training.model_inputs(network, images, images.training.images[chosen])
+        labels = images.training.labels[chosen].to(inputs.device)
         parts = zip(torch.split(inputs, trial.batch_size), torch.split(labels, trial.batch_size), strict=True)
         batches = [Batch(*part) for part in parts]
         parameters = {name: value.detach() for name, value in network.named_parameters()}
@@ -160,5 +160,5 @@ def _batchnorm_statistics(network: nn.Module, images: Images) -> None:
         layer.momentum = None  # a plain mean over the batches
     network.train()
     with torch.no_grad():
-        for pixels in torch.split(images.public.images[:4096], 256):
+        for pixels in torch.split(images.training.images[:4096], 256):
             network(training.model_inputs(network, images, pixels))

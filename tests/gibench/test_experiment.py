@@ -241,7 +241,7 @@ def test_ctrl_c_is_no_result():
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"batch_size": 361}, "a batch of 361 is more than the 360 images of the private split"),
+        ({"batch_size": 521}, "a batch of 521 is more than the 520 images of the private split"),
         ({"batch_size": 11, "labels": "unique"}, "labels=unique has 10 labels to offer"),
         ({"dataset": "folder:path=nowhere"}, "there is no directory nowhere"),
     ],

@@ -74,7 +74,7 @@ def see(make_scene, sigmoid_net):
     def make(defense, knows=("batch_size", "local_hyperparameters", "labels"), build=sigmoid_net):
         scene = make_scene(build, [0, 1, 2, 3])
         split, seen = Split(scene.images, scene.labels), scene.observation
-        images = Images(split, split, split, tuple("abcde"), seen.mean, seen.std)
+        images = Images(split, split, split, split, tuple("abcde"), seen.mean, seen.std)
         specs = parse_chain(canonical_defense(defense))
         defenses = [create("defense", spec) for spec in specs]
         size, noise = len(split) // client_count(defenses), torch.Generator().manual_seed(0)

@@ -152,7 +152,7 @@ def test_force_gives_the_same_images_and_metrics_bit_for_bit(call):
         (["--attack", "random", "--train-steps", "-1"], "train_steps=-1 is refused: "),
         (["--attack", "random", "--seed", "9-1"], "a range goes from a seed up to another"),
         (["--attack", "random", "--timeout", "0"], "timeout=0.0 is refused: "),
-        (["--attack", "random", "--batch-size", "361"], "a batch of 361 is more than the 360 images"),
+        (["--attack", "random", "--batch-size", "521"], "a batch of 521 is more than the 520 images"),
         (["--attack", "random", "--dataset", "folder:path=nowhere"], "there is no directory nowhere"),
     ],
 )

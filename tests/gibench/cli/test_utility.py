@@ -57,7 +57,7 @@ def test_a_suite_trains_with_its_defenses_afterwards(call, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (("--dataset", "photos"), "photos has 231 images to train on"),
+        (("--dataset", "lfw"), "lfw has 73 images to train on"),
         (("--defense", "fedavg+fedavg"), "names fedavg twice"),
         (("--defense", "dp:noise_multiplier=-1"), "noise_multiplier='-1' is refused"),
         (("--rounds", "0"), "rounds=0 is refused"),
@@ -74,8 +74,8 @@ def test_a_mistake_is_one_clear_line(call, arguments, complaint):
 
 def test_a_suite_with_data_that_teach_nothing_is_refused_before_anything_runs(call, tmp_path):
     suite = tmp_path / "suite.yaml"
-    suite.write_text("attack: random\nutility: photos\n")
+    suite.write_text("attack: random\nutility: lfw\n")
     code, _, err = call("sweep", suite)
     assert code == 2
-    assert "photos has 231 images to train on" in err
+    assert "lfw has 73 images to train on" in err
     assert "[1/1]" not in err

@@ -82,6 +82,6 @@ def test_an_interruption_keeps_what_is_finished():
 
 
 def test_nothing_runs_when_one_cell_of_the_grid_cannot_be_prepared():
-    with pytest.raises(UsageError, match="a batch of 361 is more than the 360 images"):
-        run(suite("random", batch_size=[4, 361]))
+    with pytest.raises(UsageError, match="a batch of 521 is more than the 520 images"):
+        run(suite("random", batch_size=[4, 521]))
     assert Store(Row).rows() == []

@@ -51,10 +51,10 @@ def test_without_noise_it_is_training_itself():
         network = create("model", MODEL).build(images.image_shape, images.num_classes)
     optimizer, draw = torch.optim.Adam(network.parameters(), lr=1e-3), seeds.generator(0, "data")
     for _ in range(10):
-        chosen = torch.randperm(len(images.public), generator=draw)[:20]
-        logits = network(training.model_inputs(network, images, images.public.images[chosen]))
+        chosen = torch.randperm(len(images.training), generator=draw)[:20]
+        logits = network(training.model_inputs(network, images, images.training.images[chosen]))
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(logits, images.public.labels[chosen]).backward()
+        torch.nn.functional.cross_entropy(logits, images.training.labels[chosen]).backward()
         optimizer.step()
     assert row.accuracy == pytest.approx(training.accuracy(network, images, images.private), abs=2e-3)
 
@@ -72,7 +72,7 @@ def test_the_same_trial_gives_the_same_bits():
     assert lasting(trained(rounds=3)) != lasting(trained(rounds=3, seed=1))
 
 
-def test_only_public_images_are_trained_on_and_only_private_ones_tested_on(monkeypatch):
+def test_only_training_images_are_trained_on_and_only_private_ones_tested_on(monkeypatch):
     images, seen = load("digits"), []
     inputs = training.model_inputs
 
@@ -82,7 +82,7 @@ def test_only_public_images_are_trained_on_and_only_private_ones_tested_on(monke
 
     monkeypatch.setattr(training, "model_inputs", listen)
     trained(rounds=5)
-    known = {tuple(each.flatten().tolist()) for each in images.public.images}
+    known = {tuple(each.flatten().tolist()) for each in images.training.images}
     hidden = {tuple(each.flatten().tolist()) for each in images.private.images}
     assert not known & hidden
     shown = [tuple(each.flatten().tolist()) for learning, pixels in seen if learning for each in pixels]
@@ -135,8 +135,7 @@ def test_batchnorm_is_tested_with_the_statistics_of_the_training_images():
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"dataset": "photos"}, "photos has 231 images to train on, and an accuracy from fewer than 500 says nothing"),
-        ({"dataset": "lfw"}, "lfw has 73 images"),
+        ({"dataset": "lfw"}, "lfw has 73 images to train on, and an accuracy from fewer than 500 says nothing"),
         ({"batch_size": 659}, "a round of 659 images is more than the 658 of digits to train on"),
         ({"defense": "fedavg:clients=40"}, "a round of 800 images is more than the 658"),
     ],

@@ -7,7 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from statistics import median
@@ -29,10 +29,12 @@ from gibench.models.base import Model
 from gibench.observation import Update
 from gibench.registry import create, find
 from gibench.spec import parse, parse_chain
+from gibench.utility.draw import draws
 from gibench.utility.size import bytes_of
 
 LEAST_IMAGES = 500  # to train on; what fewer teach a network says nothing about a defense
 MEASURED = 3  # rounds whose updates are measured in bytes
+PROMISED = ("epsilon", "delta", "sampling", "max_grad_norm", "noise_multiplier", "run_epsilon", "run_steps")
 Progress = Callable[[str, float | None], None]
 
 
@@ -62,9 +64,10 @@ class Trial:
 def run_trial(trial: Trial, progress: Progress) -> dict[str, Any]:
     """Train, and test on images that the training never saw.
 
-    The clients' images are drawn anew each round from the public split, without replacement; the private split is the
-    test split. The server adds a weight delta as it is (FedAvg), and takes a step of Adam at 1e-3 along a gradient, as
-    `--train-steps` does.
+    The clients' images are drawn from the public split, as the defenses want it (see `gibench.utility.draw`): anew each
+    round without replacement, unless a DP defense accounts for another sampler. The run's figures are those of the
+    rounds that were done. The private split is the test split. The server adds a weight delta as it is (FedAvg), and
+    takes a step of Adam at 1e-3 along a gradient, as `--train-steps` does.
 
     Returns:
         The columns of `gibench.utility.store.COLUMNS` but run_id and started.
@@ -85,7 +88,7 @@ def run_trial(trial: Trial, progress: Progress) -> dict[str, Any]:
         network = cast(Model, create("model", trial.model)).build(images.image_shape, images.num_classes).to(device)
     defenses = _defenses(trial)
     noise = seeds.generator(trial.seed, "defense", device)
-    context = chain.context_of(defenses, noise, trial.batch_size, len(images.public))
+    context = chain.context_of(defenses, noise, trial.batch_size, len(images.public), trial.rounds)
     for defense in defenses:
         if reason := defense.supports(network, context):
             return row | {"status": "skipped", "reason": reason}
@@ -94,7 +97,7 @@ def run_trial(trial: Trial, progress: Progress) -> dict[str, Any]:
     accuracy, loss = _test(network, images, images.private)
     if not math.isfinite(loss):
         row |= {"status": "diverged", "reason": "the loss left the finite numbers"}
-    promised = chain.guarantee(defenses, context)
+    promised = chain.guarantee(defenses, replace(context, rounds=len(seconds)))
     found = {"accuracy": accuracy, "loss": loss, "round_s": median(seconds), "round_bytes": sum(sizes) / len(sizes)}
     return cast(dict[str, Any], jsonable(row | found | _promise(promised)))
 
@@ -112,14 +115,14 @@ def check(trial: Trial, images: Images) -> None:
             f"{name} has {count} images to train on, and an accuracy from fewer than {LEAST_IMAGES} says nothing: "
             "train on digits or cifar10"
         )
-    context = chain.context_of(_defenses(trial), torch.Generator(), trial.batch_size, count)
+    context = chain.context_of(_defenses(trial), torch.Generator(), trial.batch_size, count, trial.rounds)
     wanted = trial.batch_size * context.clients
     if wanted > count:
         raise UsageError(f"a round of {wanted} images is more than the {count} of {name} to train on: ask for fewer")
 
 
 def _promise(promised: Guarantee) -> dict[str, Any]:
-    return {"epsilon": promised.epsilon, "delta": promised.delta, "costs": dict(promised.costs)}
+    return {name: getattr(promised, name) for name in PROMISED} | {"costs": dict(promised.costs)}
 
 
 def _defenses(trial: Trial) -> list[Defense]:
@@ -135,7 +138,7 @@ def _train(
     progress: Progress,
 ) -> tuple[list[float], list[int]]:
     """Train the network in place; the seconds of each round's clients, and the bytes of the first rounds' updates."""
-    draw = seeds.generator(trial.seed, "data")
+    device, drawn = context.generator.device, draws(context, seeds.generator(trial.seed, "data"))
     network.train()
     gradient = mean_gradient(network)
     optimizer = torch.optim.Adam(network.parameters(), lr=training.LEARNING_RATE)
@@ -145,16 +148,18 @@ def _train(
             progress("training", number / trial.rounds)
             if not all(bool(parameter.isfinite().all()) for parameter in network.parameters()):
                 break  # nothing is learned any more
-        chosen = torch.randperm(len(images.public), generator=draw)[: context.clients * trial.batch_size]
-        inputs = training.model_inputs(network, images, images.public.images[chosen])
-        labels = images.public.labels[chosen].to(inputs.device)
-        parts = zip(torch.split(inputs, trial.batch_size), torch.split(labels, trial.batch_size), strict=True)
-        batches = [Batch(*part) for part in parts]
+        batches = [
+            Batch(
+                training.model_inputs(network, images, images.public.images[chosen]),
+                images.public.labels[chosen].to(device),
+            )
+            for chosen in next(drawn)
+        ]
         parameters = {name: value.detach() for name, value in network.named_parameters()}
-        synchronize(inputs.device)
+        synchronize(device)
         start = time.perf_counter()
         update, _ = chain.run(defenses, gradient, parameters, batches, context)
-        synchronize(inputs.device)
+        synchronize(device)
         seconds.append(time.perf_counter() - start)
         if number < MEASURED:
             sizes.append(bytes_of(update.tensors.values()))

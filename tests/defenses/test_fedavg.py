@@ -62,16 +62,6 @@ def test_the_update_is_the_mean_of_the_clients_deltas(count):
     torch.testing.assert_close(flat(found), expected, rtol=1e-10, atol=1e-14)
 
 
-def test_clients_count_by_their_images_or_all_the_same():
-    model, data = build(), client_batches(2, 4, 6)
-    deltas = [alone(model, batch, 0.1) for batch in data]
-    by_size, _ = update(model, data, size=6, epochs=2, lr=0.1, clients=3, weighting="size")
-    equal, _ = update(model, data, size=6, epochs=2, lr=0.1, clients=3)
-    torch.testing.assert_close(flat(by_size), (2 * deltas[0] + 4 * deltas[1] + 6 * deltas[2]) / 12)
-    torch.testing.assert_close(flat(equal), sum(deltas) / 3)
-    assert (flat(by_size) - flat(equal)).norm() > 0.01 * flat(equal).norm()
-
-
 def test_one_step_is_fedsgd():
     model, data = build(), client_batches(5)
     found, training = update(model, data, size=5, epochs=1, lr=0.5)
@@ -142,7 +132,7 @@ def test_local_batches_larger_than_the_data_are_refused(digits):
 
 
 @pytest.mark.parametrize(
-    "setting", ["clients=0", "epochs=0", "lr=0", "momentum=1", "momentum=-0.1", "local_batch_size=0", "weighting=none"]
+    "setting", ["clients=0", "epochs=0", "lr=0", "momentum=1", "momentum=-0.1", "local_batch_size=0"]
 )
 def test_settings_out_of_range_are_refused(setting):
     with pytest.raises(UsageError, match=f"defense 'fedavg': {setting.partition('=')[0]}=.* is refused: "):

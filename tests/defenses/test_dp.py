@@ -17,8 +17,7 @@ from torch.nn import functional
 from gibench.client import mean_gradient
 from gibench.defense import Batch, DefenseContext
 from gibench.device import PeakMemory
-from gibench.errors import UsageError
-from gibench.registry import create, resolve
+from gibench.registry import create
 
 MODELS = ("mlp:width=30,depth=2", "linear", "lenet", "convnet:width=4")
 
@@ -211,37 +210,6 @@ def test_the_loudest_example_moves_the_sum_by_the_clip_norm_and_replacing_it_by_
         assert (total(worst) - total(-worst)).norm() == pytest.approx(0.5, rel=0.01)
 
 
-def test_client_level_dp_takes_batchnorm():
-    context = DefenseContext(torch.Generator(), 4, 100)
-    assert create("defense", "dp:on=update").supports(nn.Sequential(nn.BatchNorm2d(4)), context) is None
-
-
-@pytest.mark.parametrize(
-    ("spec", "reason"),
-    [
-        ("dp:delta=0.01", "delta=0.01, which is not below 1/100, one over the number of images"),
-        ("dp:delta=0.5", "delta=0.5"),
-        ("dp:on=update,delta=0.04", "delta=0.04, which is not below 1/25, one over the number of clients"),
-    ],
-)
-def test_a_delta_that_promises_nothing_is_refused(spec, reason):
-    context = DefenseContext(torch.Generator(), 4, 100)
-    with pytest.raises(UsageError, match=reason):
-        create("defense", spec).check(context)
-    create("defense", "dp:delta=0.0099").check(context)
-    create("defense", "dp:delta=0.5,noise_multiplier=0").check(context)
-
-
-def test_a_target_epsilon_stands_in_the_place_of_the_noise_multiplier():
-    spec = resolve("defense", "dp:target_epsilon=8")
-    assert {"noise_multiplier": "none", "target_epsilon": "8.0"}.items() <= dict(spec.settings).items()
-    assert resolve("defense", spec) == spec
-    assert dict(resolve("defense", "dp").settings)["noise_multiplier"] == "1.0"
-    for both in ("noise_multiplier=1,target_epsilon=8", "noise_multiplier=none"):
-        with pytest.raises(UsageError, match="defense 'dp': give noise_multiplier or target_epsilon, one of the two"):
-            create("defense", f"dp:{both}")
-
-
 def test_the_noise_is_that_which_the_target_epsilon_needs():
     model, batch = build("mlp:width=100,depth=1"), batch_of(4)
     clean = flat(released(model, batch, noise_multiplier=0))
@@ -301,44 +269,6 @@ def test_the_sum_is_not_made_in_half_precision():
     found = flat(released(model, batch, noise_multiplier=0, max_grad_norm=1.0))
     expected = clipped_mean(each_gradient(model, batch).float(), 1.0)
     assert (found.float() - expected).norm() < 0.004 * expected.norm()  # one rounding to 8 bits
-
-
-@pytest.mark.parametrize("layer", [nn.BatchNorm1d(4), nn.BatchNorm2d(4), nn.SyncBatchNorm(4)])
-def test_batchnorm_is_refused_with_the_reason(layer):
-    context = DefenseContext(torch.Generator(), 4, 100)
-    reason = create("defense", "dp").supports(nn.Sequential(nn.Identity(), layer), context)
-    assert reason.startswith("dp bounds each example's gradient, and BatchNorm mixes the examples of a batch")
-    assert reason.endswith("use a model without BatchNorm")
-
-
-@pytest.mark.parametrize("spec", MODELS)
-def test_models_without_batchnorm_are_supported(spec):
-    assert create("defense", "dp").supports(build(spec), DefenseContext(torch.Generator(), 4, 100)) is None
-
-
-@pytest.mark.parametrize(
-    "setting",
-    [
-        "noise_multiplier=-1",
-        "noise_multiplier=1e-12",
-        "noise_multiplier=1e7",
-        "noise_multiplier=inf",
-        "max_grad_norm=0",
-        "max_grad_norm=nan",
-        "delta=0",
-        "delta=1",
-        "run_steps=0",
-        "run_steps=1000000",
-        "target_epsilon=0",
-        "target_epsilon=-1",
-        "clipping=layer",
-        "on=client",
-        "sampling=none",
-    ],
-)
-def test_settings_out_of_range_are_refused(setting):
-    with pytest.raises(UsageError, match=f"defense 'dp': {setting.partition('=')[0]}=.* is refused: "):
-        create("defense", f"dp:{setting}")
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory can be measured on Linux alone")

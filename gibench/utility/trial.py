@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from statistics import median
 from typing import Any, cast
 
@@ -26,6 +26,7 @@ from gibench.observation import Update
 from gibench.registry import create
 from gibench.result import Result
 from gibench.spec import parse, parse_chain
+from gibench.utility.draw import draws
 from gibench.utility.job import Trial, TrialRow
 from gibench.utility.size import bytes_of
 
@@ -37,9 +38,10 @@ Progress = Callable[[str, float | None], None]
 def run_trial(trial: Trial, progress: Progress) -> Result:
     """Train, and test on images that the training never saw.
 
-    The clients' images are drawn anew each round from the training split, without replacement; the private split is the
-    test split. The server adds a weight delta as it is (FedAvg), and takes a step of Adam at 1e-3 along a gradient, as
-    `--train-steps` does.
+    The clients' images are drawn from the training split, as the defenses want it (see `gibench.utility.draw`): anew each
+    round without replacement, unless a DP defense accounts for another sampler. The run's figures are those of the
+    rounds that were done. The private split is the test split. The server adds a weight delta as it is (FedAvg), and
+    takes a step of Adam at 1e-3 along a gradient, as `--train-steps` does.
 
     Raises:
         UsageError: the data cannot be had, or are too few.
@@ -52,7 +54,7 @@ def run_trial(trial: Trial, progress: Progress) -> Result:
         network = cast(Model, create("model", trial.model)).build(images.image_shape, images.num_classes).to(device)
     defenses = _defenses(trial)
     noise = seeds.generator(trial.seed, "defense", device)
-    context = chain.context_of(defenses, noise, trial.batch_size, len(images.training))
+    context = chain.context_of(defenses, noise, trial.batch_size, len(images.training), trial.rounds)
     for defense in defenses:
         if reason := defense.supports(network, context):
             return Result(TrialRow(**row, status="skipped", reason=reason))
@@ -61,7 +63,7 @@ def run_trial(trial: Trial, progress: Progress) -> Result:
     accuracy, loss = _test(network, images, images.private)
     if not math.isfinite(loss):
         row |= {"status": "diverged", "reason": "the loss left the finite numbers"}
-    promised = chain.guarantee(defenses, context)
+    promised = chain.guarantee(defenses, replace(context, rounds=len(seconds)))
     row |= {"accuracy": accuracy, "loss": loss, "round_s": median(seconds), "round_bytes": sum(sizes) / len(sizes)}
     row |= promised.columns()
     return Result(TrialRow(**jsonable(row)), provenance={"defense_costs": jsonable(promised.costs)})
@@ -80,7 +82,7 @@ def check(trial: Trial, images: Images) -> None:
             f"{name} has {count} images to train on, and an accuracy from fewer than {LEAST_IMAGES} says nothing: "
             "train on digits or cifar10"
         )
-    context = chain.context_of(_defenses(trial), torch.Generator(), trial.batch_size, count)
+    context = chain.context_of(_defenses(trial), torch.Generator(), trial.batch_size, count, trial.rounds)
     wanted = trial.batch_size * context.clients
     if wanted > count:
         raise UsageError(f"a round of {wanted} images is more than the {count} of {name} to train on: ask for fewer")
@@ -99,7 +101,7 @@ def _train(
     progress: Progress,
 ) -> tuple[list[float], list[int]]:
     """Train the network in place; the seconds of each round's clients, and the bytes of the first rounds' updates."""
-    draw = seeds.generator(trial.seed, "data")
+    device, drawn = context.generator.device, draws(context, seeds.generator(trial.seed, "data"))
     network.train()
     gradient = mean_gradient(network)
     optimizer = torch.optim.Adam(network.parameters(), lr=training.LEARNING_RATE)
@@ -109,16 +111,18 @@ def _train(
             progress("training", number / trial.rounds)
             if not all(bool(parameter.isfinite().all()) for parameter in network.parameters()):
                 break  # nothing is learned any more
-        chosen = torch.randperm(len(images.training), generator=draw)[: context.clients * trial.batch_size]
-        inputs = training.model_inputs(network, images, images.training.images[chosen])
-        labels = images.training.labels[chosen].to(inputs.device)
-        parts = zip(torch.split(inputs, trial.batch_size), torch.split(labels, trial.batch_size), strict=True)
-        batches = [Batch(*part) for part in parts]
+        batches = [
+            Batch(
+                training.model_inputs(network, images, images.training.images[chosen]),
+                images.training.labels[chosen].to(device),
+            )
+            for chosen in next(drawn)
+        ]
         parameters = {name: value.detach() for name, value in network.named_parameters()}
-        synchronize(inputs.device)
+        synchronize(device)
         start = time.perf_counter()
         update, _ = chain.run(defenses, gradient, parameters, batches, context)
-        synchronize(inputs.device)
+        synchronize(device)
         seconds.append(time.perf_counter() - start)
         if number < MEASURED:
             sizes.append(bytes_of(update.tensors.values()))

@@ -94,7 +94,7 @@ def context_of(
     clients, passes = client_count(defenses), max((each.passes for each in defenses), default=1)
     context = DefenseContext(generator, batch_size, dataset_size, clients=clients, passes=passes)
     for defense in defenses:
-        defense.check(context)
+        defense.check(replace(context))  # a copy each, so that none writes what the others are told
     return context
 
 
@@ -109,6 +109,6 @@ def _defended(defense: Defense, gradient: Gradient, context: DefenseContext) -> 
 
 def guarantee(defenses: Sequence[Defense], context: DefenseContext) -> Guarantee:
     """The privacy of the one defense that promises any, and the costs of all."""
-    guarantees = [defense.guarantee(context) for defense in defenses]
+    guarantees = [defense.guarantee(replace(context)) for defense in defenses]
     private = next((guarantee for guarantee in guarantees if guarantee.accountant), Guarantee())
     return replace(private, costs={key: value for each in guarantees for key, value in each.costs.items()})

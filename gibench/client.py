@@ -71,9 +71,6 @@ def observe(
         NotApplicableError: a defense refuses the model, or BatchNorm is given a single value a channel.
         UsageError: a defense's settings make no sense for such batches and data.
     """
-    context = chain.context_of(defenses, generator, batch_size, len(images.private))
-    _ask(defenses, model, context)
-    guarantee = chain.guarantee(defenses, context)
     local = _refusing_single_values(copy.deepcopy(model).train())  # the client's: its forward may keep what it likes
     inputs = model_inputs(model, images, truth.images)
     labels = truth.labels.to(inputs.device, copy=True)
@@ -83,6 +80,9 @@ def observe(
     bn_statistics = _bn_statistics(local, batches) if "bn_statistics" in knows else None
     undefended = mean_gradient(local)
     grad_norm = _norm(undefended(_start(model), inputs, labels))
+    context = chain.context_of(defenses, generator, batch_size, len(images.private))  # from here on defenses have a say
+    _ask(defenses, model, context)
+    guarantee = chain.guarantee(defenses, context)
     update, local_training = chain.run(defenses, undefended, _start(model), batches, replace(context))
     observation = Observation(
         model=copy.deepcopy(model).train(),  # as it was sent: it never saw a private image

@@ -101,12 +101,6 @@ def test_every_attack_of_a_column_sees_the_same_update():
     assert all(torch.equal(*pair) for pair in zip(seen[0], seen[2], strict=True))
 
 
-def test_an_attack_that_overwrites_what_it_saw_changes_no_other_cell():
-    before = lasting(run("mean-image").row)
-    run("overwrites")
-    assert lasting(run("mean-image").row) == before
-
-
 def truth_in(tensors, one):
     """Whether some tensor holds a true image, as pixels or as the model takes it, or the true labels."""
     truth, images = draw(one), load(one.dataset)
@@ -170,12 +164,6 @@ def test_what_goes_wrong_is_a_failed_row_that_scores_as_grey(attack, reason):
     assert (result.row["n_reconstructed"], result.row["exact_rate"]) == (0, 0)
     assert result.row["mse_mean"] == pytest.approx(float(((draw(cell(attack)).images - 0.5) ** 2).mean()), rel=1e-5)
     assert "Traceback" in result.provenance["traceback"]
-
-
-def test_nan_in_the_observed_gradient_is_a_failed_row():
-    row = run("random", defense="poison").row
-    assert row["status"] == "failed"
-    assert "the observed gradient holds NaN or infinity at '1.weight'" in row["reason"]
 
 
 def test_an_attack_that_supports_no_such_model_is_skipped_without_a_score():
@@ -261,14 +249,13 @@ def test_progress_is_told_what_is_done():
     assert told == ["preparing the model", "computing the update", "scoring"]
 
 
-def test_clients_whose_training_diverges_are_a_row_that_counts_as_grey():
+def test_clients_whose_training_diverges_are_charged_to_no_attack():
     row = run("spearpp", defense="fedavg:epochs=5,lr=1e30").row
     assert (row["status"], row["reason"]) == (
         "diverged",
         "the clients' training left the finite numbers: lower their learning rate",
     )
-    assert row["n_reconstructed"] == 0
-    assert row["psnr_mean"] < 20
+    assert row["n_reconstructed"] is row["psnr_mean"] is None
 
 
 def test_all_clients_images_are_the_truth_and_scored():

@@ -1,10 +1,14 @@
 """One cell from its spec to its row: a pure function of the two, whatever happens in it."""
 
+from dataclasses import fields
+
 import pandas as pd
 import pytest
 import torch
 
-from gibench import experiment
+from gibench import experiment, training
+from gibench.datasets.base import Split
+from gibench.device import threads
 from gibench.errors import UsageError
 from gibench.experiment import check, draw, load, run_cell
 from gibench.result import COLUMNS
@@ -66,6 +70,27 @@ def test_a_trained_model_is_another_scenario_and_the_same_each_time():
     assert lasting(run("random", train_steps=30).row) == lasting(first)
     assert first["model_accuracy"] > run("random").row["model_accuracy"]
     assert first["train_steps"] == 30
+
+
+def test_accuracy_is_measured_on_images_that_are_neither_attacked_nor_trained_on():
+    one = cell("random", train_steps=30)
+    model, found = experiment._model(one.dataset, one.model, 30, one.seed, one.device, one.dtype)
+    images = load(one.dataset)
+    splits = {field.name: getattr(images, field.name) for field in fields(images)}
+    on = {name: training.accuracy(model, images, split) for name, split in splits.items() if isinstance(split, Split)}
+    assert run("random", train_steps=30).row["model_accuracy"] == found == on.pop("tuning")
+    assert found not in on.values()
+
+
+def test_a_cell_gives_the_same_bits_whatever_the_number_of_threads_around_it():
+    found, before = [], torch.get_num_threads()
+    for ambient in (1, 2):
+        torch.set_num_threads(ambient)
+        with threads(2):
+            found.append(run("dlg:max_iterations=3", model="lenet", batch_size=2))
+    torch.set_num_threads(before)
+    assert lasting(found[0].row) == lasting(found[1].row)
+    pd.testing.assert_frame_equal(found[0].images, found[1].images, check_exact=True)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -150,11 +150,11 @@ def test_each_role_draws_from_a_seed_of_its_own(run_one):
     forget()
     NOTED.clear()
     run_one("notes", defense="notes", model="shared", seed=7)
-    assert NOTED == {
+    assert {
         "model": seeds.derive(7, "model"),
         "defense": (seeds.derive(7, "defense"),) * 2,
         "attack": (seeds.derive(7, "attack"),) * 2,
-    }
+    } == NOTED
 
 
 def test_the_batch_is_drawn_from_the_seed_of_the_data(run_one):

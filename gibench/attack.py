@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gibench.device import PeakMemory, synchronize, warm_up
 from gibench.errors import AttackError
-from gibench.observation import Observation
+from gibench.observation import Observation, Update
 from gibench.plugin import Plugin
 
 Outcome = Literal["ok", "budget_exhausted", "diverged"]
@@ -61,7 +61,7 @@ class AttackRun:
     reason: str
     reconstruction: Reconstruction | None
     runtime_s: float | None = None
-    peak_memory_mb: float | None = None
+    peak_memory_mb: float | None = None  # the attack's own; None where it cannot be measured
 
 
 class Attack(Plugin, ABC):
@@ -97,7 +97,8 @@ class Attack(Plugin, ABC):
         observation = observation.to(context.device)
         if reason := self.supports(observation):
             return AttackRun("skipped", reason, None)
-        _check_finite(observation)
+        if reason := non_finite(observation.update):
+            raise AttackError(reason)
         warm_up(context.device)
         with PeakMemory(context.device) as memory:
             start = time.perf_counter()
@@ -110,13 +111,12 @@ class Attack(Plugin, ABC):
         return AttackRun(result.status, result.reason, result, runtime, memory.peak_mb)
 
 
-def _check_finite(observation: Observation) -> None:
-    for name, tensor in observation.update.tensors.items():
+def non_finite(update: Update) -> str | None:
+    """Why no attack can use an update that holds NaN or infinity, or None."""
+    for name, tensor in update.tensors.items():
         if not bool(torch.isfinite(tensor).all()):
-            kind = observation.update.kind
-            raise AttackError(
-                f"the observed {kind} holds NaN or infinity at '{name}': only finite updates can be attacked"
-            )
+            return f"the observed {update.kind} holds NaN or infinity at '{name}': only finite updates can be attacked"
+    return None
 
 
 def _checked(result: Any, observation: Observation) -> Reconstruction:

@@ -124,7 +124,7 @@ def context_of(
         sampler=Sampler() if rounds is None else sampler(defenses),
     )
     for defense in defenses:
-        defense.check(context)
+        defense.check(replace(context))  # a copy each, so that none writes what the others are told
     return context
 
 
@@ -144,6 +144,6 @@ def _defended(defense: Defense, gradient: Gradient, context: DefenseContext, siz
 
 def guarantee(defenses: Sequence[Defense], context: DefenseContext) -> Guarantee:
     """The privacy of the one defense that promises any, and the costs of all."""
-    guarantees = [defense.guarantee(context) for defense in defenses]
+    guarantees = [defense.guarantee(replace(context)) for defense in defenses]
     private = next((guarantee for guarantee in guarantees if guarantee.accountant), Guarantee())
     return replace(private, costs={key: value for each in guarantees for key, value in each.costs.items()})

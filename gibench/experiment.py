@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ import torch
 from torch import nn
 
 from gibench import batches, chain, client, provenance, seeds, training
-from gibench.attack import Attack, Context, Reconstruction
+from gibench.attack import Attack, Context, Reconstruction, non_finite
 from gibench.axes import axes_of
 from gibench.cell import Cell
 from gibench.datasets.base import Dataset, Images, Split
@@ -30,6 +31,7 @@ from gibench.spec import parse_chain
 from gibench.threat_model import ThreatModel
 
 Progress = Callable[[str, float | None], None]
+ATTACKING = "attacking"  # what a trial is doing once failures are the attack's
 
 
 def check(cell: Cell) -> None:
@@ -66,7 +68,7 @@ def run_cell(cell: Cell, progress: Progress) -> Result:
         trial.ended("timeout", "the attack ran on past its deadline and was stopped: raise --timeout")
         trial.row["runtime_s"] = watch.seconds["attack"]
     except (Exception, SystemExit) as error:  # whatever fails in a cell is that cell's result
-        trial.ended("failed", str(error) if isinstance(error, GibenchError) else f"{type(error).__name__}: {error}")
+        trial.failed(error)
         trial.provenance["traceback"] = traceback.format_exc()
     return trial.result()
 
@@ -81,6 +83,7 @@ class _Trial:
         self.provenance = provenance.of(cell)
         self.reconstruction: Reconstruction | None = None
         self.row: dict[str, Any] = {name: getattr(cell, name) for name in axes_of(Cell)}  # what is known of it so far
+        self.doing = "preparing the cell"
         self.row |= {
             "cell": cell.key,
             "duplicate_labels": len(truth) - len(set(truth.labels.tolist())),
@@ -95,12 +98,12 @@ class _Trial:
         cell, row = self.cell, self.row
         images = load(cell.dataset)
         with self.watch.stage("model"):
-            self.progress("preparing the model", None)
+            self._begin("preparing the model")
             model, row["model_accuracy"] = _model(
                 cell.dataset, cell.model, cell.train_steps, cell.seed, cell.device, cell.dtype
             )
         with self.watch.stage("client"), seeds.isolated(cell.seed, "defense"):
-            self.progress("computing the update", None)
+            self._begin("computing the update")
             release = client.observe(
                 model,
                 images,
@@ -109,15 +112,19 @@ class _Trial:
                 ThreatModel.parse(cell.knows),
                 seeds.generator(cell.seed, "defense", self.device),
                 cell.batch_size,
-                parse_chain(cell.defense),
             )
         guarantee = release.guarantee
         row |= guarantee.columns()
         row["grad_norm"] = release.grad_norm
         self.provenance["defense_costs"] = dict(guarantee.costs)
+        if release.grad_norm == 0:
+            raise NotApplicableError(_why_zero(images))
         update = release.observation.update
-        if update.kind == "weight_delta" and not all(bool(value.isfinite().all()) for value in update.tensors.values()):
-            self.ended("diverged", "the clients' training left the finite numbers: lower their learning rate")
+        if reason := non_finite(update):
+            if update.kind == "gradient":
+                self.ended("failed", reason)
+            else:
+                self.ended("diverged", "the clients' training left the finite numbers: lower their learning rate")
             return
         self._attack(release.observation)
 
@@ -125,6 +132,7 @@ class _Trial:
         timeout = self.cell.timeout
         limit = None if timeout is None else timeout + grace(timeout)
         generator = seeds.generator(self.cell.seed, "attack", self.device)
+        self.doing = ATTACKING
         with self.watch.stage("attack"), seeds.isolated(self.cell.seed, "attack"), hard_stop(limit):
             deadline = None if timeout is None else time.monotonic() + timeout
             run = self.attack(observation, Context(generator, self.device, deadline, self.progress))
@@ -132,14 +140,26 @@ class _Trial:
         self.row |= {"runtime_s": run.runtime_s, "peak_memory_mb": run.peak_memory_mb}
         self.reconstruction = run.reconstruction
 
+    def _begin(self, what: str) -> None:
+        self.doing = what
+        self.progress(what, None)
+
+    def failed(self, error: BaseException) -> None:
+        """Note what was raised, and that no attack is to blame if none had begun."""
+        text = str(error) if isinstance(error, GibenchError) else f"{type(error).__name__}: {error}"
+        self.ended("failed", text if self.doing == ATTACKING else f"{self.doing}, before any attack: {text}")
+
     def ended(self, status: Status, reason: str) -> None:
         """Note how it ended, the reason on one line."""
         self.row |= {"status": status, "reason": " ".join(reason.split()) or None}
 
     def result(self) -> Result:
-        """Score what was found, and mid-grey if it failed or diverged (rule E9); what was skipped has no score."""
+        """Score what was found, and mid-grey if the attack failed or diverged (rule E9).
+
+        What was skipped, and what failed before the attack began, has no score: it tells nothing of the attack.
+        """
         images = grid = None
-        if self.row["status"] != "skipped":
+        if self.doing == ATTACKING and self.row["status"] != "skipped":
             with self.watch.stage("scoring"):
                 self.progress("scoring", None)
                 counted = self.reconstruction if self.row["status"] in ("ok", "budget_exhausted") else None
@@ -156,6 +176,16 @@ class _Trial:
             jsonable(self.provenance),
             self.watch.seconds,
         )
+
+
+def _why_zero(images: Images) -> str:
+    """What a gradient of zero comes of."""
+    cause = (
+        "the network tells one class apart, so its loss is the same for every input: use a data set with two or more"
+        if images.num_classes == 1
+        else "the loss of this batch no longer depends on the parameters: train for fewer steps or use another model"
+    )
+    return f"the undefended gradient is exactly zero, so nothing can leak from it: {cause}"
 
 
 class Stopwatch:
@@ -176,8 +206,9 @@ class Stopwatch:
 
 @lru_cache(maxsize=4)
 def load(dataset: str) -> Images:
-    """The images of a data set, kept for the cells that follow."""
-    return cast(Dataset, create("dataset", dataset)).load()
+    """The images of a data set, kept for the cells that follow: a copy that the plugin cannot write to any more."""
+    with seeds.isolated(0, "data"):  # no cell's seed: the images are the same for all (rule E18)
+        return copy.deepcopy(cast(Dataset, create("dataset", dataset)).load())
 
 
 def draw(cell: Cell) -> Split:
@@ -205,12 +236,14 @@ def defenses(cell: Cell) -> list[Defense]:
 @lru_cache
 def _check_model(dataset: str, model: str) -> None:
     """Once for all cells with the two."""
-    _build(dataset, model)
+    with seeds.isolated(0, "model"):
+        _build(dataset, model)
 
 
 def _build(dataset: str, model: str) -> nn.Module:
+    """A network of its own, also where the plugin gives the same one each time."""
     images = load(dataset)
-    return cast(Model, create("model", model)).build(images.image_shape, images.num_classes)
+    return copy.deepcopy(cast(Model, create("model", model)).build(images.image_shape, images.num_classes))
 
 
 @lru_cache(maxsize=4)

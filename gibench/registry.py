@@ -133,6 +133,20 @@ def resolve(kind: str, spec: Spec | str) -> Spec:
     return Spec.of(spec.name, create(kind, spec).settings())
 
 
+def spec_of(kind: str, plugin: Plugin) -> Spec:
+    """The canonical spec of a plugin, however it was built; under its class's name where none is registered for it."""
+    names = (entry.name for entry in entries(kind) if _loaded(entry) is type(plugin))
+    return Spec.of(next(names, type(plugin).__name__), plugin.settings())
+
+
+def _loaded(entry: Entry) -> object:
+    """What an entry point names if its module has been imported, else None."""
+    found: object = sys.modules.get(entry.point.module)
+    for name in entry.point.attr.split("."):
+        found = getattr(found, name, None)
+    return found
+
+
 def shorten(kind: str, spec: Spec | str) -> Spec:
     """The same spec without the settings that have their default value, for people to read."""
     spec = parse(spec) if isinstance(spec, str) else spec

@@ -41,8 +41,8 @@ def _tiles(photograph: npt.NDArray[np.uint8]) -> Pixels:
     rows, columns = photograph.shape[0] // SIDE, photograph.shape[1] // SIDE
     tiles = photograph[: rows * SIDE, : columns * SIDE].reshape(rows, SIDE, columns, SIDE, 3)
     pixels: Pixels = tiles.transpose(0, 2, 1, 3, 4).reshape(-1, SIDE, SIDE, 3)
-    contrasts = (pixels / 255).std(axis=(1, 2, 3))
-    return pixels[contrasts >= MIN_STD]
+    kept: Pixels = pixels[(pixels / 255).std(axis=(1, 2, 3)) >= MIN_STD]
+    return kept
 
 
 def _first(order: Indices, labels: Indices, photographs: tuple[str, ...], most: int) -> Indices:

@@ -38,8 +38,8 @@ Progress = Callable[[str, float | None], None]
 def run_trial(trial: Trial, progress: Progress) -> Result:
     """Train, and test on images that the training never saw.
 
-    The clients' images are drawn from the training split, as the defenses want it (see `gibench.utility.draw`): anew each
-    round without replacement, unless a DP defense accounts for another sampler. The run's figures are those of the
+    The clients' images are drawn from the training split, as the defenses want it (see `gibench.utility.draw`): anew
+    each round without replacement, unless a DP defense accounts for another sampler. The run's figures are those of the
     rounds that were done. The private split is the test split. The server adds a weight delta as it is (FedAvg), and
     takes a step of Adam at 1e-3 along a gradient, as `--train-steps` does.
 

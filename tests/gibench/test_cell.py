@@ -97,3 +97,13 @@ def test_the_versions_are_those_of_the_distributions_in_the_cell():
 def test_what_does_not_exist_is_refused_before_anything_runs(axis, value, complaint):
     with pytest.raises(UsageError, match=complaint):
         one(**{axis: value})
+
+
+@pytest.mark.parametrize("changed", ["gibench", "gibench-misbehaving"])
+def test_another_version_of_the_code_is_another_cell(changed, monkeypatch):
+    keys = set()
+    for number in ("1.0", "1.0", "1.1"):
+        found = {"gibench": "1.0", "gibench-misbehaving": "1.0"} | {changed: number}
+        monkeypatch.setattr(Cell, "versions", property(lambda cell, found=found: found))
+        keys.add(one().key)
+    assert len(keys) == 2

@@ -1,10 +1,14 @@
 """One cell from its spec to its row: a pure function of the two, whatever happens in it."""
 
+from dataclasses import fields
+
 import pandas as pd
 import pytest
 import torch
 
-from gibench import experiment
+from gibench import experiment, training
+from gibench.datasets.base import Split
+from gibench.device import threads
 from gibench.errors import UsageError
 from gibench.experiment import check, draw, load, run_cell
 from gibench.result import COLUMNS
@@ -68,6 +72,27 @@ def test_a_trained_model_is_another_scenario_and_the_same_each_time():
     assert first["train_steps"] == 30
 
 
+def test_accuracy_is_measured_on_images_that_are_neither_attacked_nor_trained_on():
+    one = cell("random", train_steps=30)
+    model, found = experiment._model(one.dataset, one.model, 30, one.seed, one.device, one.dtype)
+    images = load(one.dataset)
+    splits = {field.name: getattr(images, field.name) for field in fields(images)}
+    on = {name: training.accuracy(model, images, split) for name, split in splits.items() if isinstance(split, Split)}
+    assert run("random", train_steps=30).row.model_accuracy == found == on.pop("tuning")
+    assert found not in on.values()
+
+
+def test_a_cell_gives_the_same_bits_whatever_the_number_of_threads_around_it():
+    found, before = [], torch.get_num_threads()
+    for ambient in (1, 2):
+        torch.set_num_threads(ambient)
+        with threads(2):
+            found.append(run("dlg:max_iterations=3", model="lenet", batch_size=2))
+    torch.set_num_threads(before)
+    assert lasting(found[0].row) == lasting(found[1].row)
+    pd.testing.assert_frame_equal(found[0].images, found[1].images, check_exact=True)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_update_has_the_dtype_that_was_asked_for(dtype):
     from gibench_misbehaving import SEEN
@@ -99,12 +124,6 @@ def test_every_attack_of_a_column_sees_the_same_update():
     assert seen[0]
     assert len(seen[0]) == len(seen[2])
     assert all(torch.equal(*pair) for pair in zip(seen[0], seen[2], strict=True))
-
-
-def test_an_attack_that_overwrites_what_it_saw_changes_no_other_cell():
-    before = lasting(run("mean-image").row)
-    run("overwrites")
-    assert lasting(run("mean-image").row) == before
 
 
 def truth_in(tensors, one):
@@ -170,12 +189,6 @@ def test_what_goes_wrong_is_a_failed_row_that_scores_as_grey(attack, reason):
     assert (result.row.n_reconstructed, result.row.exact_rate) == (0, 0)
     assert result.row.mse_mean == pytest.approx(float(((draw(cell(attack)).images - 0.5) ** 2).mean()), rel=1e-5)
     assert "Traceback" in result.provenance["traceback"]
-
-
-def test_nan_in_the_observed_gradient_is_a_failed_row():
-    row = run("random", defense="poison").row
-    assert row.status == "failed"
-    assert "the observed gradient holds NaN or infinity at '1.weight'" in row.reason
 
 
 def test_an_attack_that_supports_no_such_model_is_skipped_without_a_score():
@@ -261,14 +274,13 @@ def test_progress_is_told_what_is_done():
     assert told == ["preparing the model", "computing the update", "scoring"]
 
 
-def test_clients_whose_training_diverges_are_a_row_that_counts_as_grey():
+def test_clients_whose_training_diverges_are_charged_to_no_attack():
     row = run("spearpp", defense="fedavg:epochs=5,lr=1e30").row
     assert (row.status, row.reason) == (
         "diverged",
         "the clients' training left the finite numbers: lower their learning rate",
     )
-    assert row.n_reconstructed == 0
-    assert row.psnr_mean < 20
+    assert row.n_reconstructed is row.psnr_mean is None
 
 
 def test_all_clients_images_are_the_truth_and_scored():

@@ -75,11 +75,10 @@ def see(make_scene, sigmoid_net):
         scene = make_scene(build, [0, 1, 2, 3])
         split, seen = Split(scene.images, scene.labels), scene.observation
         images = Images(split, split, split, split, tuple("abcde"), seen.mean, seen.std)
-        specs = parse_chain(canonical_defense(defense))
-        defenses = [create("defense", spec) for spec in specs]
+        defenses = [create("defense", spec) for spec in parse_chain(canonical_defense(defense))]
         size, noise = len(split) // client_count(defenses), torch.Generator().manual_seed(0)
         threat = ThreatModel(frozenset(knows))
-        release = client.observe(seen.model, images, split, defenses, threat, noise, size, specs)
+        release = client.observe(seen.model, images, split, defenses, threat, noise, size)
         return replace(scene, observation=release.observation)
 
     return make

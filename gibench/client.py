@@ -20,7 +20,7 @@ from gibench.defense import Batch, Defense, Gradient, Guarantee, Parameters
 from gibench.errors import NotApplicableError
 from gibench.observation import ImagePrior, Observation, SurrogateData, ThreatModel
 from gibench.spec import Spec
-from gibench.training import model_inputs
+from gibench.training import model_inputs, trainable
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,10 @@ class Release:
 
 
 def mean_gradient(model: nn.Module) -> Gradient:
-    """The gradient of the batch's mean cross-entropy as a pure function: BatchNorm's buffers stay as they are."""
+    """The gradient of the batch's mean cross-entropy as a pure function: BatchNorm's buffers stay as they are.
+
+    It is by the parameters that it is given; all others, which are frozen, are the model's own.
+    """
     buffers = dict(model.named_buffers())
 
     def loss(parameters: Parameters, inputs: Tensor, labels: Tensor) -> Tensor:
@@ -66,7 +69,7 @@ def observe(
         protocol: the defenses as their specs, which a server that knows the local hyperparameters knows too.
 
     Raises:
-        NotApplicableError: a defense refuses the model.
+        NotApplicableError: a defense refuses the model, or every parameter of it is frozen.
         UsageError: a defense's settings make no sense for such batches and data.
     """
     observed = copy.deepcopy(model).train()  # taken before the model sees a private image, and never shown one
@@ -77,7 +80,7 @@ def observe(
             raise NotApplicableError(reason)
     inputs = model_inputs(model, images, truth.images)
     labels = truth.labels.to(inputs.device)
-    parameters = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    parameters = {name: parameter.detach() for name, parameter in trainable(model).items()}
     parts = zip(torch.split(inputs, batch_size), torch.split(labels, batch_size), strict=True)
     batches = [Batch(*part) for part in parts]
     undefended = mean_gradient(model)

@@ -22,7 +22,7 @@ from gibench.client import mean_gradient
 from gibench.datasets.base import Images, Split
 from gibench.defense import Batch, Defense, DefenseContext, Guarantee
 from gibench.device import hardware, synchronize
-from gibench.errors import UsageError
+from gibench.errors import NotApplicableError, UsageError
 from gibench.experiment import load
 from gibench.jsonable import jsonable
 from gibench.models.base import Model
@@ -89,8 +89,11 @@ def run_trial(trial: Trial, progress: Progress) -> dict[str, Any]:
     for defense in defenses:
         if reason := defense.supports(network, context):
             return row | {"status": "skipped", "reason": reason}
-    with seeds.isolated(trial.seed, "defense"):
-        seconds, sizes = _train(trial, network, images, defenses, context, progress)
+    try:
+        with seeds.isolated(trial.seed, "defense"):
+            seconds, sizes = _train(trial, network, images, defenses, context, progress)
+    except NotApplicableError as refusal:
+        return row | {"status": "skipped", "reason": str(refusal)}
     accuracy, loss = _test(network, images, images.private)
     if not math.isfinite(loss):
         row |= {"status": "diverged", "reason": "the loss left the finite numbers"}
@@ -138,7 +141,8 @@ def _train(
     draw = seeds.generator(trial.seed, "data")
     network.train()
     gradient = mean_gradient(network)
-    optimizer = torch.optim.Adam(network.parameters(), lr=training.LEARNING_RATE)
+    trainable = training.trainable(network)
+    optimizer = torch.optim.Adam(trainable.values(), lr=training.LEARNING_RATE)
     seconds, sizes = [], []
     for number in range(trial.rounds):
         if number % 20 == 0:
@@ -150,7 +154,7 @@ def _train(
         labels = images.public.labels[chosen].to(inputs.device)
         parts = zip(torch.split(inputs, trial.batch_size), torch.split(labels, trial.batch_size), strict=True)
         batches = [Batch(*part) for part in parts]
-        parameters = {name: value.detach() for name, value in network.named_parameters()}
+        parameters = {name: value.detach() for name, value in trainable.items()}
         synchronize(inputs.device)
         start = time.perf_counter()
         update, _ = chain.run(defenses, gradient, parameters, batches, context)
@@ -158,18 +162,18 @@ def _train(
         seconds.append(time.perf_counter() - start)
         if number < MEASURED:
             sizes.append(bytes_of(update.tensors.values()))
-        _apply(network, update, optimizer)
+        _apply(trainable, update, optimizer)
     return seconds, sizes
 
 
-def _apply(network: nn.Module, update: Update, optimizer: torch.optim.Optimizer) -> None:
+def _apply(trainable: dict[str, nn.Parameter], update: Update, optimizer: torch.optim.Optimizer) -> None:
     """The server's step."""
     if update.kind == "weight_delta":
         with torch.no_grad():
-            for name, parameter in network.named_parameters():
+            for name, parameter in trainable.items():
                 parameter.add_(update.tensors[name])
         return
-    for name, parameter in network.named_parameters():
+    for name, parameter in trainable.items():
         parameter.grad = update.tensors[name].detach()
     optimizer.step()
 

@@ -72,7 +72,7 @@ class Attack(Plugin, ABC):
     adaptive: ClassVar[bool] = False  # knows the defense (rule E14); may be a property, where a setting decides
     oracle: ClassVar[bool] = False  # picks something with the truth (rule E2)
     control: ClassVar[bool] = False  # a negative control: what does not beat it has found nothing (rule E15)
-    foreign: ClassVar[bool] = False  # a control that the harness shows the update of other images, see `Observation`
+    foreign: ClassVar[bool] = False  # a control that the harness shows the update of other images, in place of the true
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

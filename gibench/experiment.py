@@ -6,14 +6,14 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import lru_cache
 from typing import cast
 
 import torch
 from torch import nn
 
-from gibench import batches, chain, client, provenance, seeds, training
+from gibench import batches, chain, client, foreign, provenance, seeds, training
 from gibench.attack import Attack, Context, Reconstruction
 from gibench.cell import Cell
 from gibench.datasets.base import Dataset, Images, Split
@@ -79,6 +79,7 @@ class _Trial:
         self.attack = cast(Attack, create("attack", cell.attack))
         self.provenance = provenance.of(cell)
         self.reconstruction: Reconstruction | None = None
+        self.notes: dict[str, str] = {}  # of the harness, beside the attack's diagnostics
         settings = asdict(cell)
         self.row: Row = dict.fromkeys(COLUMNS) | {name: settings[name] for name in COLUMNS if name in settings}
         self.row |= {
@@ -103,25 +104,35 @@ class _Trial:
             )
         with self.watch.stage("client"), seeds.isolated(cell.seed, "defense"):
             self.progress("computing the update", None)
-            release = client.observe(
-                model,
-                images,
-                self.truth,
-                defenses(cell),
-                ThreatModel.parse(cell.knows),
-                seeds.generator(cell.seed, "defense", self.device),
-                cell.batch_size,
-                parse_chain(cell.defense),
-            )
+            release = self._observe(model, images, self.truth)
+            observation = release.observation
+            if self.attack.foreign:
+                clients = chain.client_count(defenses(cell))
+                generator = seeds.generator(cell.seed, "data")
+                other, self.notes = foreign.draw(images, cell.batch_size, cell.labels, clients, generator)
+                observation = replace(self._observe(model, images, other).observation, foreign=True)
         guarantee = release.guarantee
         row |= {name: getattr(guarantee, name) for name in ("epsilon", "delta", "accountant", "sampling")}
         row["grad_norm"] = release.grad_norm
         self.provenance["defense_costs"] = dict(guarantee.costs)
-        update = release.observation.update
+        update = observation.update
         if update.kind == "weight_delta" and not all(bool(value.isfinite().all()) for value in update.tensors.values()):
             self.ended("diverged", "the clients' training left the finite numbers: lower their learning rate")
             return
-        self._attack(release.observation)
+        self._attack(observation)
+
+    def _observe(self, model: nn.Module, images: Images, batch: Split) -> client.Release:
+        cell = self.cell
+        return client.observe(
+            model,
+            images,
+            batch,
+            defenses(cell),
+            ThreatModel.parse(cell.knows),
+            seeds.generator(cell.seed, "defense", self.device),
+            cell.batch_size,
+            parse_chain(cell.defense),
+        )
 
     def _attack(self, observation: Observation) -> None:
         timeout = self.cell.timeout
@@ -149,7 +160,7 @@ class _Trial:
                 self.row |= scored.summary
                 self.row["n_reconstructed"] = len(self.reconstruction.images) if self.reconstruction else 0
                 images, grid = scored.images, grid_png(self.truth.images, scored)
-        diagnostics = self.reconstruction.diagnostics if self.reconstruction else {}
+        diagnostics = {**(self.reconstruction.diagnostics if self.reconstruction else {}), **self.notes}
         return Result(
             jsonable(self.row), images, grid, jsonable(diagnostics), jsonable(self.provenance), self.watch.seconds
         )

@@ -97,7 +97,7 @@ class OptimizationAttack(Attack):
             )
         read = [f"{named}.weight", f"{named}.bias"] if inferred or self.features else []
         if reason := lacking(observation, read):
-            return f"labels and features are read off the last linear layer, and {reason}: grant labels, and set features=0"
+            return f"labels and features are read off the last layer, and {reason}: grant labels, and set features=0"
         return _not_twice_differentiable(observation, self.objective)
 
     def reconstruct(self, observation: Observation, context: Context) -> Reconstruction:

@@ -36,7 +36,7 @@ NEEDS = {
     "layer-pair": OF_FIRST | {f"{SECOND}.weight"},
     **dict.fromkeys(["idlg", "sme", "invertinggradients", "invertinggradients-adaptive", "modern"], OF_LABELS),
     "dlg-adaptive": OF_LABELS,
-    **dict.fromkeys(["dlg", "random", "mean-image"], set()),
+    **{name: set() for name in ["dlg", "random", "mean-image"]},
 }
 
 

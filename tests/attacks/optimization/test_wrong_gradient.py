@@ -11,6 +11,9 @@ from gibench.errors import UsageError
 from gibench.registry import create
 
 
+BOTH = {"batch_size", "local_hyperparameters"}
+
+
 def fresh():
     return Context(torch.Generator().manual_seed(0), torch.device("cpu"))
 
@@ -49,11 +52,11 @@ def test_it_is_skipped_for_the_reasons_of_the_attack_it_runs(make_scene, relu_ne
         ("analytic", False, set(), None),
         ("mean-image", False, {"prior"}, None),
         ("dlg:max_iterations=40", False, {"batch_size"}, "40 iterations"),
-        ("dlg-adaptive:restarts=3", True, {"batch_size", "local_hyperparameters"}, "300 iterations from each of 3 starts"),
+        ("dlg-adaptive:restarts=3", True, BOTH, "300 iterations from each of 3 starts"),
         ("spear:draws=5000", False, set(), "5,000 draws"),
         ("spearpp-pruned", True, set(), "12 rounds of search"),
     ],
-)  # fmt: skip
+)
 def test_what_it_knows_needs_and_may_spend_is_the_attack_s(text, adaptive, requires, budget):
     attack = control(text)
     assert (attack.adaptive, attack.requires, attack.budget) == (adaptive, requires, budget)

@@ -55,7 +55,7 @@ class AdaptiveAttack(OptimizationAttack):
         """Why there is no memory for the local steps, all of which stay until they are differentiated, or None."""
         if protocol.plain:
             return None
-        weights = list(observation.model.parameters())
+        weights = list(observation.update.tensors.values())  # of the frozen ones no step makes another copy
         steps = self.restarts * protocol.steps
         needed = _COPIES * steps * sum(weight.numel() * weight.element_size() for weight in weights) / 2**20
         there = device.memory_mb(weights[0].device)

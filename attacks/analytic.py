@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from gibench.attack import Attack, Context, Reconstruction
+from gibench.attack import Attack, Context, Reconstruction, lacking
 from gibench.observation import Observation
 
 from .first_linear import find_first_linear
@@ -37,9 +37,9 @@ class Analytic(Attack):
         name = find_first_linear(observation)
         if not name:
             return "needs a linear layer fed by the flattened images"
-        if f"{name}.bias" not in observation.update.tensors:
+        if observation.model.get_submodule(name).bias is None:
             return f"needs a bias in the first linear layer ('{name}' has none)"
-        return None
+        return lacking(observation, [f"{name}.weight", f"{name}.bias"])
 
     def reconstruct(self, observation: Observation, context: Context) -> Reconstruction:
         name = find_first_linear(observation)

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from gibench.attack import Attack, Context, Reconstruction
+from gibench.attack import Attack, Context, Reconstruction, lacking
 from gibench.observation import Observation
 
 from .first_linear import find_first_linear
@@ -57,14 +57,19 @@ class CocktailParty(Attack):
     step_size: float = Field(1e-3, gt=0, description="Adam's first step, decayed to zero along a cosine")
     max_iterations: int = Field(25_000, ge=1, description="steps of Adam")
 
+    @property
+    def budget(self) -> str:
+        return f"{self.max_iterations:,} iterations"
+
     def supports(self, observation: Observation) -> str | None:
         name = find_first_linear(observation)
         if not name:
             return "needs a linear layer fed by the flattened images"
-        tensors = observation.update.tensors
-        if f"{name}.bias" not in tensors:
+        if observation.model.get_submodule(name).bias is None:
             return f"needs a bias in the first linear layer ('{name}' has none) to find sign and scale of each image"
-        limit = min(tensors[f"{name}.weight"].shape)
+        if reason := lacking(observation, [f"{name}.weight", f"{name}.bias"]):
+            return reason
+        limit = min(observation.update.tensors[f"{name}.weight"].shape)
         if observation.batch_size is not None and observation.batch_size > limit:
             return f"a batch of {observation.batch_size} is more than the {limit} that the layer's rank can hold"
         return None

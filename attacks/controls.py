@@ -16,6 +16,8 @@ class RandomImages(Attack):
     As many images as the batch has when the batch size is known, else one.
     """
 
+    control: ClassVar[bool] = True
+
     def reconstruct(self, observation: Observation, context: Context) -> Reconstruction:
         shape = (observation.batch_size or 1, *observation.image_shape)
         return Reconstruction(torch.rand(shape, generator=context.generator, device=context.device))
@@ -28,6 +30,7 @@ class MeanImage(Attack):
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"prior"})
+    control: ClassVar[bool] = True
 
     def reconstruct(self, observation: Observation, context: Context) -> Reconstruction:
         assert observation.prior is not None  # granted: it is in `requires`

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from pydantic import Field
 
-from gibench.attack import Attack, Context, Reconstruction
+from gibench.attack import Attack, Context, Reconstruction, lacking
 from gibench.observation import Observation
 
 from .linear_layer import find_input_layer, next_linear, read_gradient, unsupported
@@ -39,9 +39,10 @@ class LayerPair(Attack):
         if reason := unsupported(observation):
             return reason
         layer = find_input_layer(observation.model)
-        if isinstance(layer, str) or next_linear(observation.model, layer) is None:
+        name = None if isinstance(layer, str) else next_linear(observation.model, layer)
+        if name is None:
             return "needs a linear layer that the first layer's ReLU feeds, and it alone"
-        return None
+        return lacking(observation, [f"{name}.weight"])
 
     def reconstruct(self, observation: Observation, context: Context) -> Reconstruction:
         context.progress("reading the ranks off the singular values", None)

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from gibench.attack import lacking
 from gibench.observation import Observation
 
 from .low_rank import Factors, factorize
@@ -97,6 +98,8 @@ def unsupported(observation: Observation) -> str | None:
     layer = find_input_layer(observation.model)
     if isinstance(layer, str):
         return layer
+    if reason := lacking(observation, [f"{layer.name}.weight", f"{layer.name}.bias"]):
+        return reason
     size = math.prod(observation.image_shape)
     if layer.weight.shape[1] != size:
         return (

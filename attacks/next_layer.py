@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gibench.attack import lacking
 from gibench.observation import Observation
 
 from .chunks import chunks
@@ -202,6 +203,8 @@ def read_next_layer(observation: Observation, gradient: LayerGradient, generator
     name = next_linear(observation.model, gradient.layer)
     if name is None:
         return "needs a linear layer that the first layer's ReLU feeds, and it alone"
+    if reason := lacking(observation, [f"{name}.weight"]):
+        return reason
     weight = observation.gradient()[f"{name}.weight"][:, gradient.live]
     second = factorize(weight, weight[:, 0], generator)  # of its bias nothing is asked
     rank = gradient.factors.rank

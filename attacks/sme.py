@@ -37,8 +37,8 @@ class SurrogateProblem(Problem):
         matching, alpha = self.matching, self.alpha(points)
         assert isinstance(matching, PlainMatching)
         surrogate = {
-            name: parameter.detach() + alpha.view(-1, *[1] * parameter.ndim) * self.delta[name]
-            for name, parameter in matching.model.named_parameters()
+            name: parameter + alpha.view(-1, *[1] * parameter.ndim) * self.delta[name]
+            for name, parameter in matching.parameters.items()
         }
         return matching.compare(*matching.gradients_at(surrogate, images, labels))
 

@@ -57,6 +57,10 @@ class Spear(Attack):
     chunk: int = Field(10_000, ge=1, description="row sets drawn at a time")
     sparsity: float = Field(0.2, gt=0, lt=1, description="share of zeros from which a null vector is kept")
 
+    @property
+    def budget(self) -> str:
+        return f"{self.draws:,} draws"
+
     def supports(self, observation: Observation) -> str | None:
         return unsupported(observation)
 

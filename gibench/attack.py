@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, final, get_args
 
@@ -69,13 +69,20 @@ class Attack(Plugin, ABC):
 
     requires: ClassVar[frozenset[str]] = frozenset()  # facts of observation.KNOWLEDGE it cannot do without
     references: ClassVar[tuple[str, ...]] = ()  # papers it implements
-    adaptive: ClassVar[bool] = False  # knows the defense (rule E14)
+    adaptive: ClassVar[bool] = False  # knows the defense (rule E14); may be a property, where a setting decides
     oracle: ClassVar[bool] = False  # picks something with the truth (rule E2)
+    control: ClassVar[bool] = False  # a negative control: what does not beat it has found nothing (rule E15)
+    foreign: ClassVar[bool] = False  # a control that the harness shows the update of other images, in place of the true
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if "__call__" in vars(cls):
             raise TypeError(f"{cls.__name__} defines __call__, which belongs to the harness: write reconstruct instead")
+
+    @property
+    def budget(self) -> str | None:
+        """What the attack may spend at most, in words, such as `300 iterations`; None for closed forms."""
+        return None
 
     def supports(self, observation: Observation) -> str | None:
         """Why this attack can never apply to such an observation, or None when it can."""
@@ -95,7 +102,7 @@ class Attack(Plugin, ABC):
         if missing := sorted(self.requires - observation.threat_model.knows):
             return AttackRun("skipped", f"needs to know {', '.join(missing)}: grant it with --knows", None)
         observation = observation.to(context.device)
-        if reason := self.supports(observation):
+        if reason := _not_this_model(observation) or self.supports(observation):
             return AttackRun("skipped", reason, None)
         if reason := non_finite(observation.update):
             raise AttackError(reason)
@@ -109,6 +116,33 @@ class Attack(Plugin, ABC):
         if context.expired():
             return AttackRun("timeout", "the wall clock ran out: raise --timeout", result, runtime, memory.peak_mb)
         return AttackRun(result.status, result.reason, result, runtime, memory.peak_mb)
+
+
+def lacking(observation: Observation, names: Iterable[str]) -> str | None:
+    """Why an attack that needs these tensors of the update cannot have them, for `supports`, or None if all are there.
+
+    Args:
+        observation: whose update may be of a part of the parameters: frozen ones are in none.
+        names: of parameters of the model.
+    """
+    missing = [name for name in names if name not in observation.update.tensors]
+    if not missing:
+        return None
+    frozen = not observation.model.get_parameter(missing[0]).requires_grad
+    return f"the update has no '{missing[0]}'" + (": that parameter is frozen" if frozen else "")
+
+
+def _not_this_model(observation: Observation) -> str | None:
+    """Why an update cannot be of this model, or None: its tensors are some of the parameters, in their shapes."""
+    shapes = {name: list(parameter.shape) for name, parameter in observation.model.named_parameters()}
+    for name, tensor in observation.update.tensors.items():
+        if list(tensor.shape) != shapes.get(name):
+            here = shapes.get(name, "no such parameter")
+            return (
+                f"the update is of another architecture: at '{name}' the model has {here} and the update "
+                f"{list(tensor.shape)}"
+            )
+    return None
 
 
 def non_finite(update: Update) -> str | None:

@@ -25,7 +25,7 @@ from gibench.errors import NotApplicableError
 from gibench.observation import ImagePrior, Observation, SurrogateData
 from gibench.registry import spec_of
 from gibench.threat_model import ThreatModel
-from gibench.training import model_inputs
+from gibench.training import model_inputs, trainable
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,10 @@ class Release:
 
 
 def mean_gradient(model: nn.Module) -> Gradient:
-    """The gradient of the batch's mean cross-entropy as a pure function: buffers and inputs stay as they are."""
+    """The gradient of the batch's mean cross-entropy as a pure function: buffers and inputs stay as they are.
+
+    It is by the parameters that it is given; all others, which are frozen, are the model's own.
+    """
     buffers = dict(model.named_buffers())
 
     def loss(parameters: Parameters, inputs: Tensor, labels: Tensor) -> Tensor:
@@ -56,6 +59,7 @@ def observe(
     threat_model: ThreatModel,
     generator: torch.Generator,
     batch_size: int,
+    dataset_size: int,
 ) -> Release:
     """Compute the update of the truth's batches, through the defenses' hooks, and grant what the threat model grants.
 
@@ -67,9 +71,11 @@ def observe(
         threat_model: what the server knows. `batch_size` is that of the whole update: the images of all clients.
         generator: of the defenses' noise, on the model's device.
         batch_size: images a client.
+        dataset_size: images of the split that the truth was drawn from.
 
     Raises:
-        NotApplicableError: a defense refuses the model, or BatchNorm is given a single value a channel.
+        NotApplicableError: a defense refuses the model, every parameter of it is frozen, or BatchNorm is given a single
+            value a channel.
         UsageError: a defense's settings make no sense for such batches and data.
     """
     local = _refusing_single_values(copy.deepcopy(model).train())  # the client's: its forward may keep what it likes
@@ -81,7 +87,7 @@ def observe(
     bn_statistics = _bn_statistics(local, batches) if "bn_statistics" in knows else None
     undefended = mean_gradient(local)
     grad_norm = _norm(undefended(_start(model), inputs, labels))
-    context = chain.context_of(defenses, generator, batch_size, len(images.private))  # from here on defenses have a say
+    context = chain.context_of(defenses, generator, batch_size, dataset_size)  # from here on defenses have a say
     _ask(defenses, model, context)
     guarantee = chain.guarantee(defenses, context)
     update, local_training = chain.run(defenses, undefended, _start(model), batches, replace(context))
@@ -114,7 +120,7 @@ def _ask(defenses: Sequence[Defense], model: nn.Module, context: DefenseContext)
 
 def _start(model: nn.Module) -> Parameters:
     """The parameters that the clients start from, to do with as they like."""
-    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    return {name: parameter.detach().clone() for name, parameter in trainable(model).items()}
 
 
 def _refusing_single_values(model: nn.Module) -> nn.Module:

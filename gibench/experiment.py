@@ -5,22 +5,25 @@ from __future__ import annotations
 import copy
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, cast
 
 import torch
 from torch import nn
 
-from gibench import batches, chain, client, provenance, seeds, training
+from gibench import batches, chain, client, foreign, provenance, seeds, training
 from gibench.attack import Attack, Context, Reconstruction, non_finite
 from gibench.axes import axes_of
 from gibench.cell import Cell
 from gibench.datasets.base import Dataset, Images, Split
 from gibench.deadline import DeadlinePassed, grace, hard_stop
 from gibench.defense import Defense
+from gibench.device import threads
 from gibench.errors import GibenchError, NotApplicableError
+from gibench.job import Progress
 from gibench.jsonable import jsonable
 from gibench.models.base import Model
 from gibench.observation import Observation
@@ -30,7 +33,6 @@ from gibench.scoring import grid_png, score
 from gibench.spec import parse_chain
 from gibench.threat_model import ThreatModel
 
-Progress = Callable[[str, float | None], None]
 ATTACKING = "attacking"  # what a trial is doing once failures are the attack's
 
 
@@ -56,6 +58,11 @@ def run_cell(cell: Cell, progress: Progress) -> Result:
         UsageError: see `check`.
         GibenchError: the scoring is not to be trusted (LPIPS fails its self-test).
     """
+    with threads(cell.threads):
+        return _run(cell, progress)
+
+
+def _run(cell: Cell, progress: Progress) -> Result:
     watch = Stopwatch()
     with watch.stage("data"):
         truth = draw(cell)
@@ -84,11 +91,14 @@ class _Trial:
         self.reconstruction: Reconstruction | None = None
         self.row: dict[str, Any] = {name: getattr(cell, name) for name in axes_of(Cell)}  # what is known of it so far
         self.doing = "preparing the cell"
+        self.notes: dict[str, str] = {}  # of the harness, beside the attack's diagnostics
         self.row |= {
             "cell": cell.key,
             "duplicate_labels": len(truth) - len(set(truth.labels.tolist())),
             "adaptive": self.attack.adaptive,
             "oracle": self.attack.oracle,
+            "control": self.attack.control,
+            "budget": self.attack.budget,
             "hardware": self.provenance["hardware"],
             "n_true": len(truth),
         }
@@ -99,20 +109,18 @@ class _Trial:
         images = load(cell.dataset)
         with self.watch.stage("model"):
             self._begin("preparing the model")
-            model, row["model_accuracy"] = _model(
-                cell.dataset, cell.model, cell.train_steps, cell.seed, cell.device, cell.dtype
-            )
+            state = (cell.dataset, cell.model, cell.train_steps, cell.seed, cell.device, cell.threads, cell.dtype)
+            model, row["model_accuracy"] = _model(*state)
+            row["training_shares"] = images.training_shares if cell.train_steps else None
         with self.watch.stage("client"), seeds.isolated(cell.seed, "defense"):
             self._begin("computing the update")
-            release = client.observe(
-                model,
-                images,
-                self.truth,
-                defenses(cell),
-                ThreatModel.parse(cell.knows),
-                seeds.generator(cell.seed, "defense", self.device),
-                cell.batch_size,
-            )
+            release = self._observe(model, images, self.truth)
+            observation = release.observation
+            if self.attack.foreign:
+                clients = chain.client_count(defenses(cell))
+                generator = seeds.generator(cell.seed, "data")
+                other, self.notes = foreign.draw(images, cell.batch_size, cell.labels, clients, generator)
+                observation = replace(self._observe(model, images, other).observation, foreign=True)
         guarantee = release.guarantee
         row |= guarantee.columns()
         row["grad_norm"] = release.grad_norm
@@ -126,7 +134,20 @@ class _Trial:
             else:
                 self.ended("diverged", "the clients' training left the finite numbers: lower their learning rate")
             return
-        self._attack(release.observation)
+        self._attack(observation)
+
+    def _observe(self, model: nn.Module, images: Images, batch: Split) -> client.Release:
+        cell = self.cell
+        return client.observe(
+            model,
+            images,
+            batch,
+            defenses(cell),
+            ThreatModel.parse(cell.knows),
+            seeds.generator(cell.seed, "defense", self.device),
+            cell.batch_size,
+            len(_attacked(cell)),
+        )
 
     def _attack(self, observation: Observation) -> None:
         timeout = self.cell.timeout
@@ -167,7 +188,7 @@ class _Trial:
                 self.row |= scored.summary
                 self.row["n_reconstructed"] = len(self.reconstruction.images) if self.reconstruction else 0
                 images, grid = scored.images, grid_png(self.truth.images, scored)
-        diagnostics = self.reconstruction.diagnostics if self.reconstruction else {}
+        diagnostics = {**(self.reconstruction.diagnostics if self.reconstruction else {}), **self.notes}
         return Result(
             Row(**jsonable(self.row)),
             images,
@@ -247,7 +268,9 @@ def _build(dataset: str, model: str) -> nn.Module:
 
 
 @lru_cache(maxsize=4)
-def _model(dataset: str, model: str, train_steps: int, seed: int, device: str, dtype: str) -> tuple[nn.Module, float]:
+def _model(
+    dataset: str, model: str, train_steps: int, seed: int, device: str, threads: int, dtype: str
+) -> tuple[nn.Module, float]:
     """The network and its accuracy on the tuning split, kept for the cells that differ in defense or attack only."""
     images = load(dataset)
     with seeds.isolated(seed, "model"):

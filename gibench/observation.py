@@ -82,6 +82,7 @@ class Observation:
     bn_statistics: Mapping[str, Tensor] | None = None
     prior: ImagePrior | None = None
     surrogate_data: SurrogateData | None = None
+    foreign: bool = False  # for a control, see `Attack.foreign`: all that is said of a batch is of other images
 
     @property
     def scale_known(self) -> bool:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gibench.datasets.base import Images, Split
+from gibench.errors import NotApplicableError
 
 BATCH_SIZE, LEARNING_RATE = 64, 1e-3
 
@@ -21,9 +22,12 @@ def train(model: nn.Module, images: Images, steps: int, generator: torch.Generat
         images: the data set.
         steps: minibatches; 0 changes nothing.
         generator: on the CPU, draws the minibatches.
+
+    Raises:
+        NotApplicableError: every parameter is frozen.
     """
     model.train()
-    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
+    optimizer = torch.optim.Adam(trainable(model).values(), lr=LEARNING_RATE)
     for _ in range(steps):
         chosen = torch.randint(len(images.training), (BATCH_SIZE,), generator=generator)
         inputs = model_inputs(model, images, images.training.images[chosen])
@@ -32,6 +36,20 @@ def train(model: nn.Module, images: Images, steps: int, generator: torch.Generat
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     optimizer.zero_grad()
+
+
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that a client trains, by name, and so all that an update can hold; the others are frozen.
+
+    Raises:
+        NotApplicableError: there are none.
+    """
+    found = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if not found:
+        raise NotApplicableError(
+            "every parameter of the model is frozen, so a client has no gradient to send: let one have requires_grad"
+        )
+    return found
 
 
 @torch.no_grad()
@@ -51,5 +69,5 @@ def accuracy(model: nn.Module, images: Images, split: Split) -> float:
 
 def model_inputs(model: nn.Module, images: Images, pixels: Tensor) -> Tensor:
     """Pixels `[N, C, H, W]` in [0, 1] as `model` takes them: normalised in its dtype, on its device."""
-    like = next(model.parameters())
+    like = next(model.parameters(), torch.empty(0))  # a model without parameters is refused elsewhere, in words
     return images.normalize(pixels.to(device=like.device, dtype=like.dtype))

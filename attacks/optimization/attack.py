@@ -7,9 +7,9 @@ from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from gibench.attack import Attack, Context, Reconstruction
+from gibench.attack import Attack, Context, Reconstruction, lacking
 from gibench.observation import Observation
 
 from . import class_counts, labels, matching, objectives, optimizers, priors, starts
@@ -78,9 +78,14 @@ class OptimizationAttack(Attack):
     restarts: Restarts = 1
     label_strategy: LabelStrategy = "counts"
 
+    @property
+    def budget(self) -> str:
+        starts = f" from each of {self.restarts} starts" if self.restarts > 1 else ""
+        return f"{self.max_iterations:,} iterations{starts}"
+
     def supports(self, observation: Observation) -> str | None:
-        if reason := _mismatch(observation.model, observation.update.tensors):
-            return reason
+        if not observation.update.tensors:
+            return lacking(observation, [name for name, _ in observation.model.named_parameters()])
         if self.objective in ("l1", "l2") and not observation.scale_known:
             return f"objective={self.objective} needs the gradient's scale: grant local_hyperparameters, or use cosine"
         named = labels.output_layer(observation.model, observation.num_classes)
@@ -90,6 +95,9 @@ class OptimizationAttack(Attack):
                 f"labels and features are read off a last linear layer with a bias and {observation.num_classes} "
                 "outputs, which this model has not: grant labels, and set features=0"
             )
+        read = [f"{named}.weight", f"{named}.bias"] if inferred or self.features else []
+        if reason := lacking(observation, read):
+            return f"labels and features are read off the last layer, and {reason}: grant labels, and set features=0"
         return _not_twice_differentiable(observation, self.objective)
 
     def reconstruct(self, observation: Observation, context: Context) -> Reconstruction:
@@ -196,17 +204,6 @@ class OptimizationAttack(Attack):
             watched.append(layer)
             weighted.append((self.features, lambda _, seen: priors.features(seen[layer], measured)))
         return watched, [(weight, prior) for weight, prior in weighted if weight]
-
-
-def _mismatch(model: nn.Module, update: Mapping[str, Tensor]) -> str | None:
-    """Why an update cannot be this model's, or None."""
-    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    for name in [*shapes, *update]:
-        if name not in update or name not in shapes or tuple(update[name].shape) != shapes[name]:
-            here = list(shapes[name]) if name in shapes else "no such parameter"
-            seen = list(update[name].shape) if name in update else "nothing"
-            return f"the update is of another architecture: at '{name}' the model has {here} and the update {seen}"
-    return None
 
 
 def _not_twice_differentiable(observation: Observation, objective: objectives.Name) -> str | None:

@@ -45,7 +45,7 @@ class Matching(ABC):
 
     Args:
         model: the network; it is copied, and the copy's BatchNorm layers in train mode keep no statistics.
-        gradient: the observed gradient, one tensor a parameter.
+        gradient: the observed gradient, of all parameters or, where a client sends no others, of some.
         objective: its name.
         watched: layers whose inputs are wanted, see `Match.inputs`.
     """
@@ -62,8 +62,10 @@ class Matching(ABC):
             if isinstance(module, _BATCH_NORM) and module.training:
                 module.running_mean = module.running_var = module.num_batches_tracked = None
                 module.track_running_stats = False
+        named = self.model.named_parameters()
+        self.parameters = {name: parameter.detach() for name, parameter in named if name in gradient}
         self.layers: dict[str, list[str]] = {}  # with the names of their parameters
-        for name, _ in self.model.named_parameters():
+        for name in self.parameters:
             self.layers.setdefault(name.rpartition(".")[0], []).append(name)
         self.objective = objectives.make(objective, *self.parts(gradient))
         self.watched = tuple(watched)
@@ -91,9 +93,8 @@ class PlainMatching(Matching):
 
     def gradients(self, images: Tensor, labels: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
         """The candidates' gradients, differentiable, `[R, P]` a parameter, and the watched layers' inputs."""
-        state = {name: parameter.detach() for name, parameter in self.model.named_parameters()}
         return self.gradients_at(
-            {name: value.expand(len(images), *value.shape).requires_grad_() for name, value in state.items()},
+            {name: value.expand(len(images), *value.shape).requires_grad_() for name, value in self.parameters.items()},
             images,
             labels,
         )
@@ -118,7 +119,7 @@ class PlainMatching(Matching):
 
 
 class ChainMatching(Matching):
-    """For chains of layers, see `chain.links`."""
+    """For chains of layers, see `chain.links`, and gradients of all their parameters."""
 
     def __init__(
         self,
@@ -235,7 +236,8 @@ def make(
     watched: Sequence[str] = (),
 ) -> Matching:
     """The faster way that applies to this network; see `Matching` for the arguments."""
-    way = ChainMatching if chain.links(model) else PlainMatching
+    whole = all(name in gradient for name, _ in model.named_parameters())
+    way = ChainMatching if whole and chain.links(model) else PlainMatching
     return way(model, gradient, objective, watched)
 
 

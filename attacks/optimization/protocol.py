@@ -180,7 +180,7 @@ class ProtocolMatching(PlainMatching):
         self.protocol = protocol
 
     def gradients(self, images: Tensor, labels: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
-        start = {name: parameter.detach() for name, parameter in self.model.named_parameters()}
+        start = self.parameters
 
         def loss(parameters: Parameters, inputs: Tensor, labels: Tensor) -> Tensor:
             logits = torch.func.functional_call(self.model, parameters, (inputs,))

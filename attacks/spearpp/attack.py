@@ -116,6 +116,10 @@ class SpearPP(Attack):
             )
         return self
 
+    @property
+    def budget(self) -> str:
+        return f"{self.rounds} rounds of search"
+
     def supports(self, observation: Observation) -> str | None:
         if reason := unsupported(observation):
             return reason
@@ -139,7 +143,7 @@ class SpearPP(Attack):
         claims = certify if self.purity and self.certificates else None
         head = head_of(observation)
         if isinstance(head, str) or not self._may_be_two_valued():
-            asks = self.next_layer and claims is not None and next_linear(observation.model, gradient.layer) is not None
+            asks = self.next_layer and claims is not None and _has_next_layer(observation, gradient)
             if asks:
                 hunt.search = replace(hunt.search, rounds=min(self.rounds, _ALONE))
             return finish(hunt, hunt.run(), claims, asks)
@@ -180,6 +184,11 @@ class SpearPP(Attack):
             self.last_images,
             self.certificates,
         )
+
+
+def _has_next_layer(observation: Observation, gradient: LayerGradient) -> bool:
+    name = next_linear(observation.model, gradient.layer)
+    return name is not None and f"{name}.weight" in observation.update.tensors
 
 
 def _nothing(observation: Observation, finding: str, clock: Clock) -> Reconstruction:

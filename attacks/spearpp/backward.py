@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
+from gibench.attack import lacking
 from gibench.observation import Observation
 
 from ..linear_layer import InputLayer, LayerGradient, find_input_layer
@@ -60,7 +61,8 @@ def head_of(observation: Observation) -> tuple[str, nn.Linear] | str:
             f"two-valued columns need {_FEWEST} hidden neurons for each of at least 2 classes, and this network has "
             f"{neurons} neurons and {classes} classes: use a wider layer"
         )
-    return str(chain[2].target), head
+    name = str(chain[2].target)
+    return lacking(observation, [f"{name}.bias"]) or (name, head)
 
 
 def read_backward(observation: Observation, gradient: LayerGradient, name: str, head: nn.Linear) -> Backward:

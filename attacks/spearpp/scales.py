@@ -41,7 +41,9 @@ def refine_scales(observation: Observation, inputs: Tensor, sigma: float) -> tup
     targets = {
         name: torch.cat([gradient[f"{name}.weight"], gradient[f"{name}.bias"][:, None]], dim=1).double()
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module.bias is not None and module.in_features >= len(inputs)
+        if isinstance(module, nn.Linear)
+        and {f"{name}.weight", f"{name}.bias"} <= gradient.keys()
+        and module.in_features >= len(inputs)
     }
     shape = (-1, *observation.image_shape)
     factor = torch.ones_like(inputs[:, 0])

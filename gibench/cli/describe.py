@@ -12,7 +12,7 @@ from gibench.errors import UsageError
 from gibench.plugin import Plugin, format_value
 from gibench.registry import Entry, load
 
-_FACTS = ("requires", "references", "adaptive", "oracle", "hooks")  # class variables that some kinds have
+_FACTS = ("requires", "references", "adaptive", "oracle", "control", "budget", "hooks")  # that some kinds have
 
 
 def describe(entry: Entry) -> dict[str, Any]:
@@ -28,7 +28,8 @@ def describe(entry: Entry) -> dict[str, Any]:
         plugin = load(entry.kind, entry.name)
     except UsageError as error:
         return description | {"error": str(error)}
-    facts = {name: _plain(getattr(plugin, name)) for name in _FACTS if hasattr(plugin, name)}
+    default = plugin.model_construct()  # what depends on settings is that of their defaults
+    facts = {name: _plain(getattr(default, name)) for name in _FACTS if hasattr(default, name)}
     return description | {"description": inspect.getdoc(plugin) or ""} | facts | {"settings": _settings(plugin)}
 
 

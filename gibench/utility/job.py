@@ -39,9 +39,11 @@ class Trial(TrialAxes, Job):
         trial.check(self, load(self.dataset))
 
     def run(self, progress: Progress) -> Result:
+        from gibench.device import threads
         from gibench.utility import trial
 
-        return trial.run_trial(self, progress)
+        with threads(self.threads):
+            return trial.run_trial(self, progress)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from gibench.client import mean_gradient
 from gibench.datasets.base import Images, Split
 from gibench.defense import Batch, Defense, DefenseContext
 from gibench.device import hardware, synchronize
-from gibench.errors import UsageError
+from gibench.errors import NotApplicableError, UsageError
 from gibench.experiment import load
 from gibench.jsonable import jsonable
 from gibench.models.base import Model
@@ -39,9 +39,9 @@ def run_trial(trial: Trial, progress: Progress) -> Result:
     """Train, and test on images that the training never saw.
 
     The clients' images are drawn from the training split, as the defenses want it (see `gibench.utility.draw`): anew
-    each round without replacement, unless a DP defense accounts for another sampler. The run's figures are those of the
-    rounds that were done. The private split is the test split. The server adds a weight delta as it is (FedAvg), and
-    takes a step of Adam at 1e-3 along a gradient, as `--train-steps` does.
+    each round without replacement, unless a DP defense accounts for another sampler. The run's figures are those of
+    the rounds that were done. The private split is the test split. The server adds a weight delta as it is (FedAvg),
+    and takes a step of Adam at 1e-3 along a gradient, as `--train-steps` does.
 
     Raises:
         UsageError: the data cannot be had, or are too few.
@@ -58,8 +58,11 @@ def run_trial(trial: Trial, progress: Progress) -> Result:
     for defense in defenses:
         if reason := defense.supports(network, context):
             return Result(TrialRow(**row, status="skipped", reason=reason))
-    with seeds.isolated(trial.seed, "defense"):
-        seconds, sizes = _train(trial, network, images, defenses, context, progress)
+    try:
+        with seeds.isolated(trial.seed, "defense"):
+            seconds, sizes = _train(trial, network, images, defenses, context, progress)
+    except NotApplicableError as refusal:
+        return Result(TrialRow(**row, status="skipped", reason=str(refusal)))
     accuracy, loss = _test(network, images, images.private)
     if not math.isfinite(loss):
         row |= {"status": "diverged", "reason": "the loss left the finite numbers"}
@@ -104,7 +107,8 @@ def _train(
     device, drawn = context.generator.device, draws(context, seeds.generator(trial.seed, "data"))
     network.train()
     gradient = mean_gradient(network)
-    optimizer = torch.optim.Adam(network.parameters(), lr=training.LEARNING_RATE)
+    trainable = training.trainable(network)
+    optimizer = torch.optim.Adam(trainable.values(), lr=training.LEARNING_RATE)
     seconds, sizes = [], []
     for number in range(trial.rounds):
         if number % 20 == 0:
@@ -118,7 +122,7 @@ def _train(
             )
             for chosen in next(drawn)
         ]
-        parameters = {name: value.detach() for name, value in network.named_parameters()}
+        parameters = {name: value.detach() for name, value in trainable.items()}
         synchronize(device)
         start = time.perf_counter()
         update, _ = chain.run(defenses, gradient, parameters, batches, context)
@@ -126,18 +130,18 @@ def _train(
         seconds.append(time.perf_counter() - start)
         if number < MEASURED:
             sizes.append(bytes_of(update.tensors.values()))
-        _apply(network, update, optimizer)
+        _apply(trainable, update, optimizer)
     return seconds, sizes
 
 
-def _apply(network: nn.Module, update: Update, optimizer: torch.optim.Optimizer) -> None:
+def _apply(trainable: dict[str, nn.Parameter], update: Update, optimizer: torch.optim.Optimizer) -> None:
     """The server's step."""
     if update.kind == "weight_delta":
         with torch.no_grad():
-            for name, parameter in network.named_parameters():
+            for name, parameter in trainable.items():
                 parameter.add_(update.tensors[name])
         return
-    for name, parameter in network.named_parameters():
+    for name, parameter in trainable.items():
         parameter.grad = update.tensors[name].detach()
     optimizer.step()
 

@@ -1,4 +1,4 @@
-"""The control that attacks another batch's gradient sees nothing of the truth."""
+"""The control that attacks another batch's update is the attack it names, and takes no update of the truth."""
 
 from dataclasses import replace
 
@@ -8,7 +8,9 @@ import torch
 from gibench.attack import Context
 from gibench.attacks.wrong_gradient import WrongGradient
 from gibench.errors import UsageError
-from gibench.observation import ImagePrior, SurrogateData, Update
+from gibench.registry import create
+
+BOTH = {"batch_size", "local_hyperparameters"}
 
 
 def fresh():
@@ -19,48 +21,46 @@ def control(text="analytic"):
     return WrongGradient(attack=text)
 
 
-def test_it_does_not_depend_on_the_update(make_scene, relu_net):
+def test_an_observation_of_the_truth_is_not_attacked(make_scene, relu_net):
+    run = control()(make_scene(relu_net, [0]).observation, fresh())
+    assert (run.status, run.reconstruction) == ("skipped", None)
+    assert "of the truth itself" in run.reason
+
+
+@pytest.mark.parametrize("text", ["analytic", "idlg:max_iterations=3", "cocktailparty:max_iterations=3"])
+def test_on_another_batch_s_update_it_does_what_the_attack_does(make_scene, relu_net, text):
     observation = make_scene(relu_net, [0, 1]).observation
-    other = {name: torch.randn_like(value) for name, value in observation.update.tensors.items()}
-    attack = control("invertinggradients:max_iterations=5")
-    found = [
-        attack(seen, fresh()).reconstruction.images
-        for seen in (observation, replace(observation, update=Update(other)))
-    ]
-    assert torch.equal(*found)
+    found = control(text)(replace(observation, foreign=True), fresh()).reconstruction
+    plain = create("attack", text)(observation, fresh()).reconstruction
+    assert torch.equal(found.images, plain.images)
+    assert dict(found.diagnostics) == dict(plain.diagnostics)
 
 
-def test_an_exact_attack_gives_the_surrogate_image_that_was_used(make_scene, relu_net):
-    images = torch.rand(3, 3, 8, 8)
-    scene = make_scene(
-        relu_net, [0], knows=("batch_size", "surrogate_data"), surrogate_data=SurrogateData(images, torch.arange(3))
-    )
-    found = control()(scene.observation, fresh()).reconstruction.images
-    assert (images - found).abs().flatten(1).amax(1).min() < 1e-5
-    assert (scene.images - found).abs().max() > 0.1
-
-
-def test_without_surrogate_data_images_are_drawn_from_the_prior(make_scene, relu_net):
-    prior = ImagePrior(torch.full((3, 8, 8), 0.3), torch.full((3, 8, 8), 0.01))
-    scene = make_scene(relu_net, [0], knows=("batch_size", "prior"), prior=prior)
-    found = control()(scene.observation, fresh()).reconstruction.images
-    assert (found - 0.3).abs().max() < 0.06
-
-
-def test_granted_labels_are_replaced_by_those_of_the_other_batch(make_scene, relu_net):
-    surrogate = SurrogateData(torch.rand(4, 3, 8, 8), torch.full((4,), 3))
-    scene = make_scene(relu_net, [0, 1], knows=("batch_size", "labels", "surrogate_data"), surrogate_data=surrogate)
-    run = control("idlg:max_iterations=3")(scene.observation, fresh())
-    other = replace(scene.observation, labels=torch.tensor([4, 4]))
-    assert torch.equal(
-        run.reconstruction.images, control("idlg:max_iterations=3")(other, fresh()).reconstruction.images
-    )
-
-
-def test_it_is_skipped_for_the_reasons_of_the_attack_it_runs(make_scene, relu_net):
-    run = control("idlg")(make_scene(relu_net, [0], knows=()).observation, fresh())
+def test_it_is_skipped_for_the_reasons_of_the_attack_it_runs(make_scene, relu_net, sigmoid_net):
+    run = control("idlg")(replace(make_scene(relu_net, [0], knows=()).observation, foreign=True), fresh())
     assert run.status == "skipped"
     assert "batch_size" in run.reason
+    run = control("spearpp")(replace(make_scene(sigmoid_net, [0]).observation, foreign=True), fresh())
+    assert run.status == "skipped"
+    assert "begins with Conv2d" in run.reason
+
+
+@pytest.mark.parametrize(
+    ("text", "adaptive", "requires", "budget"),
+    [
+        ("analytic", False, set(), None),
+        ("mean-image", False, {"prior"}, None),
+        ("dlg:max_iterations=40", False, {"batch_size"}, "40 iterations"),
+        ("dlg-adaptive:restarts=3", True, BOTH, "300 iterations from each of 3 starts"),
+        ("spear:draws=5000", False, set(), "5,000 draws"),
+        ("spearpp-pruned", True, set(), "12 rounds of search"),
+    ],
+)
+def test_what_it_knows_needs_and_may_spend_is_the_attack_s(text, adaptive, requires, budget):
+    attack = control(text)
+    assert (attack.adaptive, attack.requires, attack.budget) == (adaptive, requires, budget)
+    assert attack.control
+    assert not attack.oracle
 
 
 def test_the_attack_it_runs_is_resolved_with_all_its_settings():

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from gibench.errors import UsageError
 from gibench.spec import Spec, parse
+from gibench.text import RENAME, is_storable
 
 if TYPE_CHECKING:
     from gibench.plugin import Plugin
@@ -128,9 +129,17 @@ def create(kind: str, spec: Spec | str) -> Plugin:
 
 
 def resolve(kind: str, spec: Spec | str) -> Spec:
-    """The canonical spec with every setting, defaults included; resolving it again changes nothing."""
+    """The canonical spec with every setting, defaults included; resolving it again changes nothing.
+
+    Raises:
+        UsageError: see `create`; or a setting cannot be stored.
+    """
     spec = parse(spec) if isinstance(spec, str) else spec
-    return Spec.of(spec.name, create(kind, spec).settings())
+    settings = create(kind, spec).settings()
+    for key, value in settings.items():
+        if not is_storable(value):
+            raise UsageError(f"{kind} '{spec.name}': {key}={value!r} holds bytes that are no UTF-8: {RENAME}")
+    return Spec.of(spec.name, settings)
 
 
 def spec_of(kind: str, plugin: Plugin) -> Spec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import traceback
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from gibench import __version__
 from gibench.cli.doctor import doctor
 from gibench.cli.leaderboard import leaderboard
 from gibench.cli.list import USAGE, list_plugins
@@ -24,7 +26,7 @@ app = typer.Typer(
     name="gibench",
     cls=QuickGroup,
     no_args_is_help=True,
-    add_completion=False,
+    rich_markup_mode=None,  # plain help cuts nothing in narrow terminals, and needs ASCII alone
     pretty_exceptions_enable=False,
     help="Which gradient-inversion attack recovers a client's images from its gradients, under which defense.",
 )
@@ -35,9 +37,7 @@ for verb in (run, sweep, utility, leaderboard, plot, show, doctor):
 
 def _print_version(asked: bool) -> None:
     if asked:
-        from importlib.metadata import version
-
-        typer.echo(f"gibench {version('gibench')}")
+        typer.echo(f"gibench {__version__}")
         raise typer.Exit
 
 
@@ -50,9 +50,17 @@ def gibench(
     """The program itself has no option but its version."""
 
 
+def _print_anything() -> None:
+    """What a stream's encoding cannot hold is printed with backslashes, so that no result is lost on its way out."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program: exit code 0, 1 for a failed cell or another failure, 2 for usage, 130 for Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    _print_anything()
     try:
         app(args=list(arguments), prog_name="gibench")
     except Exception as error:  # nothing is lost: it becomes the error line, and --debug shows where it came from

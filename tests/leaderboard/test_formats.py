@@ -38,7 +38,7 @@ def test_json_is_strict_and_holds_the_rows(make_stored, number, count, flag, tex
     row = make_stored(psnr_mean=number, n_true=count, adaptive=flag, reason=text)
     (read,) = json.loads(to_json(table([row])), parse_constant=refuse)
     finite = number is not None and abs(number) < float("inf")
-    assert read == row | {"psnr_mean": number if finite else None}
+    assert read == row.as_dict() | {"psnr_mean": number if finite else None}
     assert list(read) == NAMES
     assert type(read["n_true"]) is type(count)
 
@@ -51,7 +51,7 @@ def test_csv_holds_the_columns_and_empty_fields_for_null(make_stored):
     row = make_stored(reason='a "quoted", long\nreason', oracle=True)
     (read,) = csv.DictReader(io.StringIO(to_csv(table([row]))))
     assert list(read) == NAMES
-    assert read["reason"] == row["reason"]
+    assert read["reason"] == row.reason
     assert (read["adaptive"], read["oracle"], read["label_accuracy"]) == ("false", "true", "")
     assert (int(read["seed"]), float(read["mse_mean"])) == (0, 1e-9)
 
@@ -66,7 +66,7 @@ def test_the_summary_can_be_exported_too(make_stored):
 
 
 def test_markdown_has_a_section_for_each_threat_model(make_stored):
-    rows = [make_stored(), make_stored(attack="random", psnr_mean=8.0), make_stored(threat_model="nothing")]
+    rows = [make_stored(), make_stored(attack="random", psnr_mean=8.0), make_stored(knows="nothing")]
     text = to_markdown(summarize(rows))
     headings = [line for line in text.splitlines() if line.startswith("### ")]
     assert len(headings) == 2

@@ -18,7 +18,7 @@ TRIALS = st.lists(
             "attack": st.sampled_from(["spearpp", "random"]),
             "defense": st.sampled_from(["none", "dp:delta=1e-05"]),
             "batch_size": st.sampled_from([4, 20]),
-            "threat_model": st.sampled_from(["nothing", "labels"]),
+            "knows": st.sampled_from(["nothing", "labels"]),
             "status": st.sampled_from(STATUSES),
             "psnr_mean": st.floats(0, 100),
             "runtime_s": st.none() | st.floats(0, 1e4),
@@ -60,22 +60,22 @@ def test_whole_numbers_stay_whole_beside_nulls(make_stored):
 @given(trials=TRIALS)
 def test_every_number_agrees_with_one_computed_by_hand(make_stored, trials):
     rows = [make_stored(seed=seed, **trial) for seed, trial in enumerate(trials)]
-    keys = ("attack", "defense", "batch_size", "threat_model")
+    keys = ("attack", "defense", "batch_size", "knows")
     summary = summarize(rows)
-    assert len(summary) == len({tuple(row[key] for key in keys) for row in rows})
+    assert len(summary) == len({tuple(getattr(row, key) for key in keys) for row in rows})
     for _, line in summary.iterrows():
-        group = [row for row in rows if all(row[key] == line[key] for key in keys)]
-        tried = [row for row in group if row["status"] != "skipped"]
-        assert line["n_ok"] == sum(row["status"] == "ok" for row in group)
+        group = [row for row in rows if all(getattr(row, key) == line[key] for key in keys)]
+        tried = [row for row in group if row.status != "skipped"]
+        assert line["n_ok"] == sum(row.status == "ok" for row in group)
         assert line["n_tried"] == len(tried)
         assert line["n_skipped"] == len(group) - len(tried)
         if not tried:
             assert pd.isna(line["psnr_mean"])
             assert pd.isna(line["false_certificates"])
             continue
-        assert math.isclose(line["psnr_mean"], sum(row["psnr_mean"] for row in tried) / len(tried), rel_tol=1e-12)
-        assert line["false_certificates"] == sum(row["false_certificates"] for row in tried)
-        times = [row["runtime_s"] for row in tried if row["runtime_s"] is not None]
+        assert math.isclose(line["psnr_mean"], sum(row.psnr_mean for row in tried) / len(tried), rel_tol=1e-12)
+        assert line["false_certificates"] == sum(row.false_certificates for row in tried)
+        times = [row.runtime_s for row in tried if row.runtime_s is not None]
         assert pd.isna(line["runtime_s"]) if not times else math.isclose(line["runtime_s"], sum(times) / len(times))
 
 
@@ -89,9 +89,9 @@ def test_the_order_of_the_rows_changes_no_bit(make_stored, trials, order):
 
 @settings(max_examples=30, deadline=None)
 @given(trials=TRIALS)
-def test_ranks_compare_attacks_against_one_defense_in_one_scenario_and_threat_model(make_stored, trials):
+def test_ranks_compare_attacks_against_one_defense_in_one_scenario_and_knows(make_stored, trials):
     rows = [make_stored(seed=seed, **trial) for seed, trial in enumerate(trials)]
-    for _, group in summarize(rows).groupby(["defense", "batch_size", "threat_model"]):
+    for _, group in summarize(rows).groupby(["defense", "batch_size", "knows"]):
         scored = group[group["psnr_mean"].notna()]
         assert scored["rank"].tolist() == scored["psnr_mean"].rank(ascending=False, method="min").tolist()
         assert scored["rank"].is_monotonic_increasing
@@ -105,8 +105,8 @@ def test_ranks_compare_attacks_against_one_defense_in_one_scenario_and_threat_mo
         ("model", "linear"),
         ("train_steps", 100),
         ("batch_size", 64),
-        ("labels_policy", "same"),
-        ("threat_model", "nothing"),
+        ("labels", "same"),
+        ("knows", "nothing"),
         ("dtype", "float64"),
         ("device", "cuda"),
         ("defense", "none"),
@@ -121,7 +121,7 @@ def test_an_attack_that_picks_with_the_truth_has_no_rank_and_takes_none(make_sto
     rows = [make_stored(attack="cheat", oracle=True, psnr_mean=99.0), make_stored(psnr_mean=90.0)]
     summary = summarize(rows).set_index("attack")
     assert pd.isna(summary.loc["cheat", "rank"])
-    assert summary.loc[rows[1]["attack"], "rank"] == 1
+    assert summary.loc[rows[1].attack, "rank"] == 1
 
 
 def test_failures_count_with_the_score_of_their_rows(make_stored):

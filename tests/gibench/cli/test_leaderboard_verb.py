@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import gibench as package
-from gibench.result import COLUMNS
+from gibench.result import COLUMNS, Row
 from gibench.tracking import Store
 
 DP = "dp:delta=1e-05,max_grad_norm=1.0,noise_multiplier=1.0,run_steps=1000"
@@ -20,7 +20,7 @@ NAMES = [*COLUMNS, "run_id", "started"]
 @pytest.fixture
 def stored(uri, make_result):
     """A store of three cells: one attack on two seeds, and one that could not run."""
-    store = Store(uri)
+    store = Store(Row, uri)
     for seed, psnr in enumerate((80.0, 100.0)):
         store.save(make_result(attack="mean-image", defense=DP, seed=seed, psnr_mean=psnr))
     store.save(make_result(attack="gone:setting=1", defense=DP, status="skipped", reason="no bias", psnr_mean=None))
@@ -53,7 +53,7 @@ def test_csv_holds_every_row(call, stored):
 def test_json_holds_every_row(call, stored, option):
     code, out, err = call("leaderboard", "--tracking-uri", stored, *option)
     assert (code, err) == (0, "")
-    assert json.loads(out) == Store(stored).rows()
+    assert json.loads(out) == [row.as_dict() for row in Store(Row, stored).rows()]
 
 
 @pytest.mark.parametrize("form", ["table", "md", "csv", "json"])
@@ -87,7 +87,7 @@ def test_no_store_is_one_clear_line_and_none_is_made(call, tmp_path, monkeypatch
 
 
 def test_a_store_without_rows_is_said_to_have_none(call, uri):
-    Store(uri)
+    Store(Row, uri)
     assert call("leaderboard", "--tracking-uri", uri) == (0, "no stored rows\n", "")
     assert call("leaderboard", "--tracking-uri", uri, "--json") == (0, "[]\n", "")
 

@@ -77,13 +77,16 @@ def expand(kind: type[T], values: Mapping[str, Sequence[Any]], **fixed: Any) -> 
 
     Args:
         kind: a dataclass of axes.
-        values: for every axis, as people write them.
+        values: as people write them; an axis that is not named has its default.
         fixed: the fields of `kind` that are no axes.
 
     Raises:
         UsageError: a plugin or a setting that does not exist, a value out of range, a device that is not there.
     """
-    canonical = {name: dict.fromkeys(map(each.canonical, values[name])) for name, each in axes_of(kind).items()}
+    canonical = {
+        name: dict.fromkeys(map(each.canonical, values.get(name, each.defaults)))
+        for name, each in axes_of(kind).items()
+    }
     return [
         kind(**dict(zip(canonical, point, strict=True)), **fixed) for point in itertools.product(*canonical.values())
     ]

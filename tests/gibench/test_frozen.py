@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional
 
 from gibench import batches, chain, client, seeds, training
-from gibench.cell import canonical_defense
+from gibench.axes import canonical_defense
 from gibench.errors import NotApplicableError
 from gibench.experiment import load
 from gibench.models.mlp import MLP

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gibench import batches, experiment, seeds
-from gibench.cell import expand
+from gibench.axes import expand
 from gibench.experiment import load
 from gibench.observation import KNOWLEDGE
 
@@ -130,13 +130,8 @@ def test_the_globals_are_as_they_were_and_do_not_matter(options, trace, run_one)
 
 
 def test_preparing_a_cell_draws_from_no_global_generator():
-    (cell,) = expand(
-        {
-            "attack": ["random"], "defense": ["none"], "dataset": ["shifting"], "model": ["mlp:width=7"],
-            "train_steps": [0], "batch_size": [2], "labels": ["iid"], "knows": ["nothing"], "seed": [0],
-            "device": ["cpu"], "dtype": ["float32"],
-        }
-    )  # fmt: skip
+    asked = {"attack": ["random"], "dataset": ["shifting"], "model": ["mlp:width=7"], "batch_size": [2]}
+    (cell,) = expand(Cell, asked | {"knows": ["nothing"], "device": ["cpu"]})
     forget()
     experiment._check_model.cache_clear()
     state = torch.get_rng_state()

@@ -106,6 +106,12 @@ def test_shortening_leaves_out_the_defaults_and_means_the_same():
     assert shorten("model", resolve("model", "mlp")) == parse("mlp")
 
 
+def test_shortening_reaches_the_attack_that_a_control_runs():
+    text = "wrong-gradient:attack='dlg:max_iterations=20'"
+    assert str(shorten("attack", resolve("attack", text))) == text
+    assert str(shorten("attack", resolve("attack", "wrong-gradient"))) == "wrong-gradient"
+
+
 @pytest.mark.parametrize("kind", list(GROUPS))
 def test_a_plugin_tells_the_spec_it_was_built_from(kind):
     for entry in entries(kind):

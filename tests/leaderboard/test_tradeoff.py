@@ -5,8 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from gibench.axes import axes_of
-from gibench.cell import CellAxes
+from gibench.axes import canonical_defense
 from gibench.leaderboard import pick, tradeoff
 from gibench.leaderboard.plots import PLOTS, draw
 from gibench.leaderboard.table import table
@@ -18,7 +17,7 @@ def stored(make_stored):
 
     def make(defense, attack="spearpp:preset=full", **changes):
         return make_stored(
-            **{"defense": axes_of(CellAxes)["defense"].canonical(defense), "attack": attack, "utility_accuracy": 0.9, "epsilon": None}
+            **{"defense": canonical_defense(defense), "attack": attack, "utility_accuracy": 0.9, "epsilon": None}
             | changes
         )
 

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from gibench import client
 from gibench.attack import Context
-from gibench.cell import canonical_defense
+from gibench.axes import canonical_defense
 from gibench.chain import client_count
 from gibench.datasets.base import Images, Split
 from gibench.observation import Observation, ThreatModel, Update

@@ -8,6 +8,7 @@ import torch
 
 from gibench import batches, experiment, seeds
 from gibench.axes import expand
+from gibench.cell import Cell
 from gibench.experiment import load
 from gibench.observation import KNOWLEDGE
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from gibench import __version__
+from gibench.cli.console import warn
 from gibench.cli.doctor import doctor
 from gibench.cli.leaderboard import leaderboard
 from gibench.cli.list import USAGE, list_plugins
@@ -20,7 +22,7 @@ from gibench.cli.run import run
 from gibench.cli.show import show
 from gibench.cli.sweep import sweep
 from gibench.cli.utility import utility
-from gibench.errors import GibenchError, UsageError
+from gibench.errors import DataWarning, GibenchError, UsageError
 
 app = typer.Typer(
     name="gibench",
@@ -61,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program: exit code 0, 1 for a failed cell or another failure, 2 for usage, 130 for Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else arguments
     _print_anything()
+    _print_warnings_on_one_line()
     try:
         app(args=list(arguments), prog_name="gibench")
     except Exception as error:  # nothing is lost: it becomes the error line, and --debug shows where it came from
@@ -72,3 +75,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
             message = f"{type(error).__name__}: {error}: run again with --debug to see where"
         typer.echo(f"error: {' '.join(message.split())}", err=True)
         sys.exit(2 if isinstance(error, UsageError) else 1)
+
+
+def _print_warnings_on_one_line() -> None:
+    """What was left out or converted of a user's data is for the user, without the line of code that says it."""
+    others = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **how: Any) -> None:
+        if issubclass(category, DataWarning):
+            warn(str(message))
+        else:
+            others(message, category, *where, **how)
+
+    warnings.showwarning = show

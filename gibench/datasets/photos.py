@@ -40,9 +40,9 @@ def _tiles(photograph: npt.NDArray[np.uint8]) -> Pixels:
     """The tiles of one photograph that are not flat, `[N, 32, 32, 3]`, without overlap."""
     rows, columns = photograph.shape[0] // SIDE, photograph.shape[1] // SIDE
     tiles = photograph[: rows * SIDE, : columns * SIDE].reshape(rows, SIDE, columns, SIDE, 3)
-    pixels: Pixels = tiles.transpose(0, 2, 1, 3, 4).reshape(-1, SIDE, SIDE, 3)
-    kept: Pixels = pixels[(pixels / 255).std(axis=(1, 2, 3)) >= MIN_STD]
-    return kept
+    pixels = tiles.transpose(0, 2, 1, 3, 4).reshape(-1, SIDE, SIDE, 3)
+    varied: Pixels = pixels[(pixels / 255).std(axis=(1, 2, 3)) >= MIN_STD]
+    return varied
 
 
 def _first(order: Indices, labels: Indices, photographs: tuple[str, ...], most: int) -> Indices:

@@ -10,7 +10,6 @@ from gibench.attacks.wrong_gradient import WrongGradient
 from gibench.errors import UsageError
 from gibench.registry import create
 
-
 BOTH = {"batch_size", "local_hyperparameters"}
 
 

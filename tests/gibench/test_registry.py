@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from gibench.attack import Attack
 from gibench.errors import UsageError
 from gibench.registry import GROUPS, clashes, create, entries, find, load, resolve, shorten
-from gibench.spec import parse
+from gibench.spec import Spec, parse
 
 
 def names(kind):
@@ -104,3 +104,9 @@ def test_resolving_twice_changes_nothing(width, depth):
 def test_shortening_leaves_out_the_defaults_and_means_the_same():
     assert str(shorten("model", "mlp:depth=5,width=7")) == "mlp:width=7"
     assert shorten("model", resolve("model", "mlp")) == parse("mlp")
+
+
+@pytest.mark.parametrize("path", ["bad\udcff", "\ud800"])
+def test_a_setting_whose_bytes_are_no_utf8_is_refused_before_anything_is_stored(path):
+    with pytest.raises(UsageError, match=r"dataset 'folder': path=.* holds bytes that are no UTF-8: rename it"):
+        resolve("dataset", Spec.of("folder", {"path": path}))

@@ -117,7 +117,7 @@ def explained(uri: str | None) -> Iterator[None]:
 
     try:
         yield
-    except (MlflowException, ParseError, SQLAlchemyError, sqlite3.Error, OSError, ImportError) as error:
+    except (MlflowException, ParseError, SQLAlchemyError, sqlite3.Error, OSError, ImportError, ValueError) as error:
         line = f"the tracking store {shown(uri)} cannot be used: {_cause(error)}: {_mend(uri)}"
         raise UsageError(line) from error
 

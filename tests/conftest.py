@@ -63,6 +63,14 @@ def _interruptible():
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_store_of_others():
+    """Nothing goes to the store of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.delenv("MLFLOW_TRACKING_URI", raising=False)
+        yield
+
+
 @pytest.fixture(scope="session")
 def make_row():
     """A function that gives a result's row, with some columns changed."""

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from gibench import __version__
-from gibench.cli.console import warn
+from gibench.cli.console import note, warn
 from gibench.cli.doctor import doctor
 from gibench.cli.leaderboard import leaderboard
 from gibench.cli.list import USAGE, list_plugins
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             message = str(error)
         else:
             message = f"{type(error).__name__}: {error}: run again with --debug to see where"
-        typer.echo(f"error: {' '.join(message.split())}", err=True)
+        note(f"error: {' '.join(message.split())}")
         sys.exit(2 if isinstance(error, UsageError) else 1)
 
 

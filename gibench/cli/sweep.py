@@ -29,8 +29,9 @@ def sweep(
     here take the place of the file's.
     """
     from gibench.cli.grid import run_suite
+    from gibench.sweep import named
     from gibench.sweep.suite import Suite
 
     given = axes | options.given(timeout=timeout, tracking_uri=tracking_uri, experiment=experiment)
-    loaded = Suite.read(suite, given)
+    loaded = Suite.read(named.find(suite), given)
     run_suite(loaded, force=force, as_json=as_json, dry_run=dry_run)

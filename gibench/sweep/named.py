@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from itertools import takewhile
 from pathlib import Path
@@ -30,11 +31,11 @@ def find(suite: Path) -> Path:
     """
     if not is_storable(str(suite)):
         raise UsageError(f"the suite {str(suite)!r} has a name whose bytes are no UTF-8: {RENAME}")
-    if suite.is_file():
+    if os.path.isfile(suite):  # that of pathlib raises where a name is too long
         return suite
     known = suites()
     if str(suite) in known:
         return known[str(suite)]
-    if suite.suffix or len(suite.parts) > 1 or suite.exists():
+    if suite.suffix or len(suite.parts) > 1 or os.path.exists(suite):
         return suite  # a path, whose reader says what is wrong with it
     raise UsageError(f"there is no suite {suite}: give a file, or one of {', '.join(known)}")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from gibench.attack import Attack
 from gibench.errors import UsageError
 from gibench.registry import GROUPS, clashes, create, entries, find, load, resolve, shorten, spec_of
-from gibench.spec import parse
+from gibench.spec import Spec, parse
 
 
 def names(kind):
@@ -123,3 +123,9 @@ def test_a_plugin_tells_its_spec_beside_broken_ones(broken_site, monkeypatch):
     monkeypatch.syspath_prepend(str(broken_site))
     assert spec_of("attack", create("attack", "mean-image")) == resolve("attack", "mean-image")
     assert "gibench_broken.fails" not in sys.modules
+
+
+@pytest.mark.parametrize("path", ["bad\udcff", "\ud800"])
+def test_a_setting_whose_bytes_are_no_utf8_is_refused_before_anything_is_stored(path):
+    with pytest.raises(UsageError, match=r"dataset 'folder': path=.* holds bytes that are no UTF-8: rename it"):
+        resolve("dataset", Spec.of("folder", {"path": path}))

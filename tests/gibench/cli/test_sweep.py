@@ -82,3 +82,14 @@ def test_a_mistake_in_the_suite_is_one_clear_line_and_exit_code_2(call, suite, t
 def test_a_missing_suite_is_one_clear_line_and_exit_code_2(call):
     code, _, err = call("sweep", "nowhere.yaml")
     assert (code, err) == (2, "error: the suite nowhere.yaml cannot be read: No such file or directory\n")
+
+
+def test_a_suite_that_comes_with_gibench_goes_by_its_name(call):
+    code, out, _ = call("sweep", "smoke", "--dry-run", "--device", "cpu")
+    assert (code, len(out.splitlines())) == (0, 18)
+
+
+def test_an_unknown_name_says_which_suites_there_are(call):
+    code, _, err = call("sweep", "smok")
+    assert code == 2
+    assert err.startswith("error: there is no suite smok: give a file, or one of ablation, ")

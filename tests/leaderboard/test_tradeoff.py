@@ -18,7 +18,12 @@ def stored(make_stored):
 
     def make(defense, attack="spearpp:preset=full", **changes):
         return make_stored(
-            **{"defense": axes_of(CellAxes)["defense"].canonical(defense), "attack": attack, "utility_accuracy": 0.9, "epsilon": None}
+            **{
+                "defense": axes_of(CellAxes)["defense"].canonical(defense),
+                "attack": attack,
+                "utility_accuracy": 0.9,
+                "epsilon": None,
+            }
             | changes
         )
 

@@ -23,9 +23,7 @@ def stored(uri, make_row):
     diagnostics = {"sparsity_matching": 1.0, "seconds": {"svd": 0.5}}
     for labels in ("iid", "same"):
         for psnr in (10.0, 20.0):  # the second replaces the first
-            store.save(
-                Result(make_row(attack=SPEARPP, labels=labels, psnr_mean=psnr), images, None, diagnostics)
-            )
+            store.save(Result(make_row(attack=SPEARPP, labels=labels, psnr_mean=psnr), images, None, diagnostics))
     store.save(Result(make_row(attack="mean-image")))
     return uri
 

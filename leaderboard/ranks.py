@@ -88,8 +88,8 @@ def common(rivals: Sequence[Cells]) -> set[int]:
     """
     sets = Counter(frozenset(cells) for cells in rivals)
     most = max(map(len, sets), default=0)
-    counted = [each for each in sets if 2 * len(each) >= most]
-    return set(max(counted, key=lambda each: (sets[each], len(each), sorted(each)), default=frozenset()))
+    counted = [(times, len(each), sorted(each)) for each, times in sets.items() if 2 * len(each) >= most]
+    return set(max(counted)[-1]) if counted else set()
 
 
 def strength(cells: Cells, seeds: Iterable[int]) -> tuple[float, ...]:

@@ -64,7 +64,8 @@ def legend(axes: Axes) -> None:
 def signed(figure: Figure, rows: pd.DataFrame) -> Figure:
     """With the scenario that all rows share below, so that a figure alone says what it is of."""
     shared: Sequence[tuple[str, str]] = (
-        *(("{}", "dataset"), ("{}", "network"), ("width {:.0f}", "width"), ("batch {:.0f}", "batch_size")),
+        *(("{}", "dataset"), ("{}", "network"), ("width {:.0f}", "width")),
+        ("batch {:.0f}", "batch_size"),
         *(("{:.0f} training steps", "train_steps"), ("labels {}", "labels"), ("defense {}", "defense")),
         *(("server knows {}", "knows"), ("{}", "dtype"), ("{}", "hardware")),
     )

@@ -8,10 +8,12 @@ import pandas as pd
 
 from gibench.spec import Spec, parse
 
+from .ranks import SCENARIO
+
 # What the rows of a plot share, but for what it shows them over. `variant` is `attack` as people write it.
 _SHARED = (
-    *("dataset", "network", "width", "train_steps", "batch_size", "labels", "knows", "defense"),
-    *("name", "variant", "dtype", "device", "hardware"),
+    *(name for name in SCENARIO if name != "model"),
+    *("network", "width", "defense", "name", "variant", "hardware"),
 )
 _BATCH = ("batch_size", "width", "labels")
 

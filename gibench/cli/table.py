@@ -17,7 +17,7 @@ from rich.table import Table
 from gibench.axes import axes_of
 from gibench.errors import UsageError
 from gibench.leaderboard.utility import SCENARIO, summarize
-from gibench.mlflow_store import DEFAULT_URI, shown
+from gibench.mlflow_store import address, shown
 from gibench.registry import shorten
 from gibench.spec import format_chain, parse_chain
 from gibench.sweep.request import Request
@@ -179,7 +179,7 @@ def _grids(rows: Sequence[Any], store: Store[Any], request: Request) -> list[str
     scored = [row for row in rows if row.psnr_mean is not None]
     if not scored:
         return []
-    if (request.tracking_uri or DEFAULT_URI).startswith("http"):
+    if address(request.tracking_uri).startswith("http"):
         return ["image grids (truth over reconstruction): the artifact images.png of each run"]
     lines = ["image grids (truth over reconstruction, certified images in green):"]
     for row in scored[:_GRIDS_SHOWN]:

@@ -2,7 +2,8 @@
 
 The floor is what no attack on the rank of the first layer's gradient can do without: its singular value decomposition,
 truncated to the batch size, and one least squares for the images. Both are timed on the same gradient, in float64, as
-the attack computes them; the attack is timed whole, by the harness. One thread, undefended `photos`, five hidden layers:
+the attack computes them; the attack is timed whole, by the harness. One thread, undefended `photos`, five
+hidden layers:
 
     python tests/benchmarks/floor.py 20x200 64x1000 128x2000
 """

@@ -67,7 +67,7 @@ class AttackRun:
 class Attack(Plugin, ABC):
     """Base of all attacks. A plugin writes `reconstruct` and may override `supports`; its fields are its settings."""
 
-    requires: ClassVar[frozenset[str]] = frozenset()  # facts of observation.KNOWLEDGE it cannot do without
+    requires: ClassVar[frozenset[str]] = frozenset()  # facts of gibench.threat_model.KNOWLEDGE it cannot do without
     references: ClassVar[tuple[str, ...]] = ()  # papers it implements
     adaptive: ClassVar[bool] = False  # knows the defense (rule E14); may be a property, where a setting decides
     oracle: ClassVar[bool] = False  # picks something with the truth (rule E2)

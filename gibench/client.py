@@ -59,7 +59,7 @@ def observe(
     threat_model: ThreatModel,
     generator: torch.Generator,
     batch_size: int,
-    dataset_size: int,
+    dataset_size: int | None = None,
 ) -> Release:
     """Compute the update of the truth's batches, through the defenses' hooks, and grant what the threat model grants.
 
@@ -71,7 +71,7 @@ def observe(
         threat_model: what the server knows. `batch_size` is that of the whole update: the images of all clients.
         generator: of the defenses' noise, on the model's device.
         batch_size: images a client.
-        dataset_size: images of the split that the truth was drawn from.
+        dataset_size: images of the split that the truth was drawn from; none: of the private split.
 
     Raises:
         NotApplicableError: a defense refuses the model, every parameter of it is frozen, or BatchNorm is given a single
@@ -87,7 +87,9 @@ def observe(
     bn_statistics = _bn_statistics(local, batches) if "bn_statistics" in knows else None
     undefended = mean_gradient(local)
     grad_norm = _norm(undefended(_start(model), inputs, labels))
-    context = chain.context_of(defenses, generator, batch_size, dataset_size)  # from here on defenses have a say
+    context = chain.context_of(
+        defenses, generator, batch_size, dataset_size or len(images.private)
+    )  # from here on defenses have a say
     _ask(defenses, model, context)
     guarantee = chain.guarantee(defenses, context)
     update, local_training = chain.run(defenses, undefended, _start(model), batches, replace(context))

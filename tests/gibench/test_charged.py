@@ -15,10 +15,10 @@ RESNET = {"dataset": "digits", "model": "resnet18"}  # digits of 8x8 reach its l
 
 def assert_without_score(result, status):
     assert set(SCORES) <= set(COLUMNS)
-    assert result.row["status"] == status
-    assert [name for name in SCORES if result.row[name] is not None] == []
+    assert result.row.status == status
+    assert [name for name in SCORES if getattr(result.row, name) is not None] == []
     assert result.images is result.grid_png is None
-    assert "\n" not in result.row["reason"]
+    assert "\n" not in result.row.reason
 
 
 @pytest.mark.parametrize(
@@ -34,9 +34,9 @@ def assert_without_score(result, status):
 def test_a_step_on_one_image_through_batchnorm_is_skipped_with_the_mend(options, run_one):
     result = run_one("random", **RESNET | options)
     assert_without_score(result, "skipped")
-    assert "BatchNorm ('layer" in result.row["reason"]
-    assert "let every step have 2 images or more" in result.row["reason"]
-    assert "use a model without BatchNorm" in result.row["reason"]
+    assert "BatchNorm ('layer" in result.row.reason
+    assert "let every step have 2 images or more" in result.row.reason
+    assert "use a model without BatchNorm" in result.row.reason
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_a_step_on_one_image_through_batchnorm_is_skipped_with_the_mend(options,
 )
 def test_batchnorm_runs_where_it_has_two_values_a_channel(options, run_one):
     row = run_one("random", **options).row
-    assert (row["status"], row["reason"]) == ("ok", None)
+    assert (row.status, row.reason) == ("ok", None)
 
 
 @pytest.mark.parametrize(
@@ -67,21 +67,21 @@ def test_batchnorm_runs_where_it_has_two_values_a_channel(options, run_one):
 def test_what_fails_before_the_attack_begins_is_charged_to_none(options, reason, run_one):
     result = run_one("random", **options)
     assert_without_score(result, "failed")
-    assert result.row["reason"] == reason
+    assert result.row.reason == reason
 
 
 def test_a_model_that_refuses_the_images_says_so_and_no_attack_is_charged(run_one, tmp_path):
     draw_images(tmp_path, classes=2, side=3)
     result = run_one("random", dataset=f"folder:path='{tmp_path}'", model="convnet", batch_size=2)
     assert_without_score(result, "failed")
-    assert "convnet takes images from 4 px up, not 3x3: use mlp or linear" in result.row["reason"]
+    assert "convnet takes images from 4 px up, not 3x3: use mlp or linear" in result.row.reason
 
 
 def test_an_attack_that_fails_once_it_has_begun_is_charged(run_one):
     row = run_one("supports-raises").row
-    assert (row["status"], row["reason"]) == ("failed", "KeyError: 'fc.weight'")
-    assert (row["n_reconstructed"], row["exact_rate"]) == (0, 0)
-    assert row["mse_mean"] > 0
+    assert (row.status, row.reason) == ("failed", "KeyError: 'fc.weight'")
+    assert (row.n_reconstructed, row.exact_rate) == (0, 0)
+    assert row.mse_mean > 0
 
 
 @pytest.mark.parametrize("defense", ["none", "dp", "fedavg"])
@@ -90,12 +90,12 @@ def test_one_class_has_no_gradient_to_attack(classes, defense, run_one, tmp_path
     draw_images(tmp_path, classes)
     result = run_one("mean-image", dataset=f"folder:path='{tmp_path}'", batch_size=2, defense=defense)
     if classes == 2:
-        assert result.row["status"] == "ok"
-        assert result.row["grad_norm"] > 0
+        assert result.row.status == "ok"
+        assert result.row.grad_norm > 0
         return
     assert_without_score(result, "skipped")
-    assert result.row["grad_norm"] == 0
-    assert result.row["reason"] == (
+    assert result.row.grad_norm == 0
+    assert result.row.reason == (
         "the undefended gradient is exactly zero, so nothing can leak from it: the network tells one class apart, so "
         "its loss is the same for every input: use a data set with two or more"
     )
@@ -104,7 +104,7 @@ def test_one_class_has_no_gradient_to_attack(classes, defense, run_one, tmp_path
 def test_a_loss_that_no_parameter_changes_has_no_gradient_to_attack(run_one):
     result = run_one("random", dataset="shifting", model="odd:what=dead", batch_size=2)
     assert_without_score(result, "skipped")
-    assert "exactly zero, so nothing can leak from it: the loss of this batch no longer" in result.row["reason"]
+    assert "exactly zero, so nothing can leak from it: the loss of this batch no longer" in result.row.reason
 
 
 def draw_images(folder, classes, side=8):

@@ -97,7 +97,7 @@ def test_a_cell_runs_without_what_only_some_systems_have():
         "options = {'model': 'mlp:width=20', 'batch_size': 2, 'device': 'cpu', 'timeout': 60}\n"
         "(cell,) = Suite.from_settings('suite', {'attack': 'dlg-adaptive:max_iterations=2', **options}).cells()\n"
         "row = run_cell(cell, lambda message, fraction=None: None).row\n"
-        "print(row['status'], row['peak_memory_mb'], row['exact_rate'], row['hardware'])"
+        "print(row.status, row.peak_memory_mb, row.exact_rate, row.hardware)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -10,7 +10,7 @@ from gibench import batches, experiment, seeds
 from gibench.axes import expand
 from gibench.cell import Cell
 from gibench.experiment import load
-from gibench.observation import KNOWLEDGE
+from gibench.threat_model import KNOWLEDGE
 
 EVERYTHING = ",".join(KNOWLEDGE)
 pytestmark = pytest.mark.usefixtures("plugins")
@@ -24,7 +24,7 @@ def trace(run_one):
         from gibench_misbehaving import SEEN
 
         row = run_one("inspects", **{"knows": EVERYTHING} | options).row
-        lasting = {name: value for name, value in row.items() if name not in ("runtime_s", "peak_memory_mb")}
+        lasting = {name: value for name, value in row.as_dict().items() if name not in ("runtime_s", "peak_memory_mb")}
         return lasting, [tensor.detach().clone() for tensor in SEEN]
 
     return run
@@ -71,9 +71,9 @@ def test_a_careless_cell_between_two_equal_ones_changes_nothing(cell, between, t
 def test_a_careless_defense_changes_nothing_but_the_update_of_its_own_cell(run_one):
     forget()
     plain, careless = (run_one(defense=defense, labels="unique") for defense in ("none", "careless"))
-    same = [name for name in plain.row if name not in ("cell", "defense", "runtime_s", "peak_memory_mb")]
-    assert careless.row["status"] == "ok"
-    assert {name: careless.row[name] for name in same} == {name: plain.row[name] for name in same}
+    same = [name for name in plain.row.as_dict() if name not in ("cell", "defense", "runtime_s", "peak_memory_mb")]
+    assert careless.row.status == "ok"
+    assert {name: getattr(careless.row, name) for name in same} == {name: getattr(plain.row, name) for name in same}
     assert careless.images.equals(plain.images)
 
 
@@ -94,9 +94,9 @@ def test_a_careless_defense_does_not_change_what_the_attack_is_told(trace):
 
 def test_a_careless_defense_does_not_change_what_another_promises(run_one):
     alone, beside = (run_one(defense=chain).row for chain in ("dp", "careless+dp"))
-    assert beside["status"] == "ok"
+    assert beside.status == "ok"
     for name in ("epsilon", "delta", "accountant", "sampling"):
-        assert beside[name] == alone[name] is not None
+        assert getattr(beside, name) == getattr(alone, name) is not None
 
 
 def test_a_data_set_that_draws_from_the_global_generators_gives_the_same_images_each_time():
@@ -121,7 +121,7 @@ def test_the_globals_are_as_they_were_and_do_not_matter(options, trace, run_one)
         np.random.seed(ambient)
         random.seed(ambient)
         states = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
-        found.append(run_one(**options).row["mse_mean"] if "attack" in options else trace(**options))
+        found.append(run_one(**options).row.mse_mean if "attack" in options else trace(**options))
         assert torch.equal(torch.get_rng_state(), states[0])
         assert (np.random.get_state()[1].tolist(), random.getstate()) == states[1:]
     if "attack" in options:
@@ -158,7 +158,7 @@ def test_the_batch_is_drawn_from_the_seed_of_the_data(run_one):
     images = load("photos")
     truth = batches.draw(images, 4, "iid", 1, seeds.generator(7, "data"))
     grey = images.public.images.mean(0)
-    assert found.row["mse_mean"] == pytest.approx(float((truth.images - grey).square().mean()), rel=1e-4)
+    assert found.row.mse_mean == pytest.approx(float((truth.images - grey).square().mean()), rel=1e-4)
 
 
 def test_every_seed_has_a_network_of_its_own(trace):

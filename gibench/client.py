@@ -87,7 +87,8 @@ def observe(
     bn_statistics = _bn_statistics(local, batches) if "bn_statistics" in knows else None
     undefended = mean_gradient(local)
     grad_norm = _norm(undefended(_start(model), inputs, labels))
-    context = chain.context_of(
+    size = dataset_size or len(images.private)
+    context = chain.context_of(defenses, generator, batch_size, size)  # from here on defenses have a say
         defenses, generator, batch_size, dataset_size or len(images.private)
     )  # from here on defenses have a say
     _ask(defenses, model, context)

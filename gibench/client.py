@@ -89,8 +89,6 @@ def observe(
     grad_norm = _norm(undefended(_start(model), inputs, labels))
     size = dataset_size or len(images.private)
     context = chain.context_of(defenses, generator, batch_size, size)  # from here on defenses have a say
-        defenses, generator, batch_size, dataset_size or len(images.private)
-    )  # from here on defenses have a say
     _ask(defenses, model, context)
     guarantee = chain.guarantee(defenses, context)
     update, local_training = chain.run(defenses, undefended, _start(model), batches, replace(context))

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from gibench.jsonable import jsonable
 
-ANY_TEXT = st.text(st.characters())  # lone surrogates among it, as in file names that are no UTF-8
+ANY_TEXT = st.text() | st.binary().map(os.fsdecode)  # lone surrogates too, as in file names that are no UTF-8
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | ANY_TEXT,
     lambda inner: st.lists(inner) | st.dictionaries(ANY_TEXT | st.integers(), inner),

@@ -22,7 +22,7 @@ from gibench.datasets.base import Dataset, Images, Split
 from gibench.deadline import DeadlinePassed, grace, hard_stop
 from gibench.defense import Defense
 from gibench.device import threads
-from gibench.errors import GibenchError, NotApplicableError
+from gibench.errors import GibenchError, NotApplicableError, UsageError
 from gibench.job import Progress
 from gibench.jsonable import jsonable
 from gibench.models.base import Model
@@ -262,9 +262,17 @@ def _check_model(dataset: str, model: str) -> None:
 
 
 def _build(dataset: str, model: str) -> nn.Module:
-    """A network of its own, also where the plugin gives the same one each time."""
+    """A network of its own, also where the plugin gives the same one each time.
+
+    Raises:
+        UsageError: it cannot take such images, or is larger than the memory.
+    """
     images = load(dataset)
-    return copy.deepcopy(cast(Model, create("model", model)).build(images.image_shape, images.num_classes))
+    try:
+        return copy.deepcopy(cast(Model, create("model", model)).build(images.image_shape, images.num_classes))
+    except (RuntimeError, MemoryError) as error:  # torch's words for what does not fit go on for lines
+        cause = str(error).partition("\n")[0] or type(error).__name__
+        raise UsageError(f"the model {model} cannot be built ({cause}): use a smaller one") from error
 
 
 @lru_cache(maxsize=4)

@@ -44,7 +44,7 @@ class Store(Generic[AnyRow]):
 
         Args:
             kind: of the rows that are written and read; an experiment may hold several.
-            uri: see `gibench.mlflow_store.open_store`; None is `gibench.db` in the working folder.
+            uri: see `gibench.mlflow_store.open_store`; None is `MLFLOW_TRACKING_URI`, else `gibench.db` here.
             experiment: the MLflow experiment's name.
             create: make what does not exist; a reader leaves it out.
 

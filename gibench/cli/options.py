@@ -18,7 +18,12 @@ Timeout = Annotated[
     float | None, typer.Option("--timeout", metavar="SECONDS", help="Wall clock of each attack; none without it.")
 ]
 TrackingUri = Annotated[
-    str | None, typer.Option("--tracking-uri", metavar="URI", help="MLflow store or server; local SQLite without it.")
+    str | None,
+    typer.Option(
+        "--tracking-uri",
+        metavar="URI",
+        help="MLflow store or server. Default: MLFLOW_TRACKING_URI, or gibench.db here.",
+    ),
 ]
 Experiment = Annotated[
     str | None, typer.Option("--experiment", metavar="NAME", show_default="gibench", help="MLflow experiment.")

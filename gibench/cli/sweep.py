@@ -14,7 +14,7 @@ from gibench.cli import options
 @options.takes_axes(CellAxes, "device", "threads")
 def sweep(
     axes: dict[str, Any],
-    suite: Annotated[Path, typer.Argument(metavar="SUITE.yaml", help="Axes and fixed settings.")],
+    suite: Annotated[Path, typer.Argument(metavar="SUITE", help="A file, or a name that gibench list suites shows.")],
     timeout: options.Timeout = None,
     tracking_uri: options.TrackingUri = None,
     experiment: options.Experiment = None,

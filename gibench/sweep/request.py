@@ -15,7 +15,7 @@ from gibench.plugin import Plugin
 from gibench.result import StoredRow
 
 MAX_JOBS = 100_000
-_RANGE = re.compile(r"(\d+)(?:-(\d+))?")
+_RANGE = re.compile(r"(\d+)(?:-(\d+))?", re.ASCII)
 
 
 class Request(Plugin):

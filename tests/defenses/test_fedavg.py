@@ -143,7 +143,8 @@ def observe(digits, spec, knows=("batch_size", "local_hyperparameters")):
     truth = batches.draw(digits, 4, "iid", count, seeds.generator(0, "data"))
     noise = seeds.generator(0, "defense")
     model = build().float()
-    return client.observe(model, digits, truth, defenses, ThreatModel(frozenset(knows)), noise, 4), truth
+    count = len(digits.private)
+    return client.observe(model, digits, truth, defenses, ThreatModel(frozenset(knows)), noise, 4, count), truth
 
 
 def test_the_server_sees_the_mean_of_all_clients_and_how_they_trained(digits):

@@ -59,10 +59,12 @@ class Request(Plugin):
         return super()._explain(name, {**detail, "loc": detail["loc"][:1]})  # not which of an axis' values
 
 
-def with_axes(kind: type[Job]) -> type[Request]:
-    """`Request` with a field for each axis of `kind`."""
-    made: Any = {name: (_type(each), _field(each)) for name, each in axes_of(kind).items()}
-    return create_model(f"{kind.__name__}Request", __base__=Request, **made)
+def with_axes(job: type[Job], row: type[StoredRow]) -> type[Request]:
+    """`Request` with a field for each axis of a kind of job, whose results are such rows."""
+    made: Any = {name: (_type(each), _field(each)) for name, each in axes_of(job).items()}
+    request = create_model(f"{job.__name__}Request", __base__=Request, **made)
+    request.job, request.row = job, row
+    return request
 
 
 def _type(axis: Axis) -> Any:

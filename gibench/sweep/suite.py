@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, cast
+from typing import TYPE_CHECKING, Annotated, Any, Self, cast
 
 import yaml
 from pydantic import BeforeValidator, Field, model_validator
@@ -15,7 +15,7 @@ from gibench.axes import axes_of
 from gibench.cell import Cell
 from gibench.errors import UsageError
 from gibench.job import Job
-from gibench.result import Row, StoredRow
+from gibench.result import Row
 
 from .request import MAX_JOBS, Request, listed, with_axes
 
@@ -24,7 +24,7 @@ _WHOLE = ("name", "grids", "utility", "tracking_uri", "experiment")  # keys that
 if TYPE_CHECKING:
     Axes = Request
 else:
-    Axes = with_axes(Cell)
+    Axes = with_axes(Cell, Row)
 
 
 class Suite(Axes):
@@ -32,9 +32,6 @@ class Suite(Axes):
 
     A suite of several `grids` has the cells of each: the product of the suite's axes with the grid's in their place.
     """
-
-    job: ClassVar[type[Job]] = Cell
-    row: ClassVar[type[StoredRow]] = Row
 
     name: str | None = Field(None, description="what the grid is called in MLflow")
     grids: list[dict[str, Any]] | None = Field(

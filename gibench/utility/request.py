@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from gibench.cell import Cell
-from gibench.job import Job
-from gibench.result import StoredRow
 from gibench.sweep.request import Request, with_axes
 from gibench.sweep.suite import Suite
 from gibench.utility.job import Trial, TrialRow
@@ -15,14 +13,11 @@ from gibench.utility.job import Trial, TrialRow
 if TYPE_CHECKING:
     Axes = Request
 else:
-    Axes = with_axes(Trial)
+    Axes = with_axes(Trial, TrialRow)
 
 
 class Utility(Axes):
     """The options of `gibench utility`; a list is an axis. No defense is among the defenses, to compare them with."""
-
-    job: ClassVar[type[Job]] = Trial
-    row: ClassVar[type[StoredRow]] = TrialRow
 
     @classmethod
     def of_suite(cls, suite: Suite, cells: Iterable[Cell]) -> list[Self]:

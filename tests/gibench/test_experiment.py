@@ -255,8 +255,8 @@ def test_ctrl_c_is_no_result():
     ("options", "complaint"),
     [
         ({"batch_size": 521}, "a batch of 521 is more than the 520 images of the private split"),
-        ({"batch_size": 11, "labels": "unique"}, "labels=unique has 10 labels to offer"),
-        ({"dataset": "folder:path=nowhere"}, "there is no directory nowhere"),
+        ({"batch_size": 11, "labels": "unique"}, "labels=unique has 5 labels to offer"),
+        ({"dataset": "folder:path=nowhere"}, "nowhere: give the path of a directory"),
     ],
 )
 def test_a_cell_that_cannot_be_prepared_is_a_usage_error(options, complaint):

@@ -1,4 +1,4 @@
-"""Training on the public split, and accuracy."""
+"""Training on the training split, and accuracy."""
 
 from dataclasses import replace
 

@@ -153,7 +153,7 @@ def test_force_gives_the_same_images_and_metrics_bit_for_bit(call):
         (["--attack", "random", "--seed", "9-1"], "a range goes from a seed up to another"),
         (["--attack", "random", "--timeout", "0"], "timeout=0.0 is refused: "),
         (["--attack", "random", "--batch-size", "521"], "a batch of 521 is more than the 520 images"),
-        (["--attack", "random", "--dataset", "folder:path=nowhere"], "there is no directory nowhere"),
+        (["--attack", "random", "--dataset", "folder:path=nowhere"], "nowhere: give the path of a directory"),
     ],
 )
 def test_a_wrong_request_is_one_clear_line_and_exit_code_2(call, options, complaint):

@@ -10,12 +10,11 @@ import functools
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
 
 from scipy.optimize import brentq
 from scipy.special import erfcx
 
-Sampling = Literal["poisson", "fixed"]
+from gibench.defense import Sampling
 
 # Where privacy loss distributions want gigabytes: below this noise multiplier, above this epsilon.
 PLD_FROM, PLD_UP_TO = 0.3, 1e4

@@ -13,20 +13,39 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from gibench.defense import Batch, Defense, DefenseContext, Gradient, Guarantee, Parameters, Updating
+from gibench.defense import (
+    Batch,
+    Defense,
+    DefenseContext,
+    Gradient,
+    Guarantee,
+    Parameters,
+    Sampler,
+    Sampling,
+    Updating,
+)
 from gibench.errors import UsageError
 from gibench.observation import LocalTraining, Update
 
-from .accounting import Sampling, multiplier_for, release_epsilon, run_epsilon
+from .accounting import multiplier_for, release_epsilon, run_epsilon
+
+_ASSUMED = {
+    "poisson": "add-or-remove-one {} at a public size; run: Poisson sampling",
+    "fixed": "replace-one {}; run: fixed-size sampling without replacement",
+}
 
 
 class DPSGD(Defense):
-    """Clip per-example gradients, add noise to the sum, divide by the batch size.
+    """Clip per-example gradients, add noise to the sum, divide by the public batch size.
 
     Noise of standard deviation noise_multiplier * max_grad_norm falls on every entry of the sum. Without noise nothing
     is promised and epsilon is null (rule E12). With on=update the whole update of each client is clipped, and noise
     added to the sum of those (client-level DP): all a client's images are protected together, and clients count
     equally. clipping=per-layer clips each of L tensors to max_grad_norm / sqrt(L), so that the sum moves no further.
+
+    Sums are divided by how many examples (clients) there should be, never by how many there are: so with
+    sampling=poisson the figures hold for adding or removing an example, whose slot is then filled or empty. With
+    sampling=fixed they hold for replacing one, which moves the sum twice as far.
     """
 
     hooks = frozenset({"step", "average"})
@@ -49,9 +68,13 @@ class DPSGD(Defense):
     on: Literal["step", "update"] = Field("step", description="clip examples' gradients, or clients' whole updates")
     delta: float = Field(1e-5, gt=0, lt=1, description="of (epsilon, delta); below one over the number protected")
     sampling: Sampling = Field(
-        "poisson", description="how batches are drawn that the figures are for: poisson, or of a fixed size"
+        "poisson",
+        description="what the figures are for: poisson (samples of a public expected size, one example added or "
+        "removed) or fixed (samples of a fixed size without replacement, one example replaced)",
     )
-    run_steps: int = Field(1000, ge=1, le=100_000, description="updates of the training run of run_epsilon_*")
+    run_steps: int = Field(
+        1000, ge=1, le=100_000, description="updates of a planned training run, for run_epsilon; real runs count theirs"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -78,6 +101,13 @@ class DPSGD(Defense):
             )
         return self
 
+    @property
+    def sampler(self) -> Sampler:
+        """What the run's figures are for; without noise there are none."""
+        if self.noise_multiplier == 0:
+            return Sampler()
+        return Sampler(self.sampling, "images" if self.on == "step" else "clients")
+
     def check(self, context: DefenseContext) -> None:
         protected, what = self._population(context)
         if self.noise_multiplier != 0 and self.delta * protected >= 1:
@@ -102,12 +132,13 @@ class DPSGD(Defense):
         def one(inputs: Tensor, label: Tensor) -> Parameters:
             return gradient(parameters, inputs[None], label[None])
 
-        chunk = max(1, int(context.memory_mb * 2**20 / _bytes_needed(one, batch)))
         total = _zeros(parameters)
-        many = torch.func.vmap(one, randomness="different")
-        for inputs, labels in zip(torch.split(batch.inputs, chunk), torch.split(batch.labels, chunk), strict=True):
-            self._add_clipped(total, many(inputs, labels))
-        return self._noisy_mean(total, len(batch.labels), parameters, context)
+        if len(batch.labels):
+            chunk = max(1, int(context.memory_mb * 2**20 / _bytes_needed(one, batch)))
+            many = torch.func.vmap(one, randomness="different")
+            for part in zip(torch.split(batch.inputs, chunk), torch.split(batch.labels, chunk), strict=True):
+                self._add_clipped(total, many(*part))
+        return self._noisy_mean(total, batch.size or context.batch_size, parameters, context)
 
     def average(
         self, update: Updating, parameters: Parameters, batches: Sequence[Batch], context: DefenseContext
@@ -116,34 +147,35 @@ class DPSGD(Defense):
         if self.on != "update":
             return update(parameters, batches)
         total = _zeros(parameters)
-        for batch in batches:
-            sent, training = update(parameters, [batch])
+        for each in [[batch] for batch in batches] or [[]]:  # no client was drawn: still an update of its kind
+            sent, training = update(parameters, each)
             self._add_clipped(total, {name: value[None] for name, value in sent.tensors.items()})
-        mean = self._noisy_mean(total, len(batches), parameters, context)
-        return Update(mean, sent.kind), training and replace(training, clients=len(batches))
+        mean = self._noisy_mean(total, context.clients, parameters, context)
+        return Update(mean, sent.kind), training and replace(training, clients=context.clients)
 
     def guarantee(self, context: DefenseContext) -> Guarantee:
-        """Epsilon of one release, and of a run of releases each of a new sample of the images (or clients)."""
+        """Epsilon of one release, and of a run of releases each of a new sample of the images (or clients).
+
+        The run is the one that the update is part of, or a planned one of `run_steps`.
+        """
         if self.noise_multiplier == 0:
             return Guarantee()
-        noise, protected = self._multiplier(context), self._population(context)[0]
-        effective = noise / self._weakening(context)
-        clients = 1 if self.on == "update" else context.batch_size
-        rate = min(1.0, context.clients * clients / protected)
+        noise, (protected, what) = self._multiplier(context), self._population(context)
+        effective, steps = noise / self._weakening(context), context.rounds or self.run_steps
+        drawn = context.clients * (1 if self.on == "update" else context.batch_size)
+        rate = min(1.0, drawn / protected)
+        run = run_epsilon(effective, self.delta, rate, steps, self.sampling)
         passes = "" if self._passes(context) == 1 else f" of {context.passes} passes over the batch"
-        adjacency = "add-or-remove-one" if self.sampling == "poisson" else "replace-one"
-        kind = "" if self.on == "step" else " of clients"
         return Guarantee(
             epsilon=release_epsilon(effective, self.delta),
             delta=self.delta,
             accountant="analytic-gaussian",
-            sampling=f"full batch, one release{passes}, {adjacency} adjacency{kind}",
-            costs={
-                **run_epsilon(effective, self.delta, rate, self.run_steps, self.sampling),
-                "run_steps": self.run_steps,
-                "sample_rate": rate,
-                "noise_multiplier": noise,
-            },
+            sampling=f"full batch, one release{passes}, {_ASSUMED[self.sampling].format(what[:-1])}",
+            max_grad_norm=self.max_grad_norm,
+            noise_multiplier=noise,
+            run_epsilon=min((found for found in run.values() if found is not None), default=None),
+            run_steps=steps,
+            costs={**run, "sample_rate": rate},
         )
 
     def _multiplier(self, context: DefenseContext) -> float:
@@ -161,8 +193,11 @@ class DPSGD(Defense):
     def _weakening(self, context: DefenseContext) -> float:
         """What the noise multiplier is divided by to be that of one Gaussian mechanism with the same privacy.
 
-        An image that enters k noisy steps is protected by k Gaussian mechanisms, which compose to one of 1 / sqrt(k)
-        the noise, exactly; other clients' noise is not counted. Replacing an image moves the sum by two clip norms.
+        Which slots make up a local batch, and what its sum is divided by, depends on no image. So given these, an image
+        touches one step an epoch, each a Gaussian mechanism at parameters that earlier ones chose, and k of those
+        compose to one of 1 / sqrt(k) the noise even so (Dong, Roth and Su, Gaussian Differential Privacy, JRSS B 2022,
+        arXiv 1905.02383, corollary 3.3). All else is made of the noisy steps alone: learning rate, momentum, the steps
+        and clients it is not in, what is left of the mean on release. Replacing an image moves a sum by two clip norms.
         """
         return math.sqrt(self._passes(context)) * (1 if self.sampling == "poisson" else 2)
 
@@ -173,7 +208,7 @@ class DPSGD(Defense):
         return max(1, context.dataset_size // context.batch_size), "clients"
 
     def _add_clipped(self, total: Parameters, gradients: Parameters) -> None:
-        """Add the gradients `[N, ...]` of N examples, each clipped."""
+        """Add the gradients `[N, ...]` of N examples, each clipped; one without a finite norm has no bound but zero."""
         gradients = {name: value.to(total[name].dtype) for name, value in gradients.items()}
         norms = torch.stack([torch.linalg.vector_norm(value.flatten(1), dim=1) for value in gradients.values()])
         bound = self.max_grad_norm
@@ -181,17 +216,21 @@ class DPSGD(Defense):
             bound /= math.sqrt(len(gradients))
         else:
             norms = torch.linalg.vector_norm(norms, dim=0).expand_as(norms)
-        for scale, (name, value) in zip((bound / norms).clamp(max=1), gradients.items(), strict=True):
+        finite = norms.isfinite()
+        scales = torch.where(finite, (bound / norms).clamp(max=1), 0)
+        if not bool(finite.all()):
+            gradients = {name: value.nan_to_num(0, 0, 0) for name, value in gradients.items()}
+        for scale, (name, value) in zip(scales, gradients.items(), strict=True):
             total[name] += torch.tensordot(scale.to(value.dtype), value, dims=1)
 
-    def _noisy_mean(self, total: Parameters, count: int, like: Parameters, context: DefenseContext) -> Parameters:
-        """The sum with noise, divided by the number of its parts."""
+    def _noisy_mean(self, total: Parameters, size: int, like: Parameters, context: DefenseContext) -> Parameters:
+        """The sum with noise, divided by the public number of its parts."""
         std = self._multiplier(context) * self.max_grad_norm
         for value in total.values():
             if std:
                 noise = torch.randn(value.shape, generator=context.generator, device=value.device, dtype=value.dtype)
                 value.add_(noise, alpha=std)
-            value.div_(count)
+            value.div_(size)
         return {name: value.to(like[name].dtype) for name, value in total.items()}
 
 

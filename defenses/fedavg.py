@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import torch
 from pydantic import Field
@@ -30,9 +29,6 @@ class FedAvg(Defense):
     lr: float = Field(0.01, gt=0, description="learning rate of the local steps")
     momentum: float = Field(0.0, ge=0, lt=1, description="of the local steps")
     clients: int = Field(1, ge=1, le=10_000, description="that are averaged, each with a batch of its own")
-    weighting: Literal["equal", "size"] = Field(
-        "equal", description="of the clients in the mean: all the same, or by images; the harness gives all as many"
-    )
 
     @property
     def client_count(self) -> int:
@@ -57,19 +53,18 @@ class FedAvg(Defense):
         context: DefenseContext,
     ) -> tuple[Update, LocalTraining | None]:
         """The mean weight delta of all clients, and how they trained."""
-        weights = [len(batch.labels) if self.weighting == "size" else 1 for batch in batches]
         mean = {name: torch.zeros_like(value) for name, value in parameters.items()}
-        for batch, weight in zip(batches, weights, strict=True):
+        for batch in batches:
             trained = local_sgd(step, parameters, self._local_batches(batch, context), self.lr, self.momentum)
             for name, total in mean.items():
-                total.add_(trained[name] - parameters[name], alpha=weight / sum(weights))
+                total.add_(trained[name] - parameters[name], alpha=1 / len(batches))
         size = context.batch_size
         return Update(mean, "weight_delta"), LocalTraining(
             epochs=self.epochs,
             local_batch_size=self.local_batch_size or size,
             lr=self.lr,
             momentum=self.momentum,
-            clients=len(batches),
+            clients=context.clients,
             total_lr=total_lr(self.lr, self.momentum, self._steps(size)),
         )
 
@@ -81,12 +76,21 @@ class FedAvg(Defense):
         return self.epochs * math.ceil(images / (self.local_batch_size or images))
 
     def _local_batches(self, batch: Batch, context: DefenseContext) -> list[Batch]:
-        count = len(batch.labels)
-        size = min(self.local_batch_size or count, count)
-        if size == count:
+        """The local batches of all epochs, of sizes that are public.
+
+        The slots of the client's batch are dealt to them, filled or empty. So a missing image leaves its slot empty,
+        moves no other and changes no size. Which of the slots the images have does not matter: the order is random.
+        """
+        whole, slots, count = context.batch_size, context.slots, len(batch.labels)
+        size = self.local_batch_size or whole
+        if size == whole:
             return [batch] * self.epochs
+        starts = range(0, whole, size)
+        ends = [start * slots // whole for start in starts[1:]]
         found = []
         for _ in range(self.epochs):
-            order = torch.randperm(count, generator=context.generator, device=context.generator.device)
-            found += [Batch(batch.inputs[part], batch.labels[part]) for part in torch.split(order, size)]
+            order = torch.randperm(slots, generator=context.generator, device=context.generator.device)
+            for start, part in zip(starts, torch.tensor_split(order, ends), strict=True):
+                filled = part[part < count]
+                found.append(Batch(batch.inputs[filled], batch.labels[filled], min(size, whole - start)))
         return found

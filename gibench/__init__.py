@@ -1,5 +1,6 @@
 """A benchmark of gradient-inversion attacks: which recovers a client's images, under which defense, at what cost."""
 
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the package is callable, which type checkers do not see
@@ -7,4 +8,6 @@ if TYPE_CHECKING:  # the package is callable, which type checkers do not see
 else:
     from gibench import leaderboard
 
-__all__ = ["leaderboard"]
+__all__ = ["__version__", "leaderboard"]
+
+__version__ = version("gibench")

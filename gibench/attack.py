@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gibench.device import PeakMemory, synchronize, warm_up
 from gibench.errors import AttackError
-from gibench.observation import Observation
+from gibench.observation import Observation, Update
 from gibench.plugin import Plugin
 
 Outcome = Literal["ok", "budget_exhausted", "diverged"]
@@ -61,13 +61,13 @@ class AttackRun:
     reason: str
     reconstruction: Reconstruction | None
     runtime_s: float | None = None
-    peak_memory_mb: float | None = None
+    peak_memory_mb: float | None = None  # the attack's own; None where it cannot be measured
 
 
 class Attack(Plugin, ABC):
     """Base of all attacks. A plugin writes `reconstruct` and may override `supports`; its fields are its settings."""
 
-    requires: ClassVar[frozenset[str]] = frozenset()  # facts of observation.KNOWLEDGE it cannot do without
+    requires: ClassVar[frozenset[str]] = frozenset()  # facts of gibench.threat_model.KNOWLEDGE it cannot do without
     references: ClassVar[tuple[str, ...]] = ()  # papers it implements
     adaptive: ClassVar[bool] = False  # knows the defense (rule E14); may be a property, where a setting decides
     oracle: ClassVar[bool] = False  # picks something with the truth (rule E2)
@@ -104,7 +104,8 @@ class Attack(Plugin, ABC):
         observation = observation.to(context.device)
         if reason := _not_this_model(observation) or self.supports(observation):
             return AttackRun("skipped", reason, None)
-        _check_finite(observation)
+        if reason := non_finite(observation.update):
+            raise AttackError(reason)
         warm_up(context.device)
         with PeakMemory(context.device) as memory:
             start = time.perf_counter()
@@ -144,13 +145,12 @@ def _not_this_model(observation: Observation) -> str | None:
     return None
 
 
-def _check_finite(observation: Observation) -> None:
-    for name, tensor in observation.update.tensors.items():
+def non_finite(update: Update) -> str | None:
+    """Why no attack can use an update that holds NaN or infinity, or None."""
+    for name, tensor in update.tensors.items():
         if not bool(torch.isfinite(tensor).all()):
-            kind = observation.update.kind
-            raise AttackError(
-                f"the observed {kind} holds NaN or infinity at '{name}': only finite updates can be attacked"
-            )
+            return f"the observed {update.kind} holds NaN or infinity at '{name}': only finite updates can be attacked"
+    return None
 
 
 def _checked(result: Any, observation: Observation) -> Reconstruction:

@@ -9,8 +9,10 @@ from gibench.datasets.base import Images, Split
 from gibench.errors import UsageError
 
 
-def draw(images: Images, batch_size: int, labels: str, clients: int, generator: torch.Generator) -> Split:
-    """Draw the clients' private batches, without replacement, from the private split.
+def draw(
+    images: Images, batch_size: int, labels: str, clients: int, generator: torch.Generator, split: str = "private"
+) -> Split:
+    """Draw the clients' private batches, without replacement, from one split.
 
     Args:
         images: the data set.
@@ -19,6 +21,7 @@ def draw(images: Images, batch_size: int, labels: str, clients: int, generator: 
             label, uniform among those with enough images).
         clients: how many batches.
         generator: on the CPU.
+        split: of the data set; hyperparameters are tuned on `tuning` (rule E18).
 
     Returns:
         The batches one after the other, `clients * batch_size` images: the truth.
@@ -30,21 +33,21 @@ def draw(images: Images, batch_size: int, labels: str, clients: int, generator: 
         raise UsageError(f"unknown label rule '{labels}': use iid, unique or same")
     if batch_size < 1:
         raise UsageError(f"a batch of {batch_size} images is refused: ask for at least 1")
-    private = images.private
-    if clients * batch_size > len(private):
+    source: Split = getattr(images, split)
+    if clients * batch_size > len(source):
         wanted = f"{clients} batches of {batch_size}" if clients > 1 else f"a batch of {batch_size}"
-        raise UsageError(f"{wanted} is more than the {len(private)} images of the private split: ask for fewer")
-    order = torch.randperm(len(private), generator=generator)  # whatever is taken first from it is uniform
+        raise UsageError(f"{wanted} is more than the {len(source)} images of the {split} split: ask for fewer")
+    order = torch.randperm(len(source), generator=generator)  # whatever is taken first from it is uniform
     chosen: list[Tensor] = []
     for _ in range(clients):
-        batch = order[_positions(private.labels[order], batch_size, labels, generator)]
+        batch = order[_positions(source.labels[order], batch_size, labels, generator, split)]
         chosen.append(batch)
         order = order[~torch.isin(order, batch)]
     drawn = torch.cat(chosen)
-    return Split(private.images[drawn], private.labels[drawn])
+    return Split(source.images[drawn], source.labels[drawn])
 
 
-def _positions(labels: Tensor, batch_size: int, rule: str, generator: torch.Generator) -> Tensor:
+def _positions(labels: Tensor, batch_size: int, rule: str, generator: torch.Generator, split: str) -> Tensor:
     """Where one batch stands among the images that are left, which are in random order."""
     if rule == "iid":
         return torch.arange(batch_size)
@@ -53,7 +56,7 @@ def _positions(labels: Tensor, batch_size: int, rule: str, generator: torch.Gene
     if rule == "unique":
         if batch_size > len(present):
             raise UsageError(
-                f"labels=unique has {len(present)} labels to offer in the private split, not {batch_size}: "
+                f"labels=unique has {len(present)} labels to offer in the {split} split, not {batch_size}: "
                 "ask for a smaller batch"
             )
         picked = present[torch.randperm(len(present), generator=generator)[:batch_size]]
@@ -61,7 +64,7 @@ def _positions(labels: Tensor, batch_size: int, rule: str, generator: torch.Gene
     enough = (counts >= batch_size).nonzero().flatten()
     if not len(enough):
         raise UsageError(
-            f"labels=same finds no label with {batch_size} images left in the private split (the most is "
+            f"labels=same finds no label with {batch_size} images left in the {split} split (the most is "
             f"{int(counts.max())}): ask for a smaller batch"
         )
     picked = enough[torch.randint(len(enough), (1,), generator=generator)]

@@ -8,7 +8,18 @@ from functools import partial
 
 import torch
 
-from gibench.defense import HOOKS, Batch, Defense, DefenseContext, Gradient, Guarantee, Hook, Parameters, Updating
+from gibench.defense import (
+    HOOKS,
+    Batch,
+    Defense,
+    DefenseContext,
+    Gradient,
+    Guarantee,
+    Hook,
+    Parameters,
+    Sampler,
+    Updating,
+)
 from gibench.errors import UsageError
 from gibench.observation import LocalTraining, Update
 from gibench.registry import load
@@ -60,12 +71,13 @@ def run(
     Returns:
         The update as it is sent, and how the clients trained if a defense makes them train.
     """
-    for defense in defenses:
-        if "step" in defense.hooks:
-            gradient = _defended(defense, gradient, context)
 
     def step(parameters: Parameters, batch: Batch) -> Parameters:
-        return gradient(parameters, batch.inputs, batch.labels)
+        made = gradient
+        for defense in defenses:
+            if "step" in defense.hooks:
+                made = _defended(defense, made, context, batch.size)
+        return made(parameters, batch.inputs, batch.labels)
 
     maker = next((defense for defense in defenses if "update" in defense.hooks), Defense())
 
@@ -84,17 +96,35 @@ def run(
 
 
 def context_of(
-    defenses: Sequence[Defense], generator: torch.Generator, batch_size: int, dataset_size: int
+    defenses: Sequence[Defense],
+    generator: torch.Generator,
+    batch_size: int,
+    dataset_size: int,
+    rounds: int | None = None,
 ) -> DefenseContext:
     """What the harness lends a chain of defenses.
+
+    Args:
+        defenses: in canonical order.
+        generator: of their noise, on the batches' device.
+        batch_size: images a client.
+        dataset_size: of the split that batches are drawn from.
+        rounds: of a training run, whose batches are drawn as the defenses want it; none: one update of full batches.
 
     Raises:
         UsageError: their settings make no sense for such batches and data.
     """
-    clients, passes = client_count(defenses), max((each.passes for each in defenses), default=1)
-    context = DefenseContext(generator, batch_size, dataset_size, clients=clients, passes=passes)
+    context = DefenseContext(
+        generator,
+        batch_size,
+        dataset_size,
+        clients=client_count(defenses),
+        passes=max((each.passes for each in defenses), default=1),
+        rounds=rounds,
+        sampler=Sampler() if rounds is None else sampler(defenses),
+    )
     for defense in defenses:
-        defense.check(context)
+        defense.check(replace(context))  # a copy each, so that none writes what the others are told
     return context
 
 
@@ -103,12 +133,17 @@ def client_count(defenses: Iterable[Defense]) -> int:
     return max((defense.client_count for defense in defenses), default=1)
 
 
-def _defended(defense: Defense, gradient: Gradient, context: DefenseContext) -> Gradient:
-    return lambda parameters, inputs, labels: defense.step(gradient, parameters, Batch(inputs, labels), context)
+def sampler(defenses: Iterable[Defense]) -> Sampler:
+    """How a training run draws its batches: as the one defense wants it whose promise depends on that."""
+    return next((each.sampler for each in defenses if each.sampler != Sampler()), Sampler())
+
+
+def _defended(defense: Defense, gradient: Gradient, context: DefenseContext, size: int | None) -> Gradient:
+    return lambda parameters, inputs, labels: defense.step(gradient, parameters, Batch(inputs, labels, size), context)
 
 
 def guarantee(defenses: Sequence[Defense], context: DefenseContext) -> Guarantee:
     """The privacy of the one defense that promises any, and the costs of all."""
-    guarantees = [defense.guarantee(context) for defense in defenses]
+    guarantees = [defense.guarantee(replace(context)) for defense in defenses]
     private = next((guarantee for guarantee in guarantees if guarantee.accountant), Guarantee())
     return replace(private, costs={key: value for each in guarantees for key, value in each.costs.items()})

@@ -1,6 +1,9 @@
 """The client: a private batch, the model and the defenses become an observation that holds nothing more than granted.
 
 A client trains, so the model is in train mode: BatchNorm normalises by the batch.
+
+Defenses and the model's own code may write in place, so they are handed copies: what the truth is compared with, what
+other cells use and what the row states is never among them (rule E19).
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +20,11 @@ from torch.nn import functional
 
 from gibench import chain
 from gibench.datasets.base import Images, Split
-from gibench.defense import Batch, Defense, Gradient, Guarantee, Parameters
+from gibench.defense import Batch, Defense, DefenseContext, Gradient, Guarantee, Parameters
 from gibench.errors import NotApplicableError
-from gibench.observation import ImagePrior, Observation, SurrogateData, ThreatModel
-from gibench.spec import Spec
+from gibench.observation import ImagePrior, Observation, SurrogateData
+from gibench.registry import spec_of
+from gibench.threat_model import ThreatModel
 from gibench.training import model_inputs, trainable
 
 
@@ -33,15 +38,15 @@ class Release:
 
 
 def mean_gradient(model: nn.Module) -> Gradient:
-    """The gradient of the batch's mean cross-entropy as a pure function: BatchNorm's buffers stay as they are.
+    """The gradient of the batch's mean cross-entropy as a pure function: buffers and inputs stay as they are.
 
     It is by the parameters that it is given; all others, which are frozen, are the model's own.
     """
     buffers = dict(model.named_buffers())
 
     def loss(parameters: Parameters, inputs: Tensor, labels: Tensor) -> Tensor:
-        fresh = {name: buffer.clone() for name, buffer in buffers.items()}
-        return functional.cross_entropy(torch.func.functional_call(model, {**parameters, **fresh}, (inputs,)), labels)
+        state = {**parameters, **{name: buffer.clone() for name, buffer in buffers.items()}}
+        return functional.cross_entropy(torch.func.functional_call(model, state, (inputs.clone(),)), labels)
 
     return torch.func.grad(loss)
 
@@ -54,7 +59,7 @@ def observe(
     threat_model: ThreatModel,
     generator: torch.Generator,
     batch_size: int,
-    protocol: Sequence[Spec] = (),
+    dataset_size: int | None = None,
 ) -> Release:
     """Compute the update of the truth's batches, through the defenses' hooks, and grant what the threat model grants.
 
@@ -66,28 +71,29 @@ def observe(
         threat_model: what the server knows. `batch_size` is that of the whole update: the images of all clients.
         generator: of the defenses' noise, on the model's device.
         batch_size: images a client.
-        protocol: the defenses as their specs, which a server that knows the local hyperparameters knows too.
+        dataset_size: images of the split that the truth was drawn from; none: of the private split.
 
     Raises:
-        NotApplicableError: a defense refuses the model, or every parameter of it is frozen.
+        NotApplicableError: a defense refuses the model, every parameter of it is frozen, or BatchNorm is given a single
+            value a channel.
         UsageError: a defense's settings make no sense for such batches and data.
     """
-    observed = copy.deepcopy(model).train()  # taken before the model sees a private image, and never shown one
-    model.train()
-    context = chain.context_of(defenses, generator, batch_size, len(images.private))
-    for defense in defenses:
-        if reason := defense.supports(model, context):
-            raise NotApplicableError(reason)
+    local = _refusing_single_values(copy.deepcopy(model).train())  # the client's: its forward may keep what it likes
     inputs = model_inputs(model, images, truth.images)
-    labels = truth.labels.to(inputs.device)
-    parameters = {name: parameter.detach() for name, parameter in trainable(model).items()}
+    labels = truth.labels.to(inputs.device, copy=True)
     parts = zip(torch.split(inputs, batch_size), torch.split(labels, batch_size), strict=True)
     batches = [Batch(*part) for part in parts]
-    undefended = mean_gradient(model)
-    update, local_training = chain.run(defenses, undefended, parameters, batches, context)
     knows = threat_model.knows
+    bn_statistics = _bn_statistics(local, batches) if "bn_statistics" in knows else None
+    undefended = mean_gradient(local)
+    grad_norm = _norm(undefended(_start(model), inputs, labels))
+    size = dataset_size or len(images.private)
+    context = chain.context_of(defenses, generator, batch_size, size)  # from here on defenses have a say
+    _ask(defenses, model, context)
+    guarantee = chain.guarantee(defenses, context)
+    update, local_training = chain.run(defenses, undefended, _start(model), batches, replace(context))
     observation = Observation(
-        model=observed,
+        model=copy.deepcopy(model).train(),  # as it was sent: it never saw a private image
         update=replace(update, tensors={name: tensor.detach().clone() for name, tensor in update.tensors.items()}),
         image_shape=images.image_shape,
         mean=images.mean.clone(),  # what an attack does to the tensors it is shown, it does to no later cell
@@ -95,14 +101,48 @@ def observe(
         num_classes=images.num_classes,
         threat_model=threat_model,
         batch_size=len(truth) if "batch_size" in knows else None,
-        labels=labels.clone() if "labels" in knows else None,
+        labels=truth.labels.clone() if "labels" in knows else None,
         local_hyperparameters=local_training if "local_hyperparameters" in knows else None,
-        defenses=tuple(protocol) if "local_hyperparameters" in knows else None,
-        bn_statistics=_bn_statistics(model, batches) if "bn_statistics" in knows else None,
+        defenses=tuple(spec_of("defense", each) for each in defenses) if "local_hyperparameters" in knows else None,
+        bn_statistics=bn_statistics,
         prior=_prior(images) if "prior" in knows else None,
         surrogate_data=_surrogate(images) if "surrogate_data" in knows else None,
     ).to(inputs.device)
-    return Release(observation, chain.guarantee(defenses, context), _norm(undefended(parameters, inputs, labels)))
+    return Release(observation, guarantee, grad_norm)
+
+
+def _ask(defenses: Sequence[Defense], model: nn.Module, context: DefenseContext) -> None:
+    """Let every defense say whether it can be applied to such a model."""
+    shown = copy.deepcopy(model)
+    for defense in defenses:
+        if reason := defense.supports(shown, replace(context)):
+            raise NotApplicableError(reason)
+
+
+def _start(model: nn.Module) -> Parameters:
+    """The parameters that the clients start from, to do with as they like."""
+    return {name: parameter.detach().clone() for name, parameter in trainable(model).items()}
+
+
+def _refusing_single_values(model: nn.Module) -> nn.Module:
+    """The same model, whose BatchNorm says how to mend what torch's own error does not."""
+
+    def refuse(name: str, module: nn.Module, arguments: tuple[Tensor]) -> None:
+        values = arguments[0]
+        if (module.training or module.running_mean is None) and values.numel() == values.shape[1]:
+            raise NotApplicableError(
+                f"BatchNorm ('{name}') normalises by the batch, and a step on one image gives it a single value a "
+                "channel: let every step have 2 images or more (batch_size, local_batch_size, the last local batch "
+                "too), or use a model without BatchNorm"
+            )
+
+    for name, module in _batch_norms(model):
+        module.register_forward_pre_hook(partial(refuse, name))
+    return model
+
+
+def _batch_norms(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    return [each for each in model.named_modules() if isinstance(each[1], nn.modules.batchnorm._BatchNorm)]
 
 
 def _norm(gradient: Mapping[str, Tensor]) -> float:
@@ -134,10 +174,9 @@ def _bn_statistics(model: nn.Module, batches: Sequence[Batch]) -> dict[str, Tens
         return add
 
     listener = copy.deepcopy(model)
-    for name, module in listener.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.register_forward_pre_hook(listen(name))
+    for name, module in _batch_norms(listener):
+        module.register_forward_pre_hook(listen(name))
     with torch.no_grad():
         for batch in batches:
-            listener(batch.inputs)
+            listener(batch.inputs.clone())
     return found

@@ -8,7 +8,7 @@ the order is as written.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from gibench.observation import LocalTraining, Update
 from gibench.plugin import Plugin
+from gibench.result import Promise
 
 Parameters = dict[str, Tensor]
 # (parameters, model inputs [N, C, H, W], labels [N]) -> gradient of the mean loss, one tensor a parameter
@@ -24,37 +25,58 @@ Gradient = Callable[[Parameters, Tensor, Tensor], Parameters]
 Updating = Callable[[Parameters, "Sequence[Batch]"], tuple[Update, LocalTraining | None]]
 Hook = Literal["step", "update", "average", "release"]
 HOOKS: tuple[Hook, ...] = ("step", "update", "average", "release")  # the canonical order
+Sampling = Literal["poisson", "fixed"]
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """How a training run draws each round's batches, see `gibench.utility.draw`."""
+
+    scheme: Sampling = "fixed"  # poisson: each is drawn or not by itself; fixed: so many, without replacement
+    unit: Literal["images", "clients"] = "images"  # drawn: images, for new clients; or clients, who keep theirs
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One client's private batch as the model takes it."""
+    """One client's private batch, or the local batch of a step, as the model takes it.
 
-    inputs: Tensor  # [B, C, H, W], normalised
-    labels: Tensor  # [B]
+    How many examples it has may be private, and none is possible; how many it should have is public.
+    """
+
+    inputs: Tensor  # [N, C, H, W], normalised
+    labels: Tensor  # [N]
+    size: int | None = None  # the public number; none: the context's batch_size
 
 
 @dataclass(frozen=True)
 class DefenseContext:
-    """What the harness lends a defense: its noise, and the facts its guarantee depends on."""
+    """What the harness lends a defense: its noise, and the facts its guarantee depends on. All of them are public."""
 
     generator: torch.Generator  # on the batch's device
-    batch_size: int  # per client
+    batch_size: int  # per client; of Poisson samples, the expected one
     dataset_size: int  # of the split the batch was drawn from
     memory_mb: float = 1024.0  # a budget for what a defense computes in chunks
-    clients: int = 1  # whose batches go into the update
+    clients: int = 1  # whose batches go into the update; of Poisson samples, the expected number
     passes: int = 1  # steps of the update that each private example enters, see `Defense.passes`
+    rounds: int | None = None  # of the training run that the update is part of; none: it is alone
+    sampler: Sampler = Sampler()  # how its batches are drawn
+
+    @property
+    def slots(self) -> int:
+        """How many examples a client's batch has room for; those that are missing leave their slots empty."""
+        poisson = self.sampler == Sampler("poisson", "images")
+        return self.dataset_size if poisson else self.batch_size
 
 
 @dataclass(frozen=True)
-class Guarantee:
+class Guarantee(Promise):
     """What a defense promises or costs; None where it promises nothing. `costs` is logged as it is."""
 
-    epsilon: float | None = None  # of one release
-    delta: float | None = None
-    accountant: str | None = None
-    sampling: str | None = None  # the adjacency and sampling the figures assume
     costs: Mapping[str, Any] = field(default_factory=dict)
+
+    def columns(self) -> dict[str, Any]:
+        """What is promised, as rows hold it."""
+        return {each.name: getattr(self, each.name) for each in fields(Promise)}
 
 
 class Defense(Plugin):
@@ -72,6 +94,11 @@ class Defense(Plugin):
     def passes(self) -> int:
         """How many steps of the update each private example enters, at most: what is lost in each adds up."""
         return 1
+
+    @property
+    def sampler(self) -> Sampler:
+        """How a training run must draw its batches for what is promised of it."""
+        return Sampler()
 
     def check(self, context: DefenseContext) -> None:
         """Refuse settings that make no sense for such batches and data, before anything runs.
@@ -95,7 +122,12 @@ class Defense(Plugin):
         batches: Sequence[Batch],
         context: DefenseContext,
     ) -> tuple[Update, LocalTraining | None]:
-        """The update of all clients' batches, made of steps; the default is one gradient of the only batch."""
+        """The update of all clients' batches, made of steps; the default is one gradient of the only batch.
+
+        Where clients are sampled there may be none, whose update is zero.
+        """
+        if not batches:
+            return Update({name: torch.zeros_like(value) for name, value in parameters.items()}), None
         return Update(step(parameters, batches[0])), None
 
     def average(

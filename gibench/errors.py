@@ -15,3 +15,7 @@ class AttackError(GibenchError):
 
 class NotApplicableError(GibenchError):
     """A defense can never apply to such a model or batch; its cell is `skipped`."""
+
+
+class DataWarning(UserWarning):
+    """Some of a user's data was left out or converted; the CLI prints it as one line."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 
 from gibench import batches
@@ -25,7 +23,7 @@ def draw(
     """
     public, wanted = images.public, clients * batch_size
     try:
-        return batches.draw(replace(images, private=public), batch_size, labels, clients, generator), {}
+        return batches.draw(images, batch_size, labels, clients, generator, "public"), {}
     except UsageError as error:
         rounds = -(-wanted // len(public))
         order = torch.cat([torch.randperm(len(public), generator=generator) for _ in range(rounds)])[:wanted]

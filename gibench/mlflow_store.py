@@ -9,17 +9,25 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from gibench.errors import UsageError
+from gibench.text import RENAME, is_storable
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 DEFAULT_URI = "sqlite:///gibench.db"  # in the working folder
+VARIABLE = "MLFLOW_TRACKING_URI"
 ARTIFACTS = "gibench-artifacts"  # the folder beside a local database
 _SQLITE = "sqlite:///"
 _DATABASES = ("postgresql", "mysql", "mssql")
+_SERVERS = ("http://", "https://")
+_NO_MLFLOW = "what answers there is no MLflow server"
+_REFUSALS = ("401", "403", "407")
+# How MLflow words an answer that is not its own server's, which can be a whole page.
+_ANSWER = re.compile(r"API request to endpoint .*?(?:error code (?P<code>\d+) .*?)?Response body: '(?P<answer>.*)'")
+_NOT_IN_A_PATH = re.compile(r"\?|%[0-9A-Fa-f]{2}|\x00")
+_LONGEST = 200  # characters of what others say
 _QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
@@ -36,14 +44,14 @@ def open_store(uri: str | None, experiment: str, create: bool) -> tuple[MlflowCl
     """A client of the store and the experiment's id.
 
     Args:
-        uri: `sqlite:///FILE`, `http(s)://HOST:PORT` of an MLflow server, or another database MLflow knows.
+        uri: see `address`.
         experiment: its name.
         create: make the store and the experiment where there is none.
 
     Raises:
         UsageError: the store cannot be had, reached or written.
     """
-    uri = uri or DEFAULT_URI
+    uri = address(uri)
     client = _client(uri, create)
     with explained(uri), _environment(_CHECK):
         return client, _experiment(client, experiment, _artifacts(uri), create, shown(uri))
@@ -55,21 +63,45 @@ def check_store(uri: str | None) -> str:
     Raises:
         UsageError: the store cannot be reached; or, a local one, not written.
     """
-    file = _sqlite_file(uri or DEFAULT_URI)
+    uri = address(uri)
+    file = _sqlite_file(uri)
     if file and not file.exists():
         folder = next(parent for parent in file.parents if parent.exists())
         if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
-            raise UsageError(f"the tracking store {file} cannot be made: {folder} is not writable: see --tracking-uri")
+            raise UsageError(f"the tracking store {file} cannot be made: {folder} is not writable: {_mend(uri)}")
         return f"none yet at {file}: the first run makes it"
-    client = _client(uri or DEFAULT_URI, write=file is not None)
+    client = _client(uri, write=file is not None)
     with explained(uri), _environment(_CHECK):
-        names = sorted(experiment.name for experiment in client.search_experiments())
-    return f"{shown(uri)}, experiments {', '.join(names)}"
+        found = client.search_experiments()
+        if not found and not file:
+            raise ConnectionError(_NO_MLFLOW)
+    return f"{shown(uri)}, experiments {', '.join(sorted(experiment.name for experiment in found))}"
+
+
+def address(uri: str | None) -> str:
+    """The store that is meant: the one given, else the environment's, else a database in the working folder.
+
+    Args:
+        uri: `sqlite:///FILE`, `http(s)://HOST:PORT` of an MLflow server (also as a browser shows a page of it), or
+            another database MLflow knows; None or nothing where none is given.
+    """
+    uri = uri or os.environ.get(VARIABLE) or DEFAULT_URI
+    return re.split("[?#]", uri)[0].rstrip("/") if uri.startswith(_SERVERS) else uri
 
 
 def shown(uri: str | None) -> str:
     """The store's address for people to read, without a password."""
-    return re.sub(r"//[^/@]*@", "//", uri or DEFAULT_URI)
+    return _without_password(address(uri))
+
+
+def _without_password(text: str) -> str:
+    return re.sub(r"//[^/\s]*@", "//", text)
+
+
+def _mend(uri: str | None) -> str:
+    """Where another store is named."""
+    of_environment = os.environ.get(VARIABLE) and address(uri) == address(None)
+    return f"see {VARIABLE}, or --tracking-uri" if of_environment else "see --tracking-uri"
 
 
 @contextmanager
@@ -79,36 +111,61 @@ def explained(uri: str | None) -> Iterator[None]:
     Raises:
         UsageError: the body failed on the store.
     """
+    from google.protobuf.json_format import ParseError
     from mlflow.exceptions import MlflowException
-    from requests import ConnectionError as Unreachable
-    from requests import Timeout
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
-    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError) as error:
-        if isinstance(error.__cause__ or error.__context__, Unreachable | Timeout):
-            cause = "no server answers there"
-        else:
-            cause = " ".join(str(getattr(error, "orig", None) or error).split())[:300]
-        raise UsageError(f"the tracking store {shown(uri)} cannot be used: {cause}: see --tracking-uri") from error
+    except (MlflowException, ParseError, SQLAlchemyError, sqlite3.Error, OSError, ImportError, ValueError) as error:
+        line = f"the tracking store {shown(uri)} cannot be used: {_cause(error)}: {_mend(uri)}"
+        raise UsageError(line) from error
+
+
+def _cause(error: Exception) -> str:
+    """Why a store failed, in a few words: what servers answer can be whole pages."""
+    from google.protobuf.json_format import ParseError
+    from mlflow.exceptions import RestException
+    from requests import exceptions as http
+
+    unreached = (
+        (http.SSLError, "no https that is trusted is spoken there: write http:// if it is such a server"),
+        (http.ProxyError, "the proxy does not let it through, see HTTP_PROXY, HTTPS_PROXY and NO_PROXY"),
+        ((http.ConnectionError, http.Timeout), "no server answers there"),
+        (http.RetryError, "the server there fails, or is none of MLflow"),
+    )
+    below = error.__cause__ or error.__context__
+    if found := next((cause for kind, cause in unreached if isinstance(below, kind)), None):
+        return found
+    if isinstance(error, ParseError) or (isinstance(error, RestException) and "message" not in error.json):
+        return _NO_MLFLOW
+    text = "".join(filter(str.isprintable, " ".join(str(getattr(error, "orig", None) or error).split())))
+    match = _ANSWER.search(text)
+    return _of_answer(match) if match else _without_password(text)[:_LONGEST]
+
+
+def _of_answer(match: re.Match[str]) -> str:
+    code, answer = match["code"] or "200", match["answer"]
+    said = f"{code}: {answer[:_LONGEST]}" if answer and "<" not in answer else code
+    if code in _REFUSALS:
+        return f"it refuses access ({said}), see MLFLOW_TRACKING_USERNAME, _PASSWORD and _TOKEN"
+    return f"{_NO_MLFLOW} ({said})"
 
 
 def _client(uri: str, write: bool) -> MlflowClient:
     """A client of a store that was reached a moment ago; MLflow would try for minutes, or an hour, to reach one."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-    scheme = urlsplit(uri).scheme
     with explained(uri), _environment(_CHECK):
         if file := _sqlite_file(uri):
-            _check_sqlite(file, write)
+            _check_sqlite(file, write, uri)
             uri = f"{_SQLITE}{file}?timeout={_LOCK_TIMEOUT}"
-        elif scheme.partition("+")[0] in _DATABASES:
+        elif uri.partition("://")[0].partition("+")[0] in _DATABASES:
             _check_database(uri)
-        elif scheme not in ("http", "https"):
+        elif not uri.startswith(_SERVERS):
             raise UsageError(
                 f"'{uri}' is no tracking store (plain folders no longer are): use sqlite:///FILE.db, "
-                "or http://HOST:PORT of an MLflow server"
+                f"or http://HOST:PORT of an MLflow server, {_mend(uri)}"
             )
         from mlflow import MlflowClient
 
@@ -116,20 +173,38 @@ def _client(uri: str, write: bool) -> MlflowClient:
 
 
 def _sqlite_file(uri: str) -> Path | None:
-    return Path(uri.removeprefix(_SQLITE).partition("?")[0]).absolute() if uri.startswith(_SQLITE) else None
+    """The database's file; None where the store is none.
+
+    Raises:
+        UsageError: its path cannot be written into the addresses that MLflow uses.
+    """
+    if not uri.startswith(_SQLITE):
+        return None
+    name = uri.removeprefix(_SQLITE).partition("?")[0]
+    file = Path(name).absolute()
+    if not is_storable(str(file)):
+        raise UsageError(
+            f"the tracking store {str(file)!r} has a path whose bytes are no UTF-8: {RENAME}, {_mend(uri)}"
+        )
+    if wrong := _NOT_IN_A_PATH.search(str(file)):
+        raise UsageError(
+            f"the tracking store {str(file)!r} has {wrong[0]!r} in its path, which MLflow reads as something else: "
+            f"work in another folder, or {_mend(uri)}"
+        )
+    return file
 
 
 def _artifacts(uri: str) -> str | None:
     """Where the artifacts of a new experiment go: beside a local database; a server has a place of its own."""
-    if urlsplit(uri).scheme in ("http", "https"):
+    if uri.startswith(_SERVERS):
         return None
     file = _sqlite_file(uri)
     return (file.parent / ARTIFACTS if file else Path(ARTIFACTS).absolute()).as_uri()
 
 
-def _check_sqlite(file: Path, write: bool) -> None:
+def _check_sqlite(file: Path, write: bool, uri: str) -> None:
     if not write and not file.exists():
-        raise UsageError(f"there is no tracking store {file} yet: run something first, or see --tracking-uri")
+        raise UsageError(f"there is no tracking store {file} yet: run something first, or {_mend(uri)}")
     file.parent.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(file, timeout=_LOCK_TIMEOUT)) as connection:
         connection.execute("BEGIN IMMEDIATE" if write else "PRAGMA schema_version")
@@ -158,6 +233,8 @@ def _experiment(client: MlflowClient, name: str, artifacts: str | None, create: 
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
             found = client.get_experiment_by_name(name)  # another process has just made it
+    if not found.experiment_id:
+        raise ConnectionError(_NO_MLFLOW)
     if found.lifecycle_stage == "deleted":
         raise UsageError(f"the experiment '{name}' in {store} is deleted: restore it in MLflow, or use --experiment")
     return str(found.experiment_id)

@@ -9,6 +9,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from gibench.errors import UsageError
+from gibench.text import RENAME
 
 
 class Plugin(BaseModel):
@@ -47,6 +48,8 @@ class Plugin(BaseModel):
         key = ".".join(str(part) for part in detail["loc"])
         if detail["type"] == "extra_forbidden":
             return f"{name} has no setting '{key}': it has {', '.join(sorted(cls.model_fields)) or 'none'}"
+        if detail["type"] == "string_unicode":
+            return f"{name}: {key}={detail['input']!r} holds bytes that are no UTF-8: {RENAME}"
         message = detail["msg"].removeprefix("Value error, ")
         return f"{name}: {key}={detail['input']!r} is refused: {message}" if key else f"{name}: {message}"
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from gibench.errors import UsageError
 from gibench.spec import Spec, parse
+from gibench.text import RENAME, is_storable
 
 if TYPE_CHECKING:
     from gibench.plugin import Plugin
@@ -128,13 +129,39 @@ def create(kind: str, spec: Spec | str) -> Plugin:
 
 
 def resolve(kind: str, spec: Spec | str) -> Spec:
-    """The canonical spec with every setting, defaults included; resolving it again changes nothing."""
+    """The canonical spec with every setting, defaults included; resolving it again changes nothing.
+
+    Raises:
+        UsageError: see `create`; or a setting cannot be stored.
+    """
     spec = parse(spec) if isinstance(spec, str) else spec
-    return Spec.of(spec.name, create(kind, spec).settings())
+    settings = create(kind, spec).settings()
+    for key, value in settings.items():
+        if not is_storable(value):
+            raise UsageError(f"{kind} '{spec.name}': {key}={value!r} holds bytes that are no UTF-8: {RENAME}")
+    return Spec.of(spec.name, settings)
+
+
+def spec_of(kind: str, plugin: Plugin) -> Spec:
+    """The canonical spec of a plugin, however it was built; under its class's name where none is registered for it."""
+    names = (entry.name for entry in entries(kind) if _loaded(entry) is type(plugin))
+    return Spec.of(next(names, type(plugin).__name__), plugin.settings())
+
+
+def _loaded(entry: Entry) -> object:
+    """What an entry point names if its module has been imported, else None."""
+    found: object = sys.modules.get(entry.point.module)
+    for name in entry.point.attr.split("."):
+        found = getattr(found, name, None)
+    return found
 
 
 def shorten(kind: str, spec: Spec | str) -> Spec:
     """The same spec without the settings that have their default value, for people to read."""
     spec = parse(spec) if isinstance(spec, str) else spec
-    fields = load(kind, spec.name).from_settings(spec.name, {}).settings()
-    return Spec.of(spec.name, {key: value for key, value in spec.settings if fields.get(key) != value})
+    defaults = load(kind, spec.name).from_settings(spec.name, {}).settings()
+    given = {key: value for key, value in spec.settings if defaults.get(key) != value}
+    # A setting that is called as a kind of plugin is a spec itself.
+    return Spec.of(
+        spec.name, {key: str(shorten(key, value)) if key in GROUPS else value for key, value in given.items()}
+    )

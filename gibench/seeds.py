@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
+
+# What a plugin may set in torch for all that runs after it: how to ask for it, and how to put it back.
+_SWITCHES: tuple[tuple[Callable[[], Any], Callable[[Any], object]], ...] = (
+    (torch.get_default_dtype, torch.set_default_dtype),
+    (torch.is_grad_enabled, torch.set_grad_enabled),
+    (torch.get_num_threads, torch.set_num_threads),
+    (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
+)
 
 Role = Literal["data", "model", "defense", "attack"]
 
@@ -27,9 +36,10 @@ def generator(seed: int, role: Role, device: torch.device | str = "cpu") -> torc
 
 @contextmanager
 def isolated(seed: int, role: Role) -> Iterator[None]:
-    """Seed torch's, numpy's and Python's global generators for one role, and put them back afterwards."""
+    """Seed torch's, numpy's and Python's global generators for one role; afterwards they and torch are as before."""
     value = derive(seed, role)
     states = random.getstate(), np.random.get_state()
+    switches = [get() for get, _ in _SWITCHES]
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(value)
         random.seed(value)
@@ -39,3 +49,6 @@ def isolated(seed: int, role: Role) -> Iterator[None]:
         finally:
             random.setstate(states[0])
             np.random.set_state(states[1])
+            for before, (get, put_back) in zip(switches, _SWITCHES, strict=True):
+                if get() != before:
+                    put_back(before)

@@ -1,4 +1,4 @@
-"""Stores results in MLflow, one run a cell under a parent run a grid, and reads them back as rows."""
+"""Stores results in MLflow, one run a job under a parent run a grid, and reads them back as rows."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from gibench.errors import UsageError
 from gibench.jsonable import jsonable
 from gibench.mlflow_store import explained, open_store, shown
 from gibench.plugin import format_value
-from gibench.result import COLUMNS, UNFINISHED, Column, Result, Row
-from gibench.spec import parse, parse_chain
+from gibench.result import Column, Place, Result, StoredRow, columns_of
+from gibench.spec import parse_chain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,26 +30,28 @@ _KEY_LENGTH = 250  # characters
 _NOT_A_KEY = re.compile(r"[^\w.-]", re.ASCII)  # MLflow refuses most of them, or reads them as folders
 _RUN_ID = re.compile("[0-9a-f]{1,32}")
 _OLDEST_FIRST = ["attributes.start_time ASC", "attributes.end_time ASC"]
-_CELLS = "tags.cell != '' and attributes.status != 'RUNNING'"  # grids have no cell; a run cut off stays RUNNING
+
+AnyRow = TypeVar("AnyRow", bound=StoredRow)
 
 
-class Store:
-    """The results of one experiment in one MLflow store."""
+class Store(Generic[AnyRow]):
+    """The results of one kind in one experiment of an MLflow store."""
 
-    found_by = _CELLS  # which of its runs are read
-
-    def __init__(self, uri: str | None = None, experiment: str = "gibench", create: bool = True) -> None:
+    def __init__(
+        self, kind: type[AnyRow], uri: str | None = None, experiment: str = "gibench", create: bool = True
+    ) -> None:
         """Open the store.
 
         Args:
-            uri: see `gibench.mlflow_store.open_store`; None is `gibench.db` in the working folder.
+            kind: of the rows that are written and read; an experiment may hold several.
+            uri: see `gibench.mlflow_store.open_store`; None is `MLFLOW_TRACKING_URI`, else `gibench.db` here.
             experiment: the MLflow experiment's name.
             create: make what does not exist; a reader leaves it out.
 
         Raises:
             UsageError: the store cannot be had, reached or written.
         """
-        self._uri = uri
+        self._kind, self._uri = kind, uri
         self._client, self._experiment = open_store(uri, experiment, create)
 
     def open_grid(self, name: str, settings: Mapping[str, Any]) -> str:
@@ -63,8 +66,8 @@ class Store:
         with explained(self._uri):
             self._client.set_terminated(run_id, status)
 
-    def save(self, result: Result, parent: str | None = None) -> str:
-        """Store one cell; returns its run's id.
+    def save(self, result: Result, parent: str | None = None) -> AnyRow:
+        """Store one result; returns its row as it is stored.
 
         The run counts from its very last write on, so that one cut off half-way is no result.
         """
@@ -83,23 +86,25 @@ class Store:
                 _write_artifacts(result, Path(folder))
                 self._client.log_artifacts(run, folder)
             self._log(run, tags=_texts(row, "tag"))
-            self._client.set_terminated(run, "FAILED" if row["status"] in UNFINISHED else "FINISHED")
-        return run
+            self._client.set_terminated(run, "FINISHED" if row.finished else "FAILED")
+        assert isinstance(row, self._kind)
+        return replace(row, run_id=run, started=_moment(started))
 
-    def rows(self, diagnostics: bool = False) -> list[Row]:
-        """Every stored cell, oldest first: the columns, `run_id`, and `started` (UTC, ISO 8601).
+    def rows(self, diagnostics: bool = False) -> list[AnyRow]:
+        """Every stored row, oldest first.
 
         Args:
-            diagnostics: add what the attack and the harness noted in numbers, under MLflow's names for them: a
+            diagnostics: fill `beside` with what was noted in numbers, under MLflow's names for them: a
                 `diagnostics.KEY` for each diagnostic, nested ones with dots, and `seconds.STAGE` of the harness.
         """
-        return [as_row(run) | (_beside(run) if diagnostics else {}) for run in self._runs()]
+        found = ((as_row(run, self._kind), run) for run in self._runs())
+        return [replace(row, beside=_beside(run)) if diagnostics else row for row, run in found]
 
     def images(self, run_ids: Iterable[str]) -> pd.DataFrame:
-        """The per-image tables of some cells, one below the other: `run_id`, then the columns of `Score.images`.
+        """The per-image tables of some rows, one below the other: `run_id`, then the columns of `Score.images`.
 
         Args:
-            run_ids: cells with a score, as every one has that was not skipped; whole ids.
+            run_ids: of rows with a score, as every one has that was not skipped; whole ids.
 
         Raises:
             UsageError: a table is gone, or the store cannot be read.
@@ -114,36 +119,38 @@ class Store:
         joined = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"run_id": []})
         return joined[["run_id", *joined.columns.drop("run_id")]]
 
-    def row(self, run_id: str) -> tuple[Row, dict[str, Any]]:
-        """One stored cell and what lies beside it.
+    def row(self, run_id: str) -> tuple[AnyRow, dict[str, Any]]:
+        """One stored row and what lies beside it.
 
         Args:
             run_id: a run's id, or the beginning of one.
 
         Returns:
-            The row, and a mapping of `artifacts` (the folder), `grid` and `images` (paths in it, None if the cell has
+            The row, and a mapping of `artifacts` (the folder), `grid` and `images` (paths in it, None if it has
             none), `diagnostics`, `provenance`, `seconds`.
 
         Raises:
             UsageError: no run or more than one begins so, or its artifacts are gone.
         """
         is_id = _RUN_ID.fullmatch(run_id)
-        found = [as_row(run) for run in self._runs(f"attributes.run_id LIKE '{run_id}%'")] if is_id else []
+        found = [as_row(run, self._kind) for run in self._runs(f"attributes.run_id LIKE '{run_id}%'")] if is_id else []
         if len(found) != 1:
-            what = "no stored cell" if not found else f"{len(found)} stored cells"
+            what = "no stored row" if not found else f"{len(found)} stored rows"
             raise UsageError(
                 f"'{run_id}' is the beginning of {what} in {shown(self._uri)}: `gibench leaderboard --format json` "
                 "lists each row's run_id"
             )
         with explained(self._uri):
-            folder = Path(self._client.download_artifacts(found[0]["run_id"], ""))
+            folder = Path(self._client.download_artifacts(found[0].run_id, ""))
             stored = json.loads((folder / "result.json").read_text())
         paths = {key: folder / name for key, name in (("grid", "images.png"), ("images", "images.csv"))}
         details = {key: str(path) if path.exists() else None for key, path in paths.items()}
         return found[0], {"artifacts": str(folder), **details} | {key: stored[key] for key in stored if key != "row"}
 
     def _runs(self, *conditions: str) -> Iterator[Run]:
-        token, wanted = None, " and ".join((self.found_by, *conditions))
+        # Grids have no key, and a run that was cut off stays RUNNING.
+        ours = f"tags.{self._kind.key_column} != '' and attributes.status != 'RUNNING'"
+        token, wanted = None, " and ".join((ours, *conditions))
         with explained(self._uri):
             while True:
                 page = self._client.search_runs(
@@ -171,39 +178,39 @@ class Store:
             self._client.log_batch(run, all_metrics[part], all_params[part], all_tags[part])
 
 
-def _title(row: Row) -> str:
-    defenses = "+".join(spec.name for spec in parse_chain(row["defense"]))
-    return f"{parse(row['attack']).name} | {defenses} | seed {row['seed']}"
+def _title(row: Any) -> str:
+    specs = [getattr(row, name, row.key_column) for name in ("attack", "defense")]
+    names = ["+".join(spec.name for spec in parse_chain(text)) for text in specs]
+    return " | ".join([*names, f"seed {row.seed}"])
 
 
 def _key(name: str) -> str:
     return _NOT_A_KEY.sub("_", name)[:_KEY_LENGTH]
 
 
-def _texts(row: Row, place: Literal["param", "tag"]) -> dict[str, str]:
-    return {
-        name: format_value(row[name])
-        for name, column in COLUMNS.items()
-        if column.stored_as == place and row[name] is not None
-    }
+def _texts(row: StoredRow, place: Place) -> dict[str, str]:
+    values = {name: getattr(row, name) for name, column in columns_of(type(row)).items() if column.stored_as == place}
+    return {name: format_value(value) for name, value in values.items() if value is not None}
 
 
-def _settings(row: Row) -> dict[str, str]:
+def _settings(row: StoredRow) -> dict[str, str]:
     """Each resolved setting as a parameter of its own: `attack.KEY`, ..., and `defense.NAME.KEY`, as those compose."""
-    settings = {
-        f"{kind}.{key}": value for kind in ("attack", "dataset", "model") for key, value in parse(row[kind]).settings
-    }
-    seen: Counter[str] = Counter()
-    for spec in parse_chain(row["defense"]):
-        seen[spec.name] += 1
-        place = spec.name if seen[spec.name] == 1 else f"{spec.name}{seen[spec.name]}"
-        settings |= {f"defense.{place}.{key}": value for key, value in spec.settings}
+    settings: dict[str, str] = {}
+    for axis, column in columns_of(type(row)).items():
+        if column.axis is None or column.axis.plugin is None:
+            continue
+        seen: Counter[str] = Counter()
+        for spec in parse_chain(getattr(row, axis)):
+            seen[spec.name] += 1
+            place = f"{spec.name}{seen[spec.name] if seen[spec.name] > 1 else ''}." if axis == "defense" else ""
+            settings |= {f"{axis}.{place}{key}": value for key, value in spec.settings}
     return settings
 
 
 def _metrics(result: Result) -> dict[str, float]:
     """The row's metrics, the stages' seconds and the diagnostics that are numbers, without nulls and infinities."""
-    found = {name: result.row[name] for name, column in COLUMNS.items() if column.stored_as == "metric"}
+    columns = columns_of(type(result.row))
+    found = {name: getattr(result.row, name) for name, column in columns.items() if column.stored_as == "metric"}
     found |= {f"seconds.{stage}": seconds for stage, seconds in result.seconds.items()}
     found |= {f"diagnostics.{key}": value for key, value in _leaves(result.diagnostics)}
     numbers = {key: value for key, value in jsonable(found).items() if isinstance(value, int | float)}
@@ -224,16 +231,26 @@ def _write_artifacts(result: Result, folder: Path) -> None:
         result.images.to_csv(folder / "images.csv", index=False)
     if result.grid_png is not None:
         (folder / "images.png").write_bytes(result.grid_png)
-    beside = {name: getattr(result, name) for name in ("row", "diagnostics", "provenance", "seconds")}
-    (folder / "result.json").write_text(json.dumps(jsonable(beside), indent=2, allow_nan=False))
+    beside = {name: getattr(result, name) for name in ("diagnostics", "provenance", "seconds")}
+    document = jsonable({"row": result.row.as_dict(), **beside})
+    (folder / "result.json").write_text(json.dumps(document, indent=2, allow_nan=False))
 
 
-def as_row(run: Run, columns: Mapping[str, Column] = COLUMNS) -> Row:
-    """What an MLflow run says: the columns, then `run_id` and `started` (UTC, ISO 8601)."""
+def as_row(run: Run, kind: type[AnyRow]) -> AnyRow:
+    """What an MLflow run says, as a row; of one stored before there was an axis or by another name, what it meant."""
     places = {"param": run.data.params, "metric": run.data.metrics, "tag": run.data.tags}
-    row: Row = {name: _value(places[column.stored_as].get(name), column) for name, column in columns.items()}
-    started = datetime.fromtimestamp(run.info.start_time / 1000, UTC).isoformat(timespec="milliseconds")
-    return row | {"run_id": run.info.run_id, "started": started}
+    values: dict[str, Any] = {}
+    for name, column in columns_of(kind).items():
+        stored = places[column.stored_as]
+        formerly = column.axis.formerly if column.axis else None
+        values[name] = _value(stored.get(name, stored.get(formerly) if formerly else None), column)
+        if values[name] is None and column.axis:
+            values[name] = column.axis.before
+    return kind(**values, run_id=run.info.run_id, started=_moment(run.info.start_time))
+
+
+def _moment(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
 
 
 def _beside(run: Run) -> dict[str, float]:

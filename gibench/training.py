@@ -1,4 +1,4 @@
-"""Trains a model on the public split, so that a cell can attack it in an early or a late state (rule E10)."""
+"""Trains a model on the training split, so that a cell can attack it in an early or a late state (rule E10)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ BATCH_SIZE, LEARNING_RATE = 64, 1e-3
 
 
 def train(model: nn.Module, images: Images, steps: int, generator: torch.Generator) -> None:
-    """Train `model` in place, where it is: Adam at 1e-3 on minibatches of 64 public images.
+    """Train `model` in place, where it is: Adam at 1e-3 on minibatches of 64 training images.
 
-    Minibatches are drawn with replacement, so that a public split of any size will do.
+    Minibatches are drawn with replacement, so that a training split of any size will do.
 
     Args:
         model: from normalised images to logits; it is left in train mode, without gradients.
@@ -29,9 +29,9 @@ def train(model: nn.Module, images: Images, steps: int, generator: torch.Generat
     model.train()
     optimizer = torch.optim.Adam(trainable(model).values(), lr=LEARNING_RATE)
     for _ in range(steps):
-        chosen = torch.randint(len(images.public), (BATCH_SIZE,), generator=generator)
-        inputs = model_inputs(model, images, images.public.images[chosen])
-        loss = functional.cross_entropy(model(inputs), images.public.labels[chosen].to(inputs.device))
+        chosen = torch.randint(len(images.training), (BATCH_SIZE,), generator=generator)
+        inputs = model_inputs(model, images, images.training.images[chosen])
+        loss = functional.cross_entropy(model(inputs), images.training.labels[chosen].to(inputs.device))
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

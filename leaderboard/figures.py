@@ -64,9 +64,10 @@ def legend(axes: Axes) -> None:
 def signed(figure: Figure, rows: pd.DataFrame) -> Figure:
     """With the scenario that all rows share below, so that a figure alone says what it is of."""
     shared: Sequence[tuple[str, str]] = (
-        *(("{}", "dataset"), ("{}", "network"), ("width {:.0f}", "width"), ("batch {:.0f}", "batch_size")),
-        *(("{:.0f} training steps", "train_steps"), ("labels {}", "labels_policy"), ("defense {}", "defense")),
-        *(("server knows {}", "threat_model"), ("{}", "dtype"), ("{}", "hardware")),
+        *(("{}", "dataset"), ("{}", "network"), ("width {:.0f}", "width")),
+        ("batch {:.0f}", "batch_size"),
+        *(("{:.0f} training steps", "train_steps"), ("labels {}", "labels"), ("defense {}", "defense")),
+        *(("server knows {}", "knows"), ("{}", "dtype"), ("{}", "hardware")),
     )
     same = [text.format(rows[name].iloc[0]) for text, name in shared if rows[name].nunique(dropna=False) == 1]
     seeds = rows["seed"].nunique()

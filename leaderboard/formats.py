@@ -13,12 +13,12 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from .ranks import SCENARIO
 from .reported import compare
-from .table import SCENARIO
 
 Shorten = Callable[[str, str], str]  # kind of plugin and canonical spec to what people read
 _Show = Callable[[dict[str, Any], Shorten], str]  # a line of the summary to one of its cells
-_WORDS = ("defense", "attack", "hardware")  # the columns that are no numbers
+_WORDS = ("defense", "attack", "rank", "budget", "hardware")  # the columns that are no numbers
 
 
 def in_full(kind: str, spec: str) -> str:
@@ -106,16 +106,18 @@ def _scenario(lines: list[dict[str, Any]]) -> str:
     accuracies = [each["model_accuracy"] for each in lines if each["model_accuracy"] is not None]
     if accuracies:
         state += f" (accuracy {sum(accuracies) / len(accuracies):.2f})"
-    batch = f"batch {line['batch_size']} {line['labels_policy']}"
-    return "; ".join(
-        [line["dataset"], state, batch, f"server knows {line['threat_model']}", f"{line['dtype']} on {line['device']}"]
-    )
+    batch = f"batch {line['batch_size']} {line['labels']}"
+    source = line["dataset"] if line["split"] == "private" else f"{line['dataset']}, {line['split']} split"
+    return "; ".join([source, state, batch, f"server knows {line['knows']}", f"{line['dtype']} on {line['device']}"])
 
 
 def _notes(lines: list[dict[str, Any]], shorten: Shorten) -> Iterator[str]:
-    """The hardware where all times are from one, and why cells are not `ok` (rules E9 and E16)."""
+    """The hardware where all times are from one, where there is no control, and why cells are not `ok` (rule E9)."""
     if len(hardware := _hardware(lines)) == 1:
         yield f"seconds of the attack alone on {hardware.pop()}"
+    controlled = {line["defense"] for line in lines if line["control"] and line["n_tried"]}
+    if without := dict.fromkeys(line["defense"] for line in lines if line["defense"] not in controlled):
+        yield f"no control was run against {', '.join(shorten('defense', each) for each in without)}"
     for line in lines:
         if line["reason"]:
             yield f"{_attack(line, shorten)} against {shorten('defense', line['defense'])}: {line['reason']}"
@@ -126,15 +128,53 @@ def _hardware(lines: list[dict[str, Any]]) -> set[str]:
 
 
 def _shown(lines: list[dict[str, Any]]) -> tuple[tuple[str, _Show], ...]:
-    """The columns for people: utility where it was measured, and machines beside times from different ones."""
-    shown = _SHOWN
-    if any(line["utility_accuracy"] is not None for line in lines):
-        shown = (*shown, ("utility", _number("utility_accuracy", 3)))
+    """The columns for people: promises, budgets and utility where there are such, and machines where they differ."""
+    optional = [(head, show) for name, head, show in _OPTIONAL if any(line[name] is not None for line in lines)]
+    shown = (*_SHOWN, *optional)
     return (*shown, ("hardware", _text("hardware"))) if len(_hardware(lines)) > 1 else shown
 
 
+def _rank(line: dict[str, Any], shorten: Shorten) -> str:
+    """The rank, or why there is none; what is not better than chance says so."""
+    place = line["unranked"] if line["rank"] is None else str(line["rank"])
+    return f"{place}, not above the control" if line["above_control"] is False else str(place)
+
+
+def _within(value: str, low: str, high: str, digits: int) -> _Show:
+    """A figure and its interval."""
+
+    def show(line: dict[str, Any], shorten: Shorten) -> str:
+        if line[value] is None:
+            return "-"
+        between = "" if line[low] is None else f" [{line[low]:.{digits}f}, {line[high]:.{digits}f}]"
+        return f"{line[value]:.{digits}f}{between}"
+
+    return show
+
+
+def _false(line: dict[str, Any], shorten: Shorten) -> str:
+    """How many certificates are false, of how many, and what rate that leaves open."""
+    if line["false_rate_at_most"] is None:
+        return "-"
+    return f"{line['false_certificates']} of {line['n_certified']} (< {100 * line['false_rate_at_most']:.2g} %)"
+
+
+def _promise(line: dict[str, Any], shorten: Shorten) -> str:
+    return "-" if line["epsilon"] is None else f"{line['epsilon']:.4g}, {_plain(line['delta'])}"
+
+
+def _run_promise(line: dict[str, Any], shorten: Shorten) -> str:
+    if line["run_epsilon"] is None:
+        return "-"
+    return f"{line['run_epsilon']:.4g}, {_plain(line['delta'])}; {line['run_steps']}"
+
+
+def _mechanism(line: dict[str, Any], shorten: Shorten) -> str:
+    return "-" if line["max_grad_norm"] is None else f"{line['max_grad_norm']:.4g}, {line['noise_multiplier'] or 0:.4g}"
+
+
 def _trials(line: dict[str, Any], shorten: Shorten) -> str:
-    return f"{line['n_ok']} / {line['n_tried']}" if line["n_tried"] else "skipped"
+    return f"{line['n_ok']} / {line['n_tried']}"
 
 
 def _attack(line: dict[str, Any], shorten: Shorten) -> str:
@@ -153,23 +193,25 @@ def _text(name: str) -> _Show:
     return lambda line, shorten: "-" if line[name] is None else str(line[name])
 
 
-def _compact(name: str) -> _Show:
-    return lambda line, shorten: "-" if line[name] is None else f"{line[name]:.4g}"
-
-
 _SHOWN: tuple[tuple[str, _Show], ...] = (
     ("defense", lambda line, shorten: shorten("defense", line["defense"])),
     ("attack", _attack),
-    ("rank", _text("rank")),
+    ("rank", _rank),
     ("ok / tried", _trials),
-    ("PSNR dB", _number("psnr_mean", 2)),
+    ("exact [95 %]", _within("exact_rate", "exact_low", "exact_high", 3)),
+    ("median PSNR dB [95 %]", _within("psnr_median", "psnr_low", "psnr_high", 2)),
     ("SSIM", _number("ssim_mean", 3)),
     ("LPIPS", _number("lpips_mean", 3)),
-    ("exact", _number("exact_rate", 3)),
     ("certified", _number("certified_rate", 3)),
-    ("false", _text("false_certificates")),
+    ("false certificates", _false),
     ("seconds", _number("runtime_s", 3)),
-    ("epsilon", _compact("epsilon")),
+)
+_OPTIONAL: tuple[tuple[str, str, _Show], ...] = (  # the column that says whether there is something to show
+    ("budget", "budget", _text("budget")),
+    ("max_grad_norm", "clip norm, noise", _mechanism),
+    ("epsilon", "epsilon, delta", _promise),
+    ("run_epsilon", "of the run; steps", _run_promise),
+    ("utility_accuracy", "utility", _number("utility_accuracy", 3)),
 )
 
 

@@ -60,8 +60,8 @@ def draw(rows: pd.DataFrame) -> Figure:
     axes.set_xticks(range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor", fontsize="small")
     axes.set_yticks(range(len(defenses)), defenses, fontsize="small")
     axes.grid(visible=False)
-    for side, (title, first) in enumerate(zip(_SIDES, np.searchsorted(attacks["side"], range(3)), strict=True)):
-        if (attacks["side"] == side).any():
+    for place, (title, first) in enumerate(zip(_SIDES, np.searchsorted(attacks["side"], range(3)), strict=True)):
+        if (attacks["side"] == place).any():
             axes.axvline(first - 0.5, color="white", linewidth=3)
             axes.text(first - 0.4, -0.6, title, va="bottom", fontsize="small")
     accuracy = rows.groupby("defended")["utility_accuracy"].mean().reindex(defenses)

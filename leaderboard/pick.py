@@ -8,12 +8,14 @@ import pandas as pd
 
 from gibench.spec import Spec, parse
 
+from .ranks import SCENARIO
+
 # What the rows of a plot share, but for what it shows them over. `variant` is `attack` as people write it.
 _SHARED = (
-    *("dataset", "network", "width", "train_steps", "batch_size", "labels_policy", "threat_model", "defense"),
-    *("name", "variant", "dtype", "device", "hardware"),
+    *(name for name in SCENARIO if name != "model"),
+    *("network", "width", "defense", "name", "variant", "hardware"),
 )
-_BATCH = ("batch_size", "width", "labels_policy")
+_BATCH = ("batch_size", "width", "labels")
 
 
 def describe(rows: pd.DataFrame, shorten: Callable[[str, str], str]) -> pd.DataFrame:
@@ -56,7 +58,7 @@ def wall(rows: pd.DataFrame) -> pd.DataFrame:
 
 def hard_batches(rows: pd.DataFrame) -> pd.DataFrame:
     """Of `spearpp` at the batch sizes that were attacked under several label policies."""
-    return _compared(most(_of(rows, "spearpp"), ("labels_policy", "batch_size")), "batch_size", "labels_policy")
+    return _compared(most(_of(rows, "spearpp"), ("labels", "batch_size")), "batch_size", "labels")
 
 
 def training(rows: pd.DataFrame) -> pd.DataFrame:

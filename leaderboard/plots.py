@@ -102,7 +102,7 @@ def hard_batches(rows: pd.DataFrame, images: pd.DataFrame) -> Figure:
         images: the per-image tables of the rows, from `Store.images`.
     """
     figure, ((policies, neighbours),) = new_figure(1, 2, size=(10, 4.4), share_y=True)
-    table = rows.pivot_table("exact_rate", "labels_policy", "batch_size")
+    table = rows.pivot_table("exact_rate", "labels", "batch_size")
     table = table.reindex([policy for policy in ("unique", "iid", "same") if policy in table.index])
     for number, size in enumerate(table):
         places = np.arange(len(table)) + (number - (len(table.columns) - 1) / 2) * 0.8 / len(table.columns)
@@ -239,10 +239,10 @@ def _dots(axes: Axes, rows: pd.DataFrame, column: str, color: str, label: str) -
 
 def _pairs(rows: pd.DataFrame, across: bool = False) -> list[str]:
     """The batch and width of each row as a label."""
-    sizes = zip(rows["batch_size"], rows["width"], rows["labels_policy"], strict=True)
+    sizes = zip(rows["batch_size"], rows["width"], rows["labels"], strict=True)
     if not across:
         return [f"{batch:.0f}\n{width:.0f}" for batch, width, _ in sizes]
-    several = rows["labels_policy"].nunique() > 1
+    several = rows["labels"].nunique() > 1
     return [f"B = {batch:.0f}, m = {width:.0f}{f', {labels}' if several else ''}" for batch, width, labels in sizes]
 
 

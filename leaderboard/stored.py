@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gibench.result import Row
 from gibench.tracking import Store
-from gibench.utility.store import UtilityStore
+from gibench.utility.job import TrialRow
 
 from .utility import joined
 
@@ -20,5 +20,5 @@ def rows(tracking_uri: str | None = None, experiment: str = "gibench", diagnosti
     Raises:
         UsageError: there is no such store or experiment, or it cannot be read.
     """
-    store = Store(tracking_uri, experiment, create=False)
-    return joined(store.rows(diagnostics), UtilityStore(tracking_uri, experiment, create=False).trials())
+    store = Store(Row, tracking_uri, experiment, create=False)
+    return joined(store.rows(diagnostics), Store(TrialRow, tracking_uri, experiment, create=False).rows())

@@ -1,6 +1,6 @@
 """From stored rows to pandas tables: the rows themselves, and a summary over seeds.
 
-Pure functions: what they know of a run is in its row. Rules E1, E2, E9, E10, E12 and E16 say what may be compared.
+Pure functions: what they know of a run is in its row. Rules E1, E2, E9, E10, E12, E16 and E21 say what may be compared.
 """
 
 from __future__ import annotations
@@ -8,25 +8,31 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from gibench.result import COLUMNS, Row
 
-# What two rows must share for their attacks to be comparable (rules E1 and E10): the scenario and the threat model.
-SCENARIO = ("dataset", "model", "train_steps", "batch_size", "labels_policy", "threat_model", "dtype", "device")
+from .intervals import at_most, bootstrap
+from .ranks import SCENARIO, is_control, places, tried
+
 _GROUP = (*SCENARIO, "defense", "attack")  # one row of the summary: everything but the seed
-_FLAGS = ("adaptive", "oracle")
+_FLAGS = ("adaptive", "oracle", "control")
 _MEANS = (
     *("exact_rate", "certified_rate", "psnr_mean", "ssim_mean", "lpips_mean", "mse_mean"),
     *("label_accuracy", "labels_found"),
     *("runtime_s", "peak_memory_mb", "model_accuracy", "grad_norm", "utility_accuracy"),
 )
-_TEXTS = ("accountant", "sampling")
+_INTERVALS = ("exact_low", "exact_high", "psnr_median", "psnr_low", "psnr_high")
+_LARGEST = ("epsilon", "delta", "run_epsilon", "run_steps", "max_grad_norm")  # of a promise: the weakest
+_TEXTS = ("accountant", "sampling", "budget")
 _DTYPES = {bool: "boolean", int: "Int64", float: "Float64", str: "object"}
 _SUMMARY: dict[str, str] = {
     **{name: _DTYPES[COLUMNS[name].type] for name in (*_GROUP, *_FLAGS)},
-    **dict.fromkeys(("rank", "n_ok", "n_tried", "n_skipped", "false_certificates"), "Int64"),
-    **dict.fromkeys((*_MEANS, "epsilon", "delta"), "Float64"),
+    **{"rank": "Int64", "unranked": "object", "above_control": "boolean"},
+    **dict.fromkeys(("n_ok", "n_tried", "n_skipped", "n_certified", "false_certificates"), "Int64"),
+    **dict.fromkeys(("false_rate_at_most", *_MEANS, *_INTERVALS), "Float64"),
+    **{name: _DTYPES[COLUMNS[name].type] for name in (*_LARGEST, "noise_multiplier")},
     **dict.fromkeys((*_TEXTS, "hardware", "reason"), "object"),
 }
 _LAST = ("run_id", "started")
@@ -38,7 +44,7 @@ def table(rows: Iterable[Row]) -> pd.DataFrame:
     Whole numbers, truth values and rates have pandas' nullable types: what does not apply is `<NA>`, text is None.
     Diagnostics that came with the rows follow as numbers, `<NA>` in the rows that lack one.
     """
-    lines = list(rows)
+    lines = [row.as_dict() for row in rows]
     types = {name: _DTYPES[column.type] for name, column in COLUMNS.items()} | dict.fromkeys(_LAST, "object")
     types |= dict.fromkeys(sorted({name for line in lines for name in line} - types.keys()), "Float64")
     return _frame(lines, types)
@@ -50,48 +56,51 @@ def newest(rows: Iterable[Row]) -> list[Row]:
     Two versions of gibench give such a cell two keys, so the key does not say whether two rows are the same trial.
     """
     latest: dict[tuple[Any, ...], Row] = {}
-    for row in sorted(rows, key=lambda row: (row["started"], row["run_id"])):
-        latest[tuple(row[name] for name in (*_GROUP, "seed"))] = row
-    return sorted(latest.values(), key=lambda row: (row["started"], row["run_id"]))
+    for row in sorted(rows, key=lambda row: (row.started, row.run_id)):
+        latest[tuple(getattr(row, name) for name in (*_GROUP, "seed"))] = row
+    return sorted(latest.values(), key=lambda row: (row.started, row.run_id))
 
 
 def summarize(rows: Iterable[Row]) -> pd.DataFrame:
     """One line for every attack against every defense in every scenario, over all seeds.
 
-    `n_tried` counts the cells that ran and `n_ok` those that ended `ok`; a mean is over all that ran, the failed ones
-    with the score of mid-grey images that their rows hold (rule E9). `n_skipped` cells could never run and have no
-    score. `false_certificates` is a sum, `epsilon` and `delta` the largest. `runtime_s` is null where the cells ran on
-    different hardware (rule E16). `rank` orders the attacks against one defense in one scenario and threat model by
-    `psnr_mean`, best first; an attack that picks with the truth has none (rules E1, E2). `reason` says why cells are
-    not ok.
+    `n_tried` counts the cells whose attack ran and `n_ok` those that ended `ok`; a mean is over all that ran, the
+    failed ones with the score of mid-grey images that their rows hold (rule E9). `n_skipped` cells did not run and have
+    no score. `exact_low` to `exact_high` and `psnr_low` to `psnr_high` are 95 % bootstrap intervals, over cells, of the
+    mean exact rate and of `psnr_median`, the median of the cells' medians. `false_certificates` is a sum, and
+    `false_rate_at_most` the 95 % upper bound of their rate that it leaves open. Of what defenses promise the weakest
+    counts. `runtime_s` is null where the cells ran on different hardware (rule E16). `rank`, `unranked` (why there is
+    none) and `above_control` are those of `gibench.leaderboard.ranks`. `reason` says why cells are not ok.
 
     Args:
         rows: stored rows in any order; of several for one cell the newest counts.
     """
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in newest(rows):
-        groups.setdefault(tuple(row[name] for name in _GROUP), []).append(row)
-    lines = [_line(group) for group in groups.values()]
-    _rank(lines)
+        groups.setdefault(tuple(getattr(row, name) for name in _GROUP), []).append(row)
+    found = list(groups.values())
+    lines = [_line(group) | place._asdict() for group, place in zip(found, places(found), strict=True)]
     return _frame(sorted(lines, key=_order), _SUMMARY)
 
 
 def _line(group: Sequence[Row]) -> dict[str, Any]:
     """The summary of the seeds of one attack against one defense."""
-    tried = [row for row in group if row["status"] != "skipped"]
-    hardware = sorted({row["hardware"] for row in tried if row["hardware"]})
-    line: dict[str, Any] = {name: group[-1][name] for name in (*_GROUP, *_FLAGS)}
-    line |= {name: _mean(_values(tried, name)) for name in _MEANS}
+    ran = tried(group)
+    hardware = sorted({row.hardware for row in ran if row.hardware})
+    line: dict[str, Any] = {name: getattr(group[-1], name) for name in (*_GROUP, *_FLAGS)}
+    line |= {"control": is_control(group[-1])}
+    line |= {name: _mean(_values(ran, name)) for name in _MEANS}
     for name in ("label_accuracy", "labels_found"):
         if line[name] is not None:  # a cell that gave no labels where others did has none right
-            line[name] = _mean([row[name] or 0.0 for row in tried])
-    line |= {name: max(_values(tried, name), default=None) for name in ("epsilon", "delta")}
-    line |= {name: "; ".join(sorted(set(_values(tried, name)))) or None for name in _TEXTS}
+            line[name] = _mean([getattr(row, name) or 0.0 for row in ran])
+    line |= {name: max(_values(ran, name), default=None) for name in _LARGEST}
+    line |= {"noise_multiplier": min(_values(ran, "noise_multiplier"), default=None)}
+    line |= {name: "; ".join(sorted(set(_values(ran, name)))) or None for name in _TEXTS}
+    line |= _intervals(ran) | _certificates(ran)
     line |= {
-        "n_ok": sum(row["status"] == "ok" for row in tried),
-        "n_tried": len(tried),
-        "n_skipped": len(group) - len(tried),
-        "false_certificates": sum(_values(tried, "false_certificates")) if tried else None,
+        "n_ok": sum(row.status == "ok" for row in ran),
+        "n_tried": len(ran),
+        "n_skipped": len(group) - len(ran),
         "hardware": "; ".join(hardware) or None,
         "reason": _reason(group),
     }
@@ -100,8 +109,25 @@ def _line(group: Sequence[Row]) -> dict[str, Any]:
     return line
 
 
+def _intervals(ran: Sequence[Row]) -> dict[str, float | None]:
+    medians = _values(ran, "psnr_median")
+    exact = bootstrap(_values(ran, "exact_rate"), np.mean)
+    psnr = bootstrap(medians, np.median)
+    found = (*exact, float(np.median(medians)) if medians else None, *psnr)
+    return dict(zip(_INTERVALS, found, strict=True))
+
+
+def _certificates(ran: Sequence[Row]) -> dict[str, Any]:
+    """How many images were claimed to be exact, and how often that may be false; pictures recur from seed to seed."""
+    if not ran:
+        return {"n_certified": None, "false_certificates": None, "false_rate_at_most": None}
+    claimed = sum(round((row.certified_rate or 0) * (row.n_true or 0)) for row in ran)
+    false = sum(_values(ran, "false_certificates"))
+    return {"n_certified": claimed, "false_certificates": false, "false_rate_at_most": at_most(false, claimed)}
+
+
 def _values(rows: Iterable[Row], name: str) -> list[Any]:
-    return [row[name] for row in rows if row[name] is not None]
+    return [value for row in rows if (value := getattr(row, name)) is not None]
 
 
 def _mean(values: Sequence[float]) -> float | None:
@@ -111,30 +137,17 @@ def _mean(values: Sequence[float]) -> float | None:
 def _reason(group: Sequence[Row]) -> str | None:
     """How the cells ended that are not ok, each reason once with its seeds."""
     seeds: dict[str, list[int]] = {}
-    for row in sorted(group, key=lambda row: row["seed"]):
-        if row["status"] != "ok":
-            seeds.setdefault(": ".join(filter(None, (row["status"], row["reason"]))), []).append(row["seed"])
+    for row in sorted(group, key=lambda row: row.seed):
+        if row.status != "ok":
+            seeds.setdefault(": ".join(filter(None, (row.status, row.reason))), []).append(row.seed)
     return "; ".join(f"{reason} (seed {', '.join(map(str, found))})" for reason, found in seeds.items()) or None
 
 
-def _rank(lines: Iterable[dict[str, Any]]) -> None:
-    """Number the attacks that may be compared; equal ones share a rank."""
-    rivals: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for line in lines:
-        line["rank"] = None
-        if line["psnr_mean"] is not None and not line["oracle"]:
-            rivals.setdefault(tuple(line[name] for name in (*SCENARIO, "defense")), []).append(line)
-    for compared in rivals.values():
-        scores = sorted((line["psnr_mean"] for line in compared), reverse=True)
-        for line in compared:
-            line["rank"] = 1 + scores.index(line["psnr_mean"])
-
-
 def _order(line: dict[str, Any]) -> tuple[Any, ...]:
-    """Scenario by scenario, defense by defense, best attack first."""
-    places = tuple((line[name] is None, line[name]) for name in (*SCENARIO, "defense"))
+    """Scenario by scenario, defense by defense; adaptive attacks after the others, the best first, controls last."""
+    where = tuple((line[name] is None, line[name]) for name in (*SCENARIO, "defense"))
     rank = line["rank"]
-    return (*places, rank is None, rank or 0, line["attack"])
+    return (*where, bool(line["control"]), bool(line["adaptive"]), rank is None, rank or 0, line["attack"])
 
 
 def _frame(lines: Sequence[dict[str, Any]], types: dict[str, str]) -> pd.DataFrame:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
+from gibench.axes import scenario_of
 from gibench.result import Row
 from gibench.spec import parse
+from gibench.utility.job import TrialAxes, TrialRow
 
 FALLBACK = ("cifar10", "digits")  # what is trained on in the place of data that are too few, best first
-SCENARIO = ("dataset", "model", "batch_size", "rounds", "device")
+SCENARIO = scenario_of(TrialAxes)
 
 
-def summarize(rows: Iterable[Row]) -> list[dict[str, Any]]:
+def summarize(rows: Iterable[TrialRow]) -> list[dict[str, Any]]:
     """One line for every defense in every scenario, in the order they come.
 
     `accuracy`, `loss`, `round_s` and `round_bytes` are means over the seeds that ran; `accuracy_low` and
@@ -21,13 +24,13 @@ def summarize(rows: Iterable[Row]) -> list[dict[str, Any]]:
     compare them with `none`, and are None where it was not run, or, for the seconds, on other hardware. `n_tried`
     counts the seeds that ran, `n_ok` those that did not diverge.
     """
-    groups: dict[tuple[Any, ...], list[Row]] = {}
+    groups: dict[tuple[Any, ...], list[TrialRow]] = {}
     for row in rows:
-        groups.setdefault(tuple(row[name] for name in (*SCENARIO, "defense")), []).append(row)
+        groups.setdefault(tuple(getattr(row, name) for name in (*SCENARIO, "defense")), []).append(row)
     return [_line(group, groups.get((*scenario[:-1], "none"), [])) for scenario, group in groups.items()]
 
 
-def joined(rows: Iterable[Row], trials: Iterable[Row]) -> list[Row]:
+def joined(rows: Iterable[Row], trials: Iterable[TrialRow]) -> list[Row]:
     """Attacked cells with `utility_accuracy`: the mean over seeds of the runs with their defense, model and batch size.
 
     Runs on the cell's own data set count first, then those on `FALLBACK`; of several numbers of rounds the largest.
@@ -44,46 +47,50 @@ def joined(rows: Iterable[Row], trials: Iterable[Row]) -> list[Row]:
     }
 
     def accuracy(row: Row) -> float | None:
-        for dataset in (row["dataset"], *FALLBACK):
-            key = (row["defense"], row["model"], row["batch_size"], dataset)
+        for dataset in (row.dataset, *FALLBACK):
+            key = (row.defense, row.model, row.batch_size, dataset)
             if key in found:
                 return found[key]
         return None
 
-    return [row if (value := accuracy(row)) is None else row | {"utility_accuracy": value} for row in rows]
+    return [row if (value := accuracy(row)) is None else replace(row, utility_accuracy=value) for row in rows]
 
 
-def newest(trials: Iterable[Row]) -> list[Row]:
+def newest(trials: Iterable[TrialRow]) -> list[TrialRow]:
     """The training runs without those that a later one with the same settings and seed replaces."""
-    latest: dict[tuple[Any, ...], Row] = {}
-    for row in sorted(trials, key=lambda row: (row["started"], row["run_id"])):
-        latest[tuple(row[name] for name in (*SCENARIO, "defense", "seed"))] = row
+    latest: dict[tuple[Any, ...], TrialRow] = {}
+    for row in sorted(trials, key=lambda row: (row.started, row.run_id)):
+        latest[tuple(getattr(row, name) for name in (*SCENARIO, "defense", "seed"))] = row
     return list(latest.values())
 
 
-def _line(group: Sequence[Row], plain: Sequence[Row]) -> dict[str, Any]:
-    tried = [row for row in group if row["status"] != "skipped"]
-    line: dict[str, Any] = {name: group[0][name] for name in (*SCENARIO, "defense")}
-    line |= {name: _mean(tried, name) for name in ("accuracy", "loss", "round_s", "round_bytes", "epsilon")}
-    accuracies = [row["accuracy"] for row in tried]
+def _line(group: Sequence[TrialRow], plain: Sequence[TrialRow]) -> dict[str, Any]:
+    tried = [row for row in group if row.status != "skipped"]
+    line: dict[str, Any] = {name: getattr(group[0], name) for name in (*SCENARIO, "defense")}
+    line |= {
+        name: _mean(tried, name) for name in ("accuracy", "loss", "round_s", "round_bytes", "epsilon", "run_epsilon")
+    }
+    accuracies = [row.accuracy for row in tried if row.accuracy is not None]
     line |= {
         "accuracy_low": min(accuracies, default=None),
         "accuracy_high": max(accuracies, default=None),
-        "n_ok": sum(row["status"] == "ok" for row in tried),
+        "n_ok": sum(row.status == "ok" for row in tried),
         "n_tried": len(tried),
-        "reason": next((row["reason"] for row in group if row["reason"]), None),
+        "reason": next((row.reason for row in group if row.reason), None),
         "accuracy_lost": None,
         "overhead": None,
         "bytes_share": None,
     }
     if tried and plain:
-        line["accuracy_lost"] = fmean(row["accuracy"] for row in plain) - fmean(accuracies)
-        line["bytes_share"] = line["round_bytes"] / fmean(row["round_bytes"] for row in plain)
-        if len({row["hardware"] for row in (*tried, *plain)}) == 1:
-            line["overhead"] = line["round_s"] / fmean(row["round_s"] for row in plain)
+        without = {name: _mean(plain, name) for name in ("accuracy", "round_bytes", "round_s")}
+        if without["accuracy"] is not None and line["accuracy"] is not None:
+            line["accuracy_lost"] = without["accuracy"] - line["accuracy"]
+            line["bytes_share"] = line["round_bytes"] / without["round_bytes"]
+            if len({row.hardware for row in (*tried, *plain)}) == 1:
+                line["overhead"] = line["round_s"] / without["round_s"]
     return line
 
 
-def _mean(rows: Iterable[Row], name: str) -> float | None:
-    values = [row[name] for row in rows if row.get(name) is not None]
+def _mean(rows: Iterable[TrialRow], name: str) -> Any:
+    values = [value for row in rows if (value := getattr(row, name)) is not None]
     return fmean(values) if values else None

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from gibench import __version__
+from gibench.cli.console import note, warn
 from gibench.cli.doctor import doctor
 from gibench.cli.leaderboard import leaderboard
 from gibench.cli.list import USAGE, list_plugins
@@ -18,13 +22,13 @@ from gibench.cli.run import run
 from gibench.cli.show import show
 from gibench.cli.sweep import sweep
 from gibench.cli.utility import utility
-from gibench.errors import GibenchError, UsageError
+from gibench.errors import DataWarning, GibenchError, UsageError
 
 app = typer.Typer(
     name="gibench",
     cls=QuickGroup,
     no_args_is_help=True,
-    add_completion=False,
+    rich_markup_mode=None,  # plain help cuts nothing in narrow terminals, and needs ASCII alone
     pretty_exceptions_enable=False,
     help="Which gradient-inversion attack recovers a client's images from its gradients, under which defense.",
 )
@@ -35,9 +39,7 @@ for verb in (run, sweep, utility, leaderboard, plot, show, doctor):
 
 def _print_version(asked: bool) -> None:
     if asked:
-        from importlib.metadata import version
-
-        typer.echo(f"gibench {version('gibench')}")
+        typer.echo(f"gibench {__version__}")
         raise typer.Exit
 
 
@@ -50,9 +52,18 @@ def gibench(
     """The program itself has no option but its version."""
 
 
+def _print_anything() -> None:
+    """What a stream's encoding cannot hold is printed with backslashes, so that no result is lost on its way out."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program: exit code 0, 1 for a failed cell or another failure, 2 for usage, 130 for Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    _print_anything()
+    _print_warnings_on_one_line()
     try:
         app(args=list(arguments), prog_name="gibench")
     except Exception as error:  # nothing is lost: it becomes the error line, and --debug shows where it came from
@@ -62,5 +73,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
             message = str(error)
         else:
             message = f"{type(error).__name__}: {error}: run again with --debug to see where"
-        typer.echo(f"error: {' '.join(message.split())}", err=True)
+        note(f"error: {' '.join(message.split())}")
         sys.exit(2 if isinstance(error, UsageError) else 1)
+
+
+def _print_warnings_on_one_line() -> None:
+    """What was left out or converted of a user's data is for the user, without the line of code that says it."""
+    others = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **how: Any) -> None:
+        if issubclass(category, DataWarning):
+            warn(str(message))
+        else:
+            others(message, category, *where, **how)
+
+    warnings.showwarning = show

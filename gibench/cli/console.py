@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import typer
@@ -15,7 +16,7 @@ def print_json(value: Any) -> None:
 
 def note(message: str) -> None:
     """One line for the reader on standard error."""
-    typer.echo(message, err=True)
+    print(message, file=sys.stderr)  # typer would write UTF-8 where the stream is ASCII
 
 
 def warn(message: str) -> None:

@@ -1,67 +1,93 @@
-"""What `run` and `sweep` share: run a suite's cells with progress, then print their rows."""
+"""What `run`, `sweep` and `utility` share: run what is asked for with progress, then print the rows."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
 
 import typer
 
-from gibench.cell import Cell
+from gibench.cli import table
 from gibench.cli.console import note, print_json
 from gibench.cli.progress import GridProgress
-from gibench.cli.table import print_rows, title
-from gibench.cli.utility import train
-from gibench.result import UNFINISHED
-from gibench.sweep.run import prepare, run_cells
+from gibench.job import Job
+from gibench.result import StoredRow
+from gibench.sweep.request import Request
+from gibench.sweep.run import prepare, run_jobs
 from gibench.sweep.suite import Suite
 from gibench.tracking import Store
 from gibench.utility.request import Utility
-from gibench.utility.run import prepare as prepare_utility
 
 
 def run_suite(suite: Suite, force: bool, as_json: bool, dry_run: bool) -> None:
-    """Run the cells of a suite and print the rows.
+    """Run the cells of a suite, then what tells the costs of its defenses, and print the rows.
 
     Raises:
         typer.Exit: with 1 if some cell failed or timed out, with 130 on Ctrl-C.
     """
+    with _interruptible():
+        cells = _prepared([suite])
+        costs = Utility.of_suite(suite, suite.cells()) if suite.utility else []
+        trials = _prepared(costs)  # so that a wrong request fails before anything runs
+        if dry_run:
+            _print_jobs(cells, as_json)
+            return
+        rows, store = _run(suite, cells, force)
+        if costs:
+            _run(costs[0], trials, force)
+        _finish(rows, as_json, lambda: table.print_cells(rows, store, suite))
+
+
+def run_utility(request: Utility, force: bool, as_json: bool, dry_run: bool) -> None:
+    """Run what `gibench utility` is asked for, and print the rows.
+
+    Raises:
+        typer.Exit: with 130 on Ctrl-C.
+    """
+    with _interruptible():
+        trials = _prepared([request])
+        if dry_run:
+            _print_jobs(trials, as_json)
+            return
+        rows, _ = _run(request, trials, force)
+        _finish(rows, as_json, lambda: table.print_trials(rows))
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
     try:
-        _run_suite(suite, force, as_json, dry_run)
+        yield
     except KeyboardInterrupt:
-        note("interrupted: finished cells are stored, and the same command goes on from there")
+        note("interrupted: what is finished is stored, and the same command goes on from there")
         raise typer.Exit(130) from None
 
 
-def _run_suite(suite: Suite, force: bool, as_json: bool, dry_run: bool) -> None:
+def _prepared(requests: Sequence[Request]) -> list[Job]:
     with redirect_stdout(sys.stderr):  # standard output is for the rows, whatever a plugin prints
-        cells = prepare(suite)
-    if dry_run:
-        _print_cells(cells, as_json)
-        return
-    requests = Utility.of_suite(suite, cells) if suite.utility else []
-    prepare_utility(requests)  # so that a wrong request fails before anything runs
-    store = Store(suite.tracking_uri, suite.experiment)
-    with redirect_stdout(sys.stderr), GridProgress(len(cells)) as progress:
-        runs = run_cells(cells, store, suite, progress, force)
-    if requests:
-        train(requests, force)
-    stored = {row["run_id"]: row for row in store.rows()}
-    rows = [stored[run] for run in runs]
+        return prepare(requests)
+
+
+def _run(request: Request, jobs: Sequence[Job], force: bool) -> tuple[list[StoredRow], Store[StoredRow]]:
+    store = Store(request.row, request.tracking_uri, request.experiment)
+    with redirect_stdout(sys.stderr), GridProgress(len(jobs)) as progress:
+        return run_jobs(jobs, store, request, progress, force), store
+
+
+def _finish(rows: Sequence[StoredRow], as_json: bool, print_table: Callable[[], None]) -> None:
     if as_json:
-        print_json(rows)
+        print_json([row.as_dict() for row in rows])
     else:
-        print_rows(rows, store, suite)
-    if any(row["status"] in UNFINISHED for row in rows):
+        print_table()
+    if not all(row.finished for row in rows):
         raise typer.Exit(1)
 
 
-def _print_cells(cells: Sequence[Cell], as_json: bool) -> None:
+def _print_jobs(jobs: Sequence[Job], as_json: bool) -> None:
     if as_json:
-        print_json([{"cell": cell.key, **asdict(cell)} for cell in cells])
+        print_json([{"cell": job.key, **asdict(job)} for job in jobs])
         return
-    for cell in cells:
-        typer.echo(f"{cell.key}  {title(cell)}")
-    note(f"{len(cells)} cells")
+    for job in jobs:
+        typer.echo(f"{job.key}  {table.title(job)}")
+    note(f"{len(jobs)} cells")

@@ -42,7 +42,7 @@ def leaderboard(
 ) -> None:
     """Show what is stored, without running anything.
 
-    Attacks are ranked by mean PSNR, within one scenario, threat model and defense only.
+    Attacks are ranked by exact rate, then median PSNR, within one scenario and defense, on common seeds.
     """
     from gibench.leaderboard import formats, stored
     from gibench.leaderboard.table import summarize, table

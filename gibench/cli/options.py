@@ -1,59 +1,29 @@
-"""The options that verbs share, each defined once. An option left out is None, and `Suite` has the default."""
+"""The options that verbs share, each defined once. An option left out is None, and the suite has the default."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from typing import Annotated, Any
 
 import typer
 
-Attacks = Annotated[list[str] | None, typer.Option("--attack", metavar="SPEC", help="Attack; repeat for several.")]
-Defenses = Annotated[
-    list[str] | None,
-    typer.Option("--defense", metavar="SPEC", show_default="none", help="Defense; + composes several."),
-]
-Datasets = Annotated[
-    list[str] | None, typer.Option("--dataset", metavar="SPEC", show_default="photos", help="Images to attack.")
-]
-Models = Annotated[
-    list[str] | None, typer.Option("--model", metavar="SPEC", show_default="mlp", help="Network the gradient is of.")
-]
-TrainSteps = Annotated[
-    list[int] | None,
-    typer.Option("--train-steps", metavar="N", show_default="0", help="Training steps on public images before."),
-]
-BatchSizes = Annotated[
-    list[int] | None,
-    typer.Option("--batch-size", metavar="N", show_default="20", help="Private images of each client."),
-]
-Labels = Annotated[
-    list[str] | None,
-    typer.Option("--labels", metavar="iid|unique|same", show_default="iid", help="Composition of the batch's labels."),
-]
-Knows = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--knows",
-        metavar="FACTS",
-        show_default="batch_size,local_hyperparameters,prior",
-        help="What the server knows: some of batch_size, labels, local_hyperparameters, bn_statistics, prior, "
-        "surrogate_data, joined by commas, or nothing.",
-    ),
-]
-Seeds = Annotated[
-    list[str] | None, typer.Option("--seed", metavar="N|N-M", show_default="0", help="A number, or a range as 0-9.")
-]
-Devices = Annotated[
-    list[str] | None, typer.Option("--device", metavar="auto|cpu|cuda", show_default="auto", help="Where to compute.")
-]
-Dtypes = Annotated[
-    list[str] | None,
-    typer.Option("--dtype", metavar="float32|float64", show_default="float32", help="Of model and gradient."),
-]
+from gibench.axes import Axis, axes_of
+
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
+_SHOWN = 20  # characters of a default that a narrow terminal has room for
+
 Timeout = Annotated[
     float | None, typer.Option("--timeout", metavar="SECONDS", help="Wall clock of each attack; none without it.")
 ]
 TrackingUri = Annotated[
-    str | None, typer.Option("--tracking-uri", metavar="URI", help="MLflow store or server; local SQLite without it.")
+    str | None,
+    typer.Option(
+        "--tracking-uri",
+        metavar="URI",
+        help="MLflow store or server. Default: MLFLOW_TRACKING_URI, or gibench.db here.",
+    ),
 ]
 Experiment = Annotated[
     str | None, typer.Option("--experiment", metavar="NAME", show_default="gibench", help="MLflow experiment.")
@@ -62,3 +32,44 @@ Force = Annotated[bool, typer.Option("--force", help="Run finished cells again."
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else there.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything and print the cells without running them.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+
+
+def _option(name: str, axis: Axis) -> Any:
+    kind = int if axis.kind is int and not axis.ranges else str
+    default: str | bool = False if axis.default is None else str(axis.default)
+    help = axis.help
+    if default and len(str(default)) > _SHOWN:  # it would be cut, so it goes into the text, where lines can break
+        help, default = f"{help} Default: {str(default).replace(',', ', ')}.", False
+    option = typer.Option(f"--{name.replace('_', '-')}", metavar=axis.metavar, show_default=default, help=help)
+    return Annotated[list[kind] | None, option]  # type: ignore[valid-type]
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that were not left out."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def takes_axes(kind: type, *only: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command an option for each axis of `kind`; what was given reaches it as its first argument, a mapping.
+
+    Args:
+        kind: a dataclass of axes.
+        only: the names of those that are wanted; all without it.
+    """
+    made = {name: _option(name, each) for name, each in reversed(axes_of(kind).items()) if name in (only or (name,))}
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+        options = [inspect.Parameter(name, _KEYWORD, default=None, annotation=hint) for name, hint in made.items()]
+
+        @wraps(command)
+        def run(**values: Any) -> None:
+            axes = {name: values.pop(name) for name in made}
+            command({name: value for name, value in axes.items() if value is not None}, **values)
+
+        parameters = [*options, *(each.replace(kind=_KEYWORD) for each in own)]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {each.name: each.annotation for each in parameters}
+        return run
+
+    return decorate

@@ -39,6 +39,7 @@ def plot(
     from gibench.leaderboard import plots, stored
     from gibench.leaderboard.pick import describe
     from gibench.leaderboard.table import newest, table
+    from gibench.result import Row
     from gibench.tracking import Store
 
     if name not in plots.PLOTS:
@@ -46,7 +47,7 @@ def plot(
     if output.suffix.lower() not in _SUFFIXES:
         raise UsageError(f"{output} has no suffix that says what to write: end it in {', '.join(_SUFFIXES)}")
     kind = plots.PLOTS[name]
-    store = Store(tracking_uri, experiment or "gibench", create=False)
+    store = Store(Row, tracking_uri, experiment or "gibench", create=False)
     rows = newest(stored.rows(tracking_uri, experiment or "gibench", diagnostics=True))
     picked = kind.pick(describe(table(rows), short))
     if picked.empty:

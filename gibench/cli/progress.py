@@ -1,4 +1,4 @@
-"""How a grid gets on, on standard error: a line a finished cell, and on a terminal a bar and what is being done."""
+"""How a grid gets on, on standard error: a line a finished job, and on a terminal a bar and what is being done."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from gibench.cell import Cell
-from gibench.cli.table import number, title
-from gibench.result import Row
+from gibench.cli.table import title
+from gibench.job import Job
+from gibench.result import StoredRow
 
 
 class GridProgress:
-    """A `gibench.sweep.run.Listener` for people, to be entered while cells run."""
+    """A `gibench.sweep.run.Listener` for people, to be entered while jobs run."""
 
     def __init__(self, total: int) -> None:
         self._total = total
@@ -25,7 +25,7 @@ class GridProgress:
         self._bars = Progress(
             *columns, console=self._console, transient=True, refresh_per_second=4, disable=not self._console.is_terminal
         )
-        self._cells = self._bars.add_task("cells", total=total)
+        self._jobs = self._bars.add_task("jobs", total=total)
         self._stage = self._bars.add_task("", total=None, visible=False)
 
     def __enter__(self) -> Self:
@@ -37,26 +37,24 @@ class GridProgress:
     ) -> None:
         self._bars.stop()
 
-    def started(self, number: int, cell: Cell) -> None:
-        """Show the cell's name."""
-        self._bars.update(self._cells, description=escape(title(cell)))
+    def started(self, number: int, job: Job) -> None:
+        """Show the job's name."""
+        self._bars.update(self._jobs, description=escape(title(job)))
 
     def working(self, message: str, fraction: float | None = None) -> None:
-        """Show what the cell is doing."""
+        """Show what the job is doing."""
         total, completed = (None, 0.0) if fraction is None else (100, round(100 * fraction))
         self._bars.update(self._stage, description=escape(message), total=total, completed=completed, visible=True)
 
-    def finished(self, number: int, row: Row, stored_before: bool) -> None:
-        """Print the cell's outcome."""
+    def finished(self, number: int, row: StoredRow, stored_before: bool) -> None:
+        """Print the job's outcome."""
         outcome = "stored before" if stored_before else _outcome(row)
-        self._bars.update(self._cells, completed=number)
+        self._bars.update(self._jobs, completed=number)
         self._bars.update(self._stage, visible=False)
         self._console.print(escape(f"[{number}/{self._total}] {title(row)}: {outcome}"))
 
 
-def _outcome(row: Row) -> str:
-    if row["status"] == "skipped":
-        return "skipped"
-    found = f"PSNR {number(row['psnr_mean'], 1)} dB, exact {number(row['exact_rate'], 2)}"
-    seconds = "" if row["runtime_s"] is None else f", {number(row['runtime_s'], 2)} s"
-    return f"{row['status']}, {found}{seconds}"
+def _outcome(row: StoredRow) -> str:
+    shown = (("psnr_mean", "PSNR {:.1f} dB"), ("exact_rate", "exact {:.2f}"), ("accuracy", "accuracy {:.3f}"))
+    values = [(form, getattr(row, name, None)) for name, form in (*shown, ("runtime_s", "{:.2f} s"))]
+    return ", ".join([row.status, *(form.format(value) for form, value in values if value is not None)])

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from gibench.cell import CellAxes
 from gibench.cli import options
 
 
+@options.takes_axes(CellAxes)
 def run(
-    attack: options.Attacks = None,
-    defense: options.Defenses = None,
-    dataset: options.Datasets = None,
-    model: options.Models = None,
-    train_steps: options.TrainSteps = None,
-    batch_size: options.BatchSizes = None,
-    labels: options.Labels = None,
-    knows: options.Knows = None,
-    seed: options.Seeds = None,
-    device: options.Devices = None,
-    dtype: options.Dtypes = None,
+    axes: dict[str, Any],
     timeout: options.Timeout = None,
     tracking_uri: options.TrackingUri = None,
     experiment: options.Experiment = None,
@@ -32,21 +26,5 @@ def run(
     from gibench.cli.grid import run_suite
     from gibench.sweep.suite import Suite
 
-    given = {
-        "attack": attack,
-        "defense": defense,
-        "dataset": dataset,
-        "model": model,
-        "train_steps": train_steps,
-        "batch_size": batch_size,
-        "labels": labels,
-        "knows": knows,
-        "seed": seed,
-        "device": device,
-        "dtype": dtype,
-        "timeout": timeout,
-        "tracking_uri": tracking_uri,
-        "experiment": experiment,
-    }
-    suite = Suite.from_settings("gibench run", {key: value for key, value in given.items() if value is not None})
-    run_suite(suite, force=force, as_json=as_json, dry_run=dry_run)
+    given = axes | options.given(timeout=timeout, tracking_uri=tracking_uri, experiment=experiment)
+    run_suite(Suite.from_settings("gibench run", given), force=force, as_json=as_json, dry_run=dry_run)

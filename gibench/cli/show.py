@@ -19,13 +19,14 @@ def show(
     debug: Debug = False,
 ) -> None:
     """Show one stored row in full: columns, the image grid's path, diagnostics, provenance, seconds by stage."""
+    from gibench.result import Row
     from gibench.tracking import Store
 
-    row, details = Store(tracking_uri, experiment or "gibench", create=False).row(run)
+    row, details = Store(Row, tracking_uri, experiment or "gibench", create=False).row(run)
     if as_json:
-        print_json([{**row, **details}])
+        print_json([{**row.as_dict(), **details}])
         return
-    _print(row)
+    _print(row.as_dict())
     _print(details)
 
 

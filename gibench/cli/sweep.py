@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from gibench.cell import CellAxes
 from gibench.cli import options
 
 
+@options.takes_axes(CellAxes, "device", "threads")
 def sweep(
-    suite: Annotated[Path, typer.Argument(metavar="SUITE.yaml", help="Axes and fixed settings.")],
-    device: options.Devices = None,
+    axes: dict[str, Any],
+    suite: Annotated[Path, typer.Argument(metavar="SUITE", help="A file, or a name that gibench list suites shows.")],
     timeout: options.Timeout = None,
     tracking_uri: options.TrackingUri = None,
     experiment: options.Experiment = None,
@@ -27,8 +29,9 @@ def sweep(
     here take the place of the file's.
     """
     from gibench.cli.grid import run_suite
+    from gibench.sweep import named
     from gibench.sweep.suite import Suite
 
-    given = {"device": device, "timeout": timeout, "tracking_uri": tracking_uri, "experiment": experiment}
-    loaded = Suite.read(suite, {key: value for key, value in given.items() if value is not None})
+    given = axes | options.given(timeout=timeout, tracking_uri=tracking_uri, experiment=experiment)
+    loaded = Suite.read(named.find(suite), given)
     run_suite(loaded, force=force, as_json=as_json, dry_run=dry_run)

@@ -1,11 +1,10 @@
-"""What `run` and `sweep` print of their rows: a table, why some have no result, and where to look further."""
+"""What `run`, `sweep` and `utility` print: a table of rows, why some have no result, and where to look further."""
 
 from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -15,31 +14,22 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from gibench.cell import Cell
+from gibench.axes import axes_of
 from gibench.errors import UsageError
-from gibench.mlflow_store import DEFAULT_URI, shown
+from gibench.leaderboard.utility import SCENARIO, summarize
+from gibench.mlflow_store import address, shown
 from gibench.registry import shorten
-from gibench.result import Row
 from gibench.spec import format_chain, parse_chain
-from gibench.sweep.suite import Suite
+from gibench.sweep.request import Request
 from gibench.tracking import Store
+
+Group = Sequence[Any]  # rows of one kind that differ in their seed alone
+Columns = dict[str, Callable[[Group], str]]  # heading, and what stands below it
 
 _GRIDS_SHOWN = 6
 _PIPE_WIDTH, _LEAST_WIDTH = 250, 110  # characters; a terminal has its own, and wraps the lines itself if that is less
-# What tells rows apart, beside the seed: heading, column, whether it is shown even if the same in every row.
-_AXES = (
-    ("attack", "attack", True),
-    ("defense", "defense", True),
-    ("dataset", "dataset", False),
-    ("model", "model", False),
-    ("train steps", "train_steps", False),
-    ("batch", "batch_size", True),
-    ("labels", "labels_policy", False),
-    ("knows", "threat_model", False),
-    ("device", "device", False),
-    ("dtype", "dtype", False),
-)
-_MEASURES = (  # heading, column, digits
+_ALWAYS = ("attack", "defense", "batch_size")  # the axes that are shown even if they are the same in every row
+_SCORES = (  # heading, column, digits
     ("PSNR dB", "psnr_mean", 2),
     ("SSIM", "ssim_mean", 3),
     ("LPIPS", "lpips_mean", 3),
@@ -54,100 +44,147 @@ def number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def title(cell: Cell | Row) -> str:
-    """A cell in a few words, without the settings that have their default value."""
-    values = asdict(cell) if isinstance(cell, Cell) else cell
-    names = [_axis(values, column) for column in ("attack", "defense", "dataset", "model")]
-    return " | ".join([*names, f"batch {values['batch_size']}", f"seed {values['seed']}"])
+def title(job: Any) -> str:
+    """A job in a few words, without the settings that have their default value."""
+    named = [name for name, axis in reversed(axes_of(type(job)).items()) if axis.plugin]
+    words = [*(_shown(job, name) for name in named), f"batch {job.batch_size}"]
+    return " | ".join([*words, f"seed {job.seed}"])
 
 
-def print_rows(rows: Sequence[Row], store: Store, suite: Suite) -> None:
-    """Print the rows as a table, and what a reader wants to know next."""
+def print_cells(rows: Sequence[Any], store: Store[Any], request: Request) -> None:
+    """Print attacked cells, with means over the seeds, and what a reader wants to know next."""
+    columns: Columns = {"status": _statuses}
+    columns |= {head: _mean_of(column, digits) for head, column, digits in _SCORES}
+    if any(row.false_certificates for row in rows):
+        columns["false certificates"] = lambda group: str(sum(_values(group, "false_certificates")))
+    columns |= {"epsilon": _promised("epsilon"), "delta": _promised("delta")}
+    lines = [*_reasons(rows), *_grids(rows, store, request), *_hints(rows, request)]
+    _print(rows, columns, lines)
+
+
+def print_trials(rows: Sequence[Any]) -> None:
+    """Print training runs, with means over the seeds, each defense compared with none."""
+    places = (*SCENARIO, "defense")
+    lines = {tuple(line[name] for name in places): line for line in summarize(rows)}
+
+    def shown(form: str, *names: str, factor: float = 1) -> Callable[[Group], str]:
+        def show(group: Group) -> str:
+            line = lines[tuple(getattr(group[0], name) for name in places)]
+            values = [line[name] for name in names]
+            return "-" if None in values else form.format(*(value * factor for value in values))
+
+        return show
+
+    columns: Columns = {
+        "status": _statuses,
+        "accuracy": shown("{:.3f}", "accuracy"),
+        "least - most": shown("{:.3f} - {:.3f}", "accuracy_low", "accuracy_high"),
+        "lost": shown("{:.3f}", "accuracy_lost"),
+        "loss": shown("{:.3f}", "loss"),
+        "ms a round": shown("{:.2f}", "round_s", factor=1000),
+        "overhead": shown("{:.1f}x", "overhead"),
+        "kB": shown("{:.1f}", "round_bytes", factor=1e-3),
+        "of none": shown("{:.0%}", "bytes_share"),
+        "epsilon a round": _promised("epsilon"),
+        "of the run": _promised("run_epsilon"),
+        "delta": _promised("delta"),
+    }
+    _print(rows, columns, _reasons(rows))
+
+
+def _print(rows: Sequence[Any], columns: Columns, below: Sequence[str]) -> None:
+    """What all rows share, one line a group, and some lines."""
     console = Console(highlight=False, soft_wrap=True)
     console.width = max(console.width, _LEAST_WIDTH) if console.is_terminal else _PIPE_WIDTH
-    groups = _groups(rows)
-    varying = {column for _, column, _ in _AXES if len({row[column] for row in rows}) > 1}
-    fixed = [f"{head} {_axis(rows[0], column)}" for head, column, always in _AXES if not (always or column in varying)]
-    console.print(escape(f"{'; '.join(fixed)}; hardware {', '.join(sorted({row['hardware'] for row in rows}))}"))
-    console.print("", _table(groups, varying), "", sep="\n")
-    for line in [*_reasons(rows), *_grids(rows, store, suite), *_hints(rows, suite)]:
+    axes = [name for name in reversed(axes_of(type(rows[0]))) if name != "seed"]
+    varying = {name for name in axes if len({getattr(row, name) for row in rows}) > 1}
+    fixed = [f"{_head(name)} {_shown(rows[0], name)}" for name in axes if name not in varying and name not in _ALWAYS]
+    hardware = ", ".join(sorted({row.hardware or "unknown" for row in rows}))
+    console.print(escape(f"{'; '.join(reversed(fixed))}; hardware {hardware}"))
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    heads = [name for name in axes if name in varying or name in _ALWAYS]
+    for name in heads:
+        table.add_column(_head(name), overflow="fold")
+    for name in ("seed", *columns):
+        table.add_column(name, justify="left" if name in ("seed", "status") else "right", no_wrap=True)
+    groups: dict[tuple[Any, ...], list[Any]] = {}
+    for row in rows:
+        groups.setdefault(tuple(getattr(row, name) for name in axes), []).append(row)
+    for group in groups.values():
+        cells = [_shown(group[0], name) for name in heads]
+        table.add_row(*map(escape, [*cells, _seeds(group), *(show(group) for show in columns.values())]))
+    console.print("", table, "", sep="\n")
+    for line in below:
         console.print(escape(line))
 
 
-def _axis(row: Mapping[str, Any], column: str) -> str:
-    value = row[column]
-    if column == "defense":
-        return format_chain(shorten("defense", spec) for spec in parse_chain(value))
-    return str(shorten(column, value)) if column in ("attack", "dataset", "model") else str(value)
+def _head(axis: str) -> str:
+    return axis.replace("_", " ")
 
 
-def _groups(rows: Iterable[Row]) -> list[list[Row]]:
-    """Rows that differ in their seed alone, together."""
-    groups: dict[tuple[Any, ...], list[Row]] = {}
-    for row in rows:
-        groups.setdefault(tuple(row[column] for _, column, _ in _AXES), []).append(row)
-    return list(groups.values())
+def _shown(job: Any, axis: str) -> str:
+    """The value of an axis, a spec without the settings that have their default value."""
+    value, kind = getattr(job, axis), axes_of(type(job))[axis].plugin
+    return format_chain(shorten(kind, spec) for spec in parse_chain(value)) if kind else str(value)
 
 
-def _table(groups: Sequence[Sequence[Row]], varying: set[str]) -> Table:
-    """One line a group: means over its seeds; what failed counts as mid-grey, what was skipped does not (rule E9)."""
-    axes = [(head, column) for head, column, always in _AXES if always or column in varying]
-    false = any(row["false_certificates"] for group in groups for row in group)
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    for head, _ in axes:
-        table.add_column(head, overflow="fold")
-    for head in ("seed", "status"):
-        table.add_column(head, no_wrap=True)
-    for head in (*(head for head, _, _ in _MEASURES), *(["false certificates"] if false else []), "epsilon"):
-        table.add_column(head, justify="right", no_wrap=True)
-    for group in groups:
-        cells = [_axis(group[0], column) for _, column in axes]
-        cells += [_seeds(group), _statuses(group)]
-        cells += [number(_mean(group, column), digits) for _, column, digits in _MEASURES]
-        cells += [str(sum(row["false_certificates"] or 0 for row in group))] if false else []
-        epsilon = group[0]["epsilon"]
-        table.add_row(*map(escape, [*cells, "-" if epsilon is None else f"{epsilon:.4g}"]))
-    return table
+def _values(group: Group, column: str) -> list[Any]:
+    return [value for row in group if (value := getattr(row, column)) is not None]
 
 
-def _mean(group: Iterable[Row], column: str) -> float | None:
-    values = [row[column] for row in group if row[column] is not None]
-    return fmean(values) if values else None
+def _mean_of(column: str, digits: int) -> Callable[[Group], str]:
+    """The mean; what failed counts as mid-grey, what was skipped does not (rule E9)."""
+
+    def show(group: Group) -> str:
+        values = _values(group, column)
+        return number(fmean(values) if values else None, digits)
+
+    return show
 
 
-def _seeds(group: Sequence[Row]) -> str:
-    return str(group[0]["seed"]) if len(group) == 1 else f"{len(group)} seeds"
+def _promised(column: str) -> Callable[[Group], str]:
+    """What a defense promises, the weakest of the group's."""
+
+    def show(group: Group) -> str:
+        found = max(_values(group, column), default=None)
+        return "-" if found is None else f"{found:.4g}"
+
+    return show
 
 
-def _statuses(group: Sequence[Row]) -> str:
-    counts = Counter(row["status"] for row in group)
+def _seeds(group: Group) -> str:
+    return str(group[0].seed) if len(group) == 1 else f"{len(group)} seeds"
+
+
+def _statuses(group: Group) -> str:
+    counts = Counter(row.status for row in group)
     return next(iter(counts)) if len(counts) == 1 else ", ".join(f"{count} {name}" for name, count in counts.items())
 
 
-def _reasons(rows: Iterable[Row]) -> list[str]:
+def _reasons(rows: Iterable[Any]) -> list[str]:
     """Why rows are not `ok`, each reason once."""
-    seen: dict[tuple[str, str], list[Row]] = {}
+    seen: dict[tuple[str, str], list[Any]] = {}
     for row in rows:
-        if row["reason"]:
-            seen.setdefault((row["status"], row["reason"]), []).append(row)
+        if row.reason:
+            seen.setdefault((row.status, row.reason), []).append(row)
     lines = []
     for (status, reason), same in seen.items():
         more = f" and {len(same) - 1} more" if len(same) > 1 else ""
-        lines.append(f"{status}: {reason} ({title(same[0])}{more}; gibench show {same[0]['run_id'][:8]})")
+        lines.append(f"{status}: {reason} ({title(same[0])}{more}; gibench show {same[0].run_id[:8]})")
     return [*lines, ""] if lines else []
 
 
-def _grids(rows: Sequence[Row], store: Store, suite: Suite) -> list[str]:
+def _grids(rows: Sequence[Any], store: Store[Any], request: Request) -> list[str]:
     """Where the image grids are; those on a server are not fetched for that."""
-    scored = [row for row in rows if row["status"] != "skipped"]
+    scored = [row for row in rows if row.psnr_mean is not None]
     if not scored:
         return []
-    if (suite.tracking_uri or DEFAULT_URI).startswith("http"):
+    if address(request.tracking_uri).startswith("http"):
         return ["image grids (truth over reconstruction): the artifact images.png of each run"]
     lines = ["image grids (truth over reconstruction, certified images in green):"]
     for row in scored[:_GRIDS_SHOWN]:
         try:
-            grid = store.row(row["run_id"])[1]["grid"]
+            grid = store.row(row.run_id)[1]["grid"]
         except UsageError:  # somebody took the files of an earlier run away
             grid = None
         lines.append(f"  {_near(Path(grid)) if grid else 'no longer there:'}  {title(row)}")
@@ -160,14 +197,10 @@ def _near(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-def _hints(rows: Sequence[Row], suite: Suite) -> list[str]:
-    uri = shown(suite.tracking_uri)
-    options = [] if suite.tracking_uri is None else ["--tracking-uri", uri]
-    options += (
-        [] if suite.experiment == Suite.model_fields["experiment"].default else ["--experiment", suite.experiment]
-    )
+def _hints(rows: Sequence[Any], request: Request) -> list[str]:
+    uri = shown(request.tracking_uri)
+    options = [] if request.tracking_uri is None else ["--tracking-uri", uri]
+    default = Request.model_fields["experiment"].default
+    options += [] if request.experiment == default else ["--experiment", request.experiment]
     mlflow = f"open {uri}" if uri.startswith("http") else f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
-    return [
-        f"MLflow: {mlflow}",
-        f"one row in full: {shlex.join(['gibench', 'show', rows[0]['run_id'][:8], *options])}",
-    ]
+    return [f"MLflow: {mlflow}", f"one row in full: {shlex.join(['gibench', 'show', rows[0].run_id[:8], *options])}"]

@@ -1,4 +1,4 @@
-"""The contract of a data set: labelled images on the 8-bit grid in three disjoint splits."""
+"""The contract of a data set: labelled images on the 8-bit grid, split by what they are for."""
 
 from __future__ import annotations
 
@@ -23,14 +23,20 @@ class Split:
 
 @dataclass(frozen=True)
 class Images:
-    """A loaded data set. Splits are disjoint and fixed: they do not depend on any cell's seed (rule E18)."""
+    """A loaded data set. Its splits are fixed: they do not depend on any cell's seed (rule E18).
+
+    Private, tuning and public images are disjoint, and none is a near-duplicate of another split's. No training image
+    is private or tuning.
+    """
 
     private: Split  # the batches to attack
-    tuning: Split  # hyperparameters
-    public: Split  # training, surrogate data, image statistics
+    tuning: Split  # hyperparameters, and the accuracy of the attacked model
+    public: Split  # what a server may be granted: surrogate data and image statistics
+    training: Split  # what a network is trained on: the public images, and what else a federation's clients hold
     classes: tuple[str, ...]
     mean: Tensor  # [C], of the public split
     std: Tensor  # [C]
+    training_shares: str = "nothing"  # what training images have in common with private ones, in a word
 
     @property
     def num_classes(self) -> int:

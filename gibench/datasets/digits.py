@@ -9,7 +9,7 @@ from gibench.datasets.split import split
 
 
 class Digits(Dataset):
-    """1797 handwritten digits, 8x8 grey, ten classes. Splits: 1025, 114 and 658 images."""
+    """1797 handwritten digits, 8x8 grey, ten classes. Splits: 1025 private, 114 tuning and 658 public."""
 
     def load(self) -> Images:
         from sklearn.datasets import load_digits

@@ -7,48 +7,97 @@ from hashlib import sha256
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from gibench.datasets.base import Images, Split
+from gibench.datasets.near import NEAR_PSNR, Indices, Pixels, clusters, near_any
 from gibench.errors import UsageError
 
-Indices = npt.NDArray[np.int64]
-Pixels = npt.NDArray[np.uint8]
-
-TUNING_SHARE, PUBLIC_SHARE = 40 / 631, 231 / 631  # `photos` has 360 private, 40 tuning and 231 public images
+TUNING_SHARE, PUBLIC_SHARE = 40 / 631, 231 / 631  # 57% are left to the private split
 
 
 def split(pixels: Pixels, labels: Any, classes: Sequence[str], public_from: int | None = None) -> Images:
-    """The three splits of a data set, without repeated images: each image's first occurrence stays.
+    """The splits of a data set, none of which holds a near-duplicate of another's image; training is public.
+
+    Repeated images are left out: each one's first occurrence stays.
 
     Args:
         pixels: `[N, H, W, C]`.
         labels: `[N]` integers.
         classes: their names.
-        public_from: the images from this index on are public, and the tuning split is a share of the rest; None
-            takes all three as shares of the whole.
+        public_from: the images from this index on are public, but for near-duplicates of those before it, of which
+            the tuning split is a share; None takes all three as shares of the whole.
 
     Raises:
-        UsageError: there are fewer than three different images.
+        UsageError: there are fewer than three images that are no near-duplicates, or none is left to be public.
     """
     kept = _first_occurrences(pixels)
-    if len(kept) < 3:
-        raise UsageError(f"the data set holds {len(kept)} different images: at least 3 are needed, one a split")
-    public = kept[kept >= public_from] if public_from is not None else None
-    # RandomState, because NumPy promises that its stream never changes.
-    rest = np.random.RandomState(0).permutation(kept if public_from is None else kept[kept < public_from])
-    tuning, rest = np.split(rest, [_count(TUNING_SHARE, len(rest))])
-    if public is None:
-        public, rest = np.split(rest, [_count(PUBLIC_SHARE, len(kept))])
+    if public_from is None:
+        private, tuning, public = _shared_out(pixels, kept, (TUNING_SHARE, PUBLIC_SHARE))
+    else:
+        known, held = kept[kept >= public_from], kept[kept < public_from]
+        private, tuning = _shared_out(pixels, held, (TUNING_SHARE,))
+        public = np.random.RandomState(0).permutation(known[~near_any(pixels[known], pixels[held])])
+        if not len(public):
+            raise UsageError(f"each public image is within {NEAR_PSNR:g} dB of a private one: the splits are one set")
+    return assemble(pixels, labels, classes, private, tuning, public, public)
+
+
+def assemble(
+    pixels: Pixels,
+    labels: Any,
+    classes: Sequence[str],
+    private: Indices,
+    tuning: Indices,
+    public: Indices,
+    training: Indices,
+    training_shares: str = "nothing",
+) -> Images:
+    """A data set from the indices of its splits; see `Images`."""
     targets = np.asarray(labels, dtype=np.int64)
-    private, held_out, known = (_take(pixels, targets, chosen) for chosen in (rest, tuning, public))
+    known = _take(pixels, targets, public)
     std, mean = torch.std_mean(known.images, dim=(0, 2, 3), correction=0)
-    return Images(private, held_out, known, tuple(classes), mean, std.clamp(min=1 / 255))  # flat images have no std
+    return Images(
+        private=_take(pixels, targets, private),
+        tuning=_take(pixels, targets, tuning),
+        public=known,
+        training=known if training is public else _take(pixels, targets, training),
+        classes=tuple(classes),
+        mean=mean,
+        std=std.clamp(min=1 / 255),  # flat images have no std
+        training_shares=training_shares,
+    )
 
 
-def _count(share: float, total: int) -> int:
-    return max(1, round(share * total))
+def _shared_out(pixels: Pixels, kept: Indices, shares: Sequence[float]) -> list[Indices]:
+    """The kept images in `1 + len(shares)` parts, whole clusters of near-duplicates each, in random order.
+
+    All parts but the first are filled up to their share of the images, one after the other. A cluster that would
+    overfill a part is passed over, unless the part would stay empty: then the smallest is taken. So the largest
+    clusters come to the first part, which holds what is left.
+    """
+    # RandomState, because NumPy promises that its stream never changes.
+    order = np.random.RandomState(0).permutation(len(kept))
+    cluster = clusters(pixels[kept])[order]
+    sizes = np.bincount(cluster, minlength=len(kept))
+    waiting = list(dict.fromkeys(cluster.tolist()))
+    if len(waiting) <= len(shares):
+        raise UsageError(
+            f"the data set holds {len(waiting)} different images, near-duplicates (within {NEAR_PSNR:g} dB) counted "
+            f"once: at least {len(shares) + 1} are needed, one a split"
+        )
+    part = np.zeros(len(kept), dtype=np.int64)  # of each cluster
+    for number, share in enumerate(shares, start=1):
+        room = max(1, round(share * len(kept)))
+        chosen = []
+        for each in waiting:
+            if sizes[each] <= room:
+                chosen.append(each)
+                room -= sizes[each]
+        chosen = chosen or [min(waiting, key=sizes.__getitem__)]
+        part[chosen] = number
+        waiting = [each for each in waiting if part[each] == 0]
+    return [kept[order][part[cluster] == number] for number in range(len(shares) + 1)]
 
 
 def _take(pixels: Pixels, labels: Indices, chosen: Indices) -> Split:

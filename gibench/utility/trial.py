@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from functools import cached_property
-from importlib.metadata import version
+from dataclasses import asdict, replace
 from statistics import median
 from typing import Any, cast
 
@@ -20,15 +16,18 @@ from torch.nn import functional
 from gibench import chain, seeds, training
 from gibench.client import mean_gradient
 from gibench.datasets.base import Images, Split
-from gibench.defense import Batch, Defense, DefenseContext, Guarantee
+from gibench.defense import Batch, Defense, DefenseContext
 from gibench.device import hardware, synchronize
 from gibench.errors import NotApplicableError, UsageError
 from gibench.experiment import load
 from gibench.jsonable import jsonable
 from gibench.models.base import Model
 from gibench.observation import Update
-from gibench.registry import create, find
+from gibench.registry import create
+from gibench.result import Result
 from gibench.spec import parse, parse_chain
+from gibench.utility.draw import draws
+from gibench.utility.job import Trial, TrialRow
 from gibench.utility.size import bytes_of
 
 LEAST_IMAGES = 500  # to train on; what fewer teach a network says nothing about a defense
@@ -36,38 +35,13 @@ MEASURED = 3  # rounds whose updates are measured in bytes
 Progress = Callable[[str, float | None], None]
 
 
-@dataclass(frozen=True)
-class Trial:
-    """What is trained once. Specs are canonical and resolved; see `Utility.trials`."""
-
-    defense: str
-    dataset: str
-    model: str
-    batch_size: int  # per client
-    rounds: int
-    seed: int
-    device: str  # cpu or cuda
-
-    @cached_property
-    def key(self) -> str:
-        """16 hexadecimal digits of everything that decides the result, the versions of the code included."""
-        plugins = [("dataset", parse(self.dataset)), ("model", parse(self.model))]
-        plugins += [("defense", spec) for spec in parse_chain(self.defense)]
-        found = [find(kind, spec.name) for kind, spec in plugins]
-        versions = {"gibench": version("gibench")} | {entry.distribution: entry.version for entry in found}
-        identity = {**asdict(self), "versions": versions}
-        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def run_trial(trial: Trial, progress: Progress) -> dict[str, Any]:
+def run_trial(trial: Trial, progress: Progress) -> Result:
     """Train, and test on images that the training never saw.
 
-    The clients' images are drawn anew each round from the public split, without replacement; the private split is the
-    test split. The server adds a weight delta as it is (FedAvg), and takes a step of Adam at 1e-3 along a gradient, as
-    `--train-steps` does.
-
-    Returns:
-        The columns of `gibench.utility.store.COLUMNS` but run_id and started.
+    The clients' images are drawn from the training split, as the defenses want it (see `gibench.utility.draw`): anew
+    each round without replacement, unless a DP defense accounts for another sampler. The run's figures are those of
+    the rounds that were done. The private split is the test split. The server adds a weight delta as it is (FedAvg),
+    and takes a step of Adam at 1e-3 along a gradient, as `--train-steps` does.
 
     Raises:
         UsageError: the data cannot be had, or are too few.
@@ -75,31 +49,27 @@ def run_trial(trial: Trial, progress: Progress) -> dict[str, Any]:
     images = load(trial.dataset)
     check(trial, images)
     device = torch.device(trial.device)
-    row: dict[str, Any] = asdict(trial) | {
-        "utility": trial.key,
-        "hardware": hardware(device),
-        "status": "ok",
-        "reason": None,
-    }
+    row: dict[str, Any] = asdict(trial) | {"utility": trial.key, "hardware": hardware(device)}
     with seeds.isolated(trial.seed, "model"):
         network = cast(Model, create("model", trial.model)).build(images.image_shape, images.num_classes).to(device)
     defenses = _defenses(trial)
     noise = seeds.generator(trial.seed, "defense", device)
-    context = chain.context_of(defenses, noise, trial.batch_size, len(images.public))
+    context = chain.context_of(defenses, noise, trial.batch_size, len(images.training), trial.rounds)
     for defense in defenses:
         if reason := defense.supports(network, context):
-            return row | {"status": "skipped", "reason": reason}
+            return Result(TrialRow(**row, status="skipped", reason=reason))
     try:
         with seeds.isolated(trial.seed, "defense"):
             seconds, sizes = _train(trial, network, images, defenses, context, progress)
     except NotApplicableError as refusal:
-        return row | {"status": "skipped", "reason": str(refusal)}
+        return Result(TrialRow(**row, status="skipped", reason=str(refusal)))
     accuracy, loss = _test(network, images, images.private)
     if not math.isfinite(loss):
         row |= {"status": "diverged", "reason": "the loss left the finite numbers"}
-    promised = chain.guarantee(defenses, context)
-    found = {"accuracy": accuracy, "loss": loss, "round_s": median(seconds), "round_bytes": sum(sizes) / len(sizes)}
-    return cast(dict[str, Any], jsonable(row | found | _promise(promised)))
+    promised = chain.guarantee(defenses, replace(context, rounds=len(seconds)))
+    row |= {"accuracy": accuracy, "loss": loss, "round_s": median(seconds), "round_bytes": sum(sizes) / len(sizes)}
+    row |= promised.columns()
+    return Result(TrialRow(**jsonable(row)), provenance={"defense_costs": jsonable(promised.costs)})
 
 
 def check(trial: Trial, images: Images) -> None:
@@ -109,20 +79,16 @@ def check(trial: Trial, images: Images) -> None:
         UsageError: too few images to train on, a round that needs more of them than there are, or a defense whose
             settings make no sense for them.
     """
-    name, count = parse(trial.dataset).name, len(images.public)
+    name, count = parse(trial.dataset).name, len(images.training)
     if count < LEAST_IMAGES:
         raise UsageError(
             f"{name} has {count} images to train on, and an accuracy from fewer than {LEAST_IMAGES} says nothing: "
             "train on digits or cifar10"
         )
-    context = chain.context_of(_defenses(trial), torch.Generator(), trial.batch_size, count)
+    context = chain.context_of(_defenses(trial), torch.Generator(), trial.batch_size, count, trial.rounds)
     wanted = trial.batch_size * context.clients
     if wanted > count:
         raise UsageError(f"a round of {wanted} images is more than the {count} of {name} to train on: ask for fewer")
-
-
-def _promise(promised: Guarantee) -> dict[str, Any]:
-    return {"epsilon": promised.epsilon, "delta": promised.delta, "costs": dict(promised.costs)}
 
 
 def _defenses(trial: Trial) -> list[Defense]:
@@ -138,7 +104,7 @@ def _train(
     progress: Progress,
 ) -> tuple[list[float], list[int]]:
     """Train the network in place; the seconds of each round's clients, and the bytes of the first rounds' updates."""
-    draw = seeds.generator(trial.seed, "data")
+    device, drawn = context.generator.device, draws(context, seeds.generator(trial.seed, "data"))
     network.train()
     gradient = mean_gradient(network)
     trainable = training.trainable(network)
@@ -149,16 +115,18 @@ def _train(
             progress("training", number / trial.rounds)
             if not all(bool(parameter.isfinite().all()) for parameter in network.parameters()):
                 break  # nothing is learned any more
-        chosen = torch.randperm(len(images.public), generator=draw)[: context.clients * trial.batch_size]
-        inputs = training.model_inputs(network, images, images.public.images[chosen])
-        labels = images.public.labels[chosen].to(inputs.device)
-        parts = zip(torch.split(inputs, trial.batch_size), torch.split(labels, trial.batch_size), strict=True)
-        batches = [Batch(*part) for part in parts]
+        batches = [
+            Batch(
+                training.model_inputs(network, images, images.training.images[chosen]),
+                images.training.labels[chosen].to(device),
+            )
+            for chosen in next(drawn)
+        ]
         parameters = {name: value.detach() for name, value in trainable.items()}
-        synchronize(inputs.device)
+        synchronize(device)
         start = time.perf_counter()
         update, _ = chain.run(defenses, gradient, parameters, batches, context)
-        synchronize(inputs.device)
+        synchronize(device)
         seconds.append(time.perf_counter() - start)
         if number < MEASURED:
             sizes.append(bytes_of(update.tensors.values()))
@@ -200,5 +168,5 @@ def _batchnorm_statistics(network: nn.Module, images: Images) -> None:
         layer.momentum = None  # a plain mean over the batches
     network.train()
     with torch.no_grad():
-        for pixels in torch.split(images.public.images[:4096], 256):
+        for pixels in torch.split(images.training.images[:4096], 256):
             network(training.model_inputs(network, images, pixels))

@@ -2,6 +2,7 @@
 
 import math
 import time
+from dataclasses import replace
 
 import dp_accounting
 import mpmath
@@ -14,7 +15,7 @@ from opacus.accountants import PRVAccountant, RDPAccountant
 
 from gibench.chain import context_of
 from gibench.chain import guarantee as promise
-from gibench.defense import DefenseContext
+from gibench.defense import DefenseContext, Guarantee
 from gibench.defenses.accounting import PLD_FROM, multiplier_for, release_epsilon, run_epsilon
 from gibench.errors import UsageError
 from gibench.registry import create
@@ -135,13 +136,13 @@ def test_dp_states_all_that_its_figures_depend_on():
     assert promised.epsilon == release_epsilon(1.0, 1e-5)
     assert promised.delta == 1e-5
     assert promised.accountant == "analytic-gaussian"
-    assert promised.sampling == "full batch, one release, add-or-remove-one adjacency"
-    assert promised.costs == {
-        **run_epsilon(1.0, 1e-5, 20 / 360, 1000),
-        "run_steps": 1000,
-        "sample_rate": 20 / 360,
-        "noise_multiplier": 1.0,
-    }
+    assert promised.sampling == (
+        "full batch, one release, add-or-remove-one image at a public size; run: Poisson sampling"
+    )
+    assert (promised.max_grad_norm, promised.noise_multiplier, promised.run_steps) == (1.0, 1.0, 1000)
+    run = run_epsilon(1.0, 1e-5, 20 / 360, 1000)
+    assert promised.costs == {**run, "sample_rate": 20 / 360}
+    assert promised.run_epsilon == min(run.values())
 
 
 @settings(max_examples=30, deadline=None)
@@ -167,8 +168,7 @@ def test_a_target_epsilon_is_met_whatever_dp_is_composed_with(more, local):
 def test_the_noise_for_a_target_is_larger_where_images_enter_more_steps():
     dp = create("defense", "dp:target_epsilon=3")
     once, often = (
-        dp.guarantee(DefenseContext(torch.Generator(), 20, 360, passes=passes)).costs["noise_multiplier"]
-        for passes in (1, 9)
+        dp.guarantee(DefenseContext(torch.Generator(), 20, 360, passes=passes)).noise_multiplier for passes in (1, 9)
     )
     assert often == pytest.approx(3 * once)
 
@@ -202,7 +202,7 @@ def test_client_level_figures_count_clients_and_no_local_steps():
     chain = [create("defense", spec) for spec in ("dp:on=update", "fedavg:epochs=3,clients=4")]
     promised = promise(chain, context_of(chain, torch.Generator(), 20, 360))
     assert promised.epsilon == release_epsilon(1.0, 1e-5)
-    assert promised.sampling == "full batch, one release, add-or-remove-one adjacency of clients"
+    assert promised.sampling.startswith("full batch, one release, add-or-remove-one client at a public size; run: ")
     assert promised.costs["sample_rate"] == 4 / 18
 
 
@@ -225,17 +225,18 @@ def test_epsilon_of_fixed_batches_is_no_lower_than_the_worst_pairs_and_not_far_a
 def test_fixed_batches_that_are_all_the_data_are_one_gaussian_mechanism_under_replacement():
     promised = guarantee(":sampling=fixed", 20, 20)
     assert promised.epsilon == release_epsilon(0.5, 1e-5)
-    assert "replace-one adjacency" in promised.sampling
+    assert promised.sampling.endswith("replace-one image; run: fixed-size sampling without replacement")
     exact = release_epsilon(0.5 / math.sqrt(1000), 1e-5)
     assert exact <= promised.costs["run_epsilon_rdp"] <= 1.35 * exact
     assert promised.costs["run_epsilon_pld"] is None
+    assert promised.run_epsilon == promised.costs["run_epsilon_rdp"]
 
 
 def test_epsilon_does_not_depend_on_the_clip_norm():
-    assert guarantee(":max_grad_norm=0.01") == guarantee(":max_grad_norm=100.0")
+    small, large = guarantee(":max_grad_norm=0.01"), guarantee(":max_grad_norm=100.0")
+    assert (small.max_grad_norm, large.max_grad_norm) == (0.01, 100.0)
+    assert replace(small, max_grad_norm=100.0) == large
 
 
 def test_without_noise_nothing_is_promised():
-    promised = guarantee(":noise_multiplier=0")
-    assert (promised.epsilon, promised.delta, promised.accountant, promised.sampling) == (None, None, None, None)
-    assert promised.costs == {}
+    assert guarantee(":noise_multiplier=0") == Guarantee()

@@ -1,5 +1,7 @@
 """Client-level DP: whole updates are clipped, and noise is added once to their sum over clients."""
 
+import itertools
+
 import pytest
 import torch
 from scipy.stats import kstest
@@ -61,3 +63,23 @@ def test_the_noise_of_client_level_dp_is_added_once_to_the_sum_over_clients():
     assert len(noise) == 19_300
     assert noise.std() == pytest.approx(1, abs=0.03)
     assert kstest(noise.numpy(), "norm").pvalue > 0.01
+
+
+def test_the_mean_is_over_the_public_number_of_clients_and_a_round_without_any_is_noise():
+    model = create("model", "linear").build((3, 8, 8), 5).double()
+    parameters = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    generator = torch.Generator().manual_seed(0)
+    batches = [Batch(torch.randn(4, 3, 8, 8, generator=generator).double(), torch.arange(4)) for _ in range(3)]
+
+    def sent(present, local):
+        context = DefenseContext(torch.Generator().manual_seed(1), 4, 1000, clients=3)
+        defenses = [create("defense", spec) for spec in ("dp:on=update,max_grad_norm=0.5", *local)]
+        return chain.run(defenses, mean_gradient(model), parameters, batches[:present], context)
+
+    for local, kind in (((), "gradient"), (("fedavg:epochs=1,lr=10",), "weight_delta")):
+        found = [sent(present, local) for present in (0, 1, 2, 3)]
+        assert {update.kind for update, _ in found} == {kind}
+        assert {training and training.clients for _, training in found} == {3 if local else None}
+        for one, other in itertools.pairwise(found):
+            moved = flat(other[0].tensors) - flat(one[0].tensors)
+            assert moved.norm() == pytest.approx(0.5 / 3)  # each is clipped, and the noise is the same

@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.nn import functional
 
 from gibench import batches, chain, client, seeds
 from gibench.chain import canonical_chain
 from gibench.client import mean_gradient
-from gibench.defense import Batch, DefenseContext
+from gibench.defense import Batch, DefenseContext, Sampler
 from gibench.errors import UsageError
 from gibench.observation import LocalTraining, ThreatModel
 from gibench.registry import create
@@ -29,8 +31,8 @@ def client_batches(*sizes):
     return [Batch(torch.randn(size, 1, 8, 8, generator=generator).double(), torch.arange(size) % 10) for size in sizes]
 
 
-def update(model, data, size=4, **settings):
-    defense = create("defense", "fedavg:" + ",".join(f"{key}={value}" for key, value in settings.items()))
+def update(model, data, size=4, **options):
+    defense = create("defense", "fedavg:" + ",".join(f"{key}={value}" for key, value in options.items()))
     parameters = {name: value.detach() for name, value in model.named_parameters()}
     context = DefenseContext(torch.Generator().manual_seed(0), size, 100, clients=len(data), passes=defense.passes)
     return chain.run([defense], mean_gradient(model), parameters, data, context)
@@ -62,16 +64,6 @@ def test_the_update_is_the_mean_of_the_clients_deltas(count):
     torch.testing.assert_close(flat(found), expected, rtol=1e-10, atol=1e-14)
 
 
-def test_clients_count_by_their_images_or_all_the_same():
-    model, data = build(), client_batches(2, 4, 6)
-    deltas = [alone(model, batch, 0.1) for batch in data]
-    by_size, _ = update(model, data, size=6, epochs=2, lr=0.1, clients=3, weighting="size")
-    equal, _ = update(model, data, size=6, epochs=2, lr=0.1, clients=3)
-    torch.testing.assert_close(flat(by_size), (2 * deltas[0] + 4 * deltas[1] + 6 * deltas[2]) / 12)
-    torch.testing.assert_close(flat(equal), sum(deltas) / 3)
-    assert (flat(by_size) - flat(equal)).norm() > 0.01 * flat(equal).norm()
-
-
 def test_one_step_is_fedsgd():
     model, data = build(), client_batches(5)
     found, training = update(model, data, size=5, epochs=1, lr=0.5)
@@ -99,6 +91,51 @@ def test_every_epoch_goes_through_all_images_in_an_order_of_its_own(monkeypatch)
     assert not torch.equal(epochs[0], epochs[1])
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 9), st.integers(1, 3), st.sampled_from(["full", "sample"]))
+def test_missing_images_move_no_other_and_change_no_public_size(whole, local, missing, epochs, slots):
+    """A batch and the same without its last images, under one seed: slots that are empty, and nothing else."""
+    local, missing = min(local, whole), min(missing, whole)
+    sampler = Sampler("poisson", "images") if slots == "sample" else Sampler()
+    images = torch.arange(whole, dtype=torch.float64)
+
+    def dealt(count):
+        seen = []
+
+        def step(parameters, batch):
+            seen.append((batch.size or whole, set(batch.inputs.tolist())))
+            return {name: torch.zeros_like(value) for name, value in parameters.items()}
+
+        context = DefenseContext(torch.Generator().manual_seed(0), whole, 5 * whole, sampler=sampler)
+        fedavg = create("defense", f"fedavg:epochs={epochs},local_batch_size={local}")
+        fedavg.update(step, {"weight": torch.zeros(1)}, [Batch(images[:count], images[:count])], context)
+        return seen
+
+    all_of_them, fewer = dealt(whole), dealt(whole - missing)
+    left = set(images[: whole - missing].tolist())
+    assert fewer == [(size, images & left) for size, images in all_of_them]
+    rest = [whole % local] if whole % local else []
+    assert [size for size, _ in fewer] == ([local] * (whole // local) + rest) * epochs
+    steps = len(all_of_them) // epochs
+    for epoch in range(epochs):
+        once = [image for _, images in all_of_them[epoch * steps :][:steps] for image in images]
+        assert sorted(once) == images.tolist()
+    if slots == "full":
+        assert all(len(images) == size for size, images in all_of_them)
+
+
+def test_a_poisson_sample_is_dealt_to_local_batches_by_their_sizes():
+    """More images than the expected five, as a sample may have, in slots for a hundred."""
+    counts = torch.zeros(3)
+    context = DefenseContext(torch.Generator().manual_seed(0), 5, 100, sampler=Sampler("poisson", "images"))
+    fedavg = create("defense", "fedavg:epochs=1,local_batch_size=2")
+    for _ in range(400):
+        dealt = fedavg._local_batches(Batch(torch.zeros(9, 1), torch.zeros(9)), context)
+        counts += torch.tensor([len(batch.labels) for batch in dealt])
+    assert counts.sum() == 9 * 400
+    torch.testing.assert_close(counts / counts.sum(), torch.tensor([0.4, 0.4, 0.2]), atol=0.03, rtol=0)
+
+
 def observe(digits, spec, knows=("batch_size", "local_hyperparameters")):
     specs = canonical_chain(parse_chain(spec))
     defenses = [create("defense", each) for each in specs]
@@ -106,7 +143,8 @@ def observe(digits, spec, knows=("batch_size", "local_hyperparameters")):
     truth = batches.draw(digits, 4, "iid", count, seeds.generator(0, "data"))
     noise = seeds.generator(0, "defense")
     model = build().float()
-    return client.observe(model, digits, truth, defenses, ThreatModel(frozenset(knows)), noise, 4, specs), truth
+    count = len(digits.private)
+    return client.observe(model, digits, truth, defenses, ThreatModel(frozenset(knows)), noise, 4, count), truth
 
 
 def test_the_server_sees_the_mean_of_all_clients_and_how_they_trained(digits):
@@ -142,7 +180,7 @@ def test_local_batches_larger_than_the_data_are_refused(digits):
 
 
 @pytest.mark.parametrize(
-    "setting", ["clients=0", "epochs=0", "lr=0", "momentum=1", "momentum=-0.1", "local_batch_size=0", "weighting=none"]
+    "setting", ["clients=0", "epochs=0", "lr=0", "momentum=1", "momentum=-0.1", "local_batch_size=0"]
 )
 def test_settings_out_of_range_are_refused(setting):
     with pytest.raises(UsageError, match=f"defense 'fedavg': {setting.partition('=')[0]}=.* is refused: "):

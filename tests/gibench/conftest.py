@@ -39,6 +39,20 @@ def plugins(plugin_site, monkeypatch):
     monkeypatch.syspath_prepend(str(plugin_site))
 
 
+@pytest.fixture
+def run_one(plugins):
+    """A function that runs one small cell in this process, the misbehaving plugins among its choices."""
+    from gibench.experiment import run_cell
+    from gibench.sweep.suite import Suite
+
+    def run(attack="mean-image", **options):
+        suite = {"attack": attack, "model": "mlp:width=20,depth=2", "batch_size": 4, "device": "cpu"} | options
+        (cell,) = Suite.from_settings("suite", suite).cells()
+        return run_cell(cell, lambda message, fraction=None: None)
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def broken_site(pip_install):
     """The folder that a distribution is installed in whose plugins cannot be used."""

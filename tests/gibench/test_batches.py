@@ -17,7 +17,7 @@ def made_of(labels):
     numbers = torch.arange(len(labels), dtype=torch.float32).view(-1, 1, 1, 1)
     private = Split(numbers, torch.tensor(labels))
     elsewhere = Split(torch.full((1, 1, 1, 1), -1.0), torch.tensor([0]))
-    return Images(private, elsewhere, elsewhere, tuple("abcdefgh"), torch.zeros(1), torch.ones(1))
+    return Images(private, elsewhere, elsewhere, elsewhere, tuple("abcdefgh"), torch.zeros(1), torch.ones(1))
 
 
 def numbers_of(truth):
@@ -96,10 +96,10 @@ def test_a_batch_of_one_image_is_a_batch():
 @pytest.mark.parametrize(
     ("batch_size", "rule", "clients", "complaint"),
     [
-        (361, "iid", 1, "a batch of 361 is more than the 360 images of the private split: ask for fewer"),
-        (100, "iid", 4, "4 batches of 100 is more than the 360 images of the private split: ask for fewer"),
-        (11, "unique", 1, "labels=unique has 10 labels to offer in the private split, not 11: ask for a smaller batch"),
-        (60, "same", 1, r"labels=same finds no label with 60 images left in the private split \(the most is 48\)"),
+        (521, "iid", 1, "a batch of 521 is more than the 520 images of the private split: ask for fewer"),
+        (200, "iid", 4, "4 batches of 200 is more than the 520 images of the private split: ask for fewer"),
+        (6, "unique", 1, "labels=unique has 5 labels to offer in the private split, not 6: ask for a smaller batch"),
+        (105, "same", 1, r"labels=same finds no label with 105 images left in the private split \(the most is 104\)"),
         (0, "iid", 1, "a batch of 0 images is refused: ask for at least 1"),
         (5, "sorted", 1, "unknown label rule 'sorted': use iid, unique or same"),
     ],

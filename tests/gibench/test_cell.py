@@ -5,7 +5,8 @@ from importlib.metadata import version
 
 import pytest
 
-from gibench.cell import Cell, expand
+from gibench.axes import expand
+from gibench.cell import Cell
 from gibench.errors import UsageError
 
 AXES = {
@@ -20,11 +21,13 @@ AXES = {
     "seed": [0],
     "device": ["cpu"],
     "dtype": ["float32"],
+    "split": ["private"],
+    "threads": [1],
 }
 
 
 def one(**axes):
-    (cell,) = expand(AXES | {name: [value] for name, value in axes.items()})
+    (cell,) = expand(Cell, AXES | {name: [value] for name, value in axes.items()})
     return cell
 
 
@@ -43,14 +46,14 @@ def test_the_device_is_the_one_found_here():
 
 
 def test_cells_are_the_product_and_attacks_vary_fastest():
-    cells = expand(AXES | {"attack": ["random", "mean-image"], "defense": ["none", "dp"], "seed": [3, 1]})
+    cells = expand(Cell, AXES | {"attack": ["random", "mean-image"], "defense": ["none", "dp"], "seed": [3, 1]})
     shown = [(cell.seed, cell.defense.partition(":")[0], cell.attack) for cell in cells]
     attacks = ("random", "mean-image")
     assert shown == [(seed, defense, attack) for seed in (3, 1) for defense in ("none", "dp") for attack in attacks]
 
 
 def test_two_ways_to_write_one_cell_make_one():
-    assert len(expand(AXES | {"model": ["mlp", "mlp:width=200", "mlp:depth=5,width=200"], "seed": [1, 1]})) == 1
+    assert len(expand(Cell, AXES | {"model": ["mlp", "mlp:width=200", "mlp:depth=5,width=200"], "seed": [1, 1]})) == 1
 
 
 def test_the_same_cell_has_the_same_key():
@@ -63,6 +66,7 @@ def test_everything_but_the_timeout_is_part_of_the_key():
     other = {
         "attack": "mean-image", "defense": "dp", "dataset": "digits", "model": "linear", "train_steps": 1,
         "batch_size": 5, "labels": "same", "knows": "nothing", "seed": 1, "device": "cuda", "dtype": "float64",
+        "split": "tuning", "threads": 2,
     }  # fmt: skip
     cells = [one(), *(replace(one(), **{name: value}) for name, value in other.items())]
     assert len({cell.key for cell in cells}) == len(cells)
@@ -93,3 +97,13 @@ def test_the_versions_are_those_of_the_distributions_in_the_cell():
 def test_what_does_not_exist_is_refused_before_anything_runs(axis, value, complaint):
     with pytest.raises(UsageError, match=complaint):
         one(**{axis: value})
+
+
+@pytest.mark.parametrize("changed", ["gibench", "gibench-misbehaving"])
+def test_another_version_of_the_code_is_another_cell(changed, monkeypatch):
+    keys = set()
+    for number in ("1.0", "1.0", "1.1"):
+        found = {"gibench": "1.0", "gibench-misbehaving": "1.0"} | {changed: number}
+        monkeypatch.setattr(Cell, "versions", property(lambda cell, found=found: found))
+        keys.add(one().key)
+    assert len(keys) == 2

@@ -1,5 +1,6 @@
 """Composed defenses: their canonical order, what they do to an update, what they promise together."""
 
+from dataclasses import replace
 from typing import ClassVar
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 from gibench import chain
 from gibench.chain import canonical_chain
-from gibench.defense import Batch, Defense, DefenseContext, Guarantee
+from gibench.defense import Batch, Defense, DefenseContext, Guarantee, Sampler
 from gibench.errors import UsageError
 from gibench.observation import LocalTraining, Update
 from gibench.registry import create
@@ -77,7 +78,7 @@ class Shifted(Defense):
         return {name: value + 1 for name, value in gradient(parameters, batch.inputs, batch.labels).items()}
 
     def guarantee(self, context):
-        return Guarantee(2.0, 1e-5, "by hand", "one release", {"shift": 1})
+        return Guarantee(epsilon=2.0, delta=1e-5, accountant="by hand", sampling="one release", costs={"shift": 1})
 
 
 class Averaged(Defense):
@@ -190,12 +191,60 @@ def test_the_context_says_how_many_clients_there_are_and_how_often_an_image_is_u
     chain_of = [create("defense", spec) for spec in ("dp", "fedavg:epochs=3,clients=2", "pruning")]
     context = chain.context_of(chain_of, torch.Generator(), 20, 360)
     assert (context.clients, context.passes, context.batch_size, context.dataset_size) == (2, 3, 20, 360)
+    assert (context.rounds, context.sampler, context.slots) == (None, Sampler(), 20)
     assert chain.context_of([], torch.Generator(), 20, 360).clients == 1
+
+
+@pytest.mark.parametrize(
+    ("spec", "sampler", "slots"),
+    [
+        ("dp", Sampler("poisson", "images"), 360),
+        ("dp:sampling=fixed", Sampler("fixed", "images"), 20),
+        ("dp:on=update", Sampler("poisson", "clients"), 20),
+        ("dp:on=update,sampling=fixed", Sampler("fixed", "clients"), 20),
+        ("dp:noise_multiplier=0", Sampler(), 20),
+        ("pruning", Sampler(), 20),
+    ],
+)
+@pytest.mark.parametrize("others", ["", "+fedavg:clients=2+quantize"])
+def test_a_training_run_draws_its_batches_as_the_private_defense_wants_them(spec, sampler, slots, others):
+    chain_of = [create("defense", each) for each in (spec + others).split("+")]
+    context = chain.context_of(chain_of, torch.Generator(), 20, 360, rounds=7)
+    assert (context.rounds, context.sampler, context.slots) == (7, sampler, slots)
+
+
+class Seen(Defense):
+    """Notes the public size of every batch it is shown."""
+
+    hooks = frozenset({"step"})
+    sizes: ClassVar[list[int | None]] = []
+
+    def step(self, gradient, parameters, batch, context):
+        self.sizes.append(batch.size)
+        return super().step(gradient, parameters, batch, context)
+
+
+def test_every_step_defense_is_told_the_public_size_of_a_local_batch():
+    inputs, labels = torch.ones(3, 2), torch.zeros(3)
+    fedavg = create("defense", "fedavg:epochs=1,local_batch_size=2")
+    context = DefenseContext(torch.Generator(), 5, 10)  # two of the five are missing
+    Seen.sizes.clear()
+    chain.run(
+        [Seen(), Scaled(by=2), Seen(), fedavg], gradient, {"weight": torch.zeros(2)}, [Batch(inputs, labels)], context
+    )
+    assert Seen.sizes == [2, 2, 2, 2, 1, 1]
+
+
+def test_an_update_of_no_clients_is_zero():
+    for made in ([], [create("defense", "fedavg")]):
+        update, _ = chain.run(made, gradient, {"weight": torch.zeros(2)}, [], CONTEXT)
+        assert update.tensors["weight"].tolist() == [0, 0]
+        assert update.kind == ("weight_delta" if made else "gradient")
 
 
 def test_a_chain_promises_what_its_private_defense_does_and_costs_what_all_do():
     promised = chain.guarantee([Scaled(by=10), Shifted(), Negated()], CONTEXT)
-    assert promised == Guarantee(2.0, 1e-5, "by hand", "one release", {"scaled_10": True, "shift": 1})
+    assert promised == replace(Shifted().guarantee(CONTEXT), costs={"scaled_10": True, "shift": 1})
 
 
 def test_a_chain_without_a_private_defense_promises_nothing():

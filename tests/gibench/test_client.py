@@ -9,9 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gibench import batches, client, seeds
+from gibench.axes import canonical_defense
+from gibench.defense import Defense
 from gibench.errors import NotApplicableError
-from gibench.observation import KNOWLEDGE, ThreatModel
-from gibench.registry import create
+from gibench.registry import create, entries
+from gibench.spec import Spec, parse_chain
+from gibench.threat_model import KNOWLEDGE, ThreatModel
 
 EVERYTHING = frozenset(KNOWLEDGE)
 MODELS = ("mlp:width=30,depth=2", "linear", "lenet", "convnet:width=4", "resnet18")
@@ -217,3 +220,59 @@ def test_the_noise_follows_the_defenses_seed_alone(photos, truth):
 def test_the_gradient_norm_is_that_before_any_defense(photos, truth):
     model = build(photos)
     assert observe(model, photos, truth, "dp").grad_norm == observe(model, photos, truth).grad_norm
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [entry.name for entry in entries("defense")]
+    + ["dp:noise_multiplier=0.5+fedavg:clients=2,epochs=1+pruning:sparsity=0.5"],
+)
+def test_the_chain_that_is_told_is_that_of_the_defenses(chain, photos, truth):
+    specs = parse_chain(canonical_defense(chain))
+    defenses = [create("defense", spec) for spec in specs]
+    size = len(truth) // 2 if "clients=2" in chain else len(truth)
+    for knows in (EVERYTHING, EVERYTHING - {"local_hyperparameters"}):
+        threat, noise = ThreatModel(knows), seeds.generator(0, "defense")
+        told = client.observe(build(photos), photos, truth, defenses, threat, noise, size).observation.defenses
+        assert told == (specs if knows == EVERYTHING else None)
+
+
+def test_a_defense_that_is_not_registered_is_told_by_its_class(photos, truth):
+    class Halved(Defense):
+        share: float = 0.5
+
+    noise = seeds.generator(0, "defense")
+    release = client.observe(build(photos), photos, truth, [Halved()], ThreatModel(), noise, len(truth))
+    assert release.observation.defenses == (Spec("Halved", (("share", "0.5"),)),)
+
+
+class Scribbling(nn.Module):
+    """Writes over its input, weights and buffer when called, and keeps what it computed."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3 * 32 * 32, 10)
+        self.register_buffer("calls", torch.zeros(1))
+
+    def forward(self, inputs):
+        inputs.mul_(0.5)
+        self.calls += 1
+        with torch.no_grad():
+            self.linear.weight.mul_(0.9)
+        self.last = self.linear(inputs.flatten(1)) * (1 + self.calls)
+        return self.last
+
+
+@pytest.mark.parametrize("knows", [EVERYTHING, frozenset()])
+def test_a_model_that_writes_when_called_is_the_same_for_every_use_of_it(knows, photos, truth):
+    torch.manual_seed(0)
+    model, like = Scribbling(), Scribbling()
+    like.load_state_dict(model.state_dict())
+    release, again = (observe(model, photos, truth, knows=knows) for _ in range(2))
+    update = release.observation.update.tensors
+    norm = torch.cat([value.flatten() for value in update.values()]).double().norm()
+    assert release.grad_norm == again.grad_norm == pytest.approx(float(norm), rel=1e-6)
+    for name, sent in like.state_dict().items():
+        assert torch.equal(model.state_dict()[name], sent)
+        assert torch.equal(release.observation.model.state_dict()[name], sent)
+    assert not hasattr(model, "last")

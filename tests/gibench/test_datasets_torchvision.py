@@ -2,8 +2,12 @@
 
 import gzip
 import hashlib
+import io
+import pickle
+import shutil
 import socket
 import struct
+import tarfile
 import threading
 import time
 import urllib.request
@@ -17,7 +21,7 @@ from torchvision import datasets
 
 from gibench.datasets import torchvision
 from gibench.errors import UsageError
-from gibench.registry import create
+from gibench.registry import create, resolve
 
 NAMES = ("cifar10", "cifar100", "mnist", "fashion-mnist")
 TRAIN, TEST = 30, 50
@@ -144,3 +148,127 @@ def test_a_root_that_is_a_file_is_refused(no_network, tmp_path):
     (tmp_path / "root").write_text("a file")
     with pytest.raises(UsageError, match="cannot be downloaded"):
         load("mnist", tmp_path / "root")
+
+
+def test_an_interrupted_download_is_completed(digits_site, tmp_path):
+    root = tmp_path / "root"
+    raw = root / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    (raw / "train-images-idx3-ubyte.gz").write_bytes(b"the beginning")
+    (raw / "t10k-labels-idx1-ubyte").write_bytes(b"")
+    assert len(load("mnist", root).public) == TRAIN
+    assert [file.name for file in root.iterdir()] == ["MNIST"]
+
+
+def test_archives_that_are_there_are_not_downloaded_again(digits_site, tmp_path, no_network):
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for file in digits_site.iterdir():
+        file.rename(raw / file.name)
+    assert len(load("mnist", tmp_path).public) == TRAIN
+
+
+def test_what_cannot_be_completed_says_what_is_missing(no_network, tmp_path):
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    (raw / "train-images-idx3-ubyte").write_bytes(b"whatever")
+    with pytest.raises(
+        UsageError, match=r"raw lacks train-labels-.*, t10k-labels-idx1-ubyte of MNIST, which cannot be"
+    ):
+        load("mnist", tmp_path)
+
+
+def shortened(content):
+    return content[: len(content) // 2]
+
+
+def other_count(content):
+    return content[:4] + struct.pack(">I", 7) + content[8:]
+
+
+@pytest.mark.parametrize("name", ["train-images", "train-labels", "t10k-images", "t10k-labels"])
+@pytest.mark.parametrize(
+    "damage", [shortened, other_count, lambda _: b"", lambda _: b"no such format", lambda whole: whole[:6]]
+)
+def test_damaged_digits_name_the_folder_and_the_mend(digits_site, tmp_path, name, damage):
+    load("mnist", tmp_path)
+    file = next((tmp_path / "MNIST" / "raw").glob(f"{name}-*ubyte"))
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(
+        UsageError, match=rf"MNIST in {file.parent} are damaged \(.+\): delete {file.parent} and run again$"
+    ) as info:
+        load("mnist", tmp_path)
+    assert "\n" not in str(info.value)
+    shutil.rmtree(file.parent)
+    assert len(load("mnist", tmp_path).public) == TRAIN
+
+
+def test_labels_out_of_range_are_damage(digits_site, tmp_path):
+    load("mnist", tmp_path)
+    file = tmp_path / "MNIST" / "raw" / "train-labels-idx1-ubyte"
+    file.write_bytes(file.read_bytes()[:-1] + b"\x0b")
+    with pytest.raises(UsageError, match=r"damaged \(no such label\)"):
+        load("mnist", tmp_path)
+
+
+@pytest.fixture
+def cifar_archive(tmp_path, monkeypatch):
+    """CIFAR-10's archive, small and made up; torchvision now expects its MD5."""
+    generator = np.random.default_rng(0)
+    contents = {
+        name: {"data": generator.integers(0, 256, (12, 3072), dtype=np.uint8), "labels": np.arange(12) % 10}
+        for name in ("data_batch_1", "data_batch_2", "test_batch")
+    }
+    contents["batches.meta"] = {"label_names": [str(number) for number in range(10)]}
+    packed = {name: pickle.dumps(content) for name, content in contents.items()}
+    md5 = {name: hashlib.md5(content).hexdigest() for name, content in packed.items()}
+    archive = tmp_path / "cifar-10-python.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        for name, content in packed.items():
+            member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    monkeypatch.setattr(datasets.CIFAR10, "train_list", [[name, md5[name]] for name in packed if "data" in name])
+    monkeypatch.setattr(datasets.CIFAR10, "test_list", [["test_batch", md5["test_batch"]]])
+    monkeypatch.setattr(datasets.CIFAR10, "meta", datasets.CIFAR10.meta | {"md5": md5["batches.meta"]})
+    monkeypatch.setattr(datasets.CIFAR10, "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
+    return archive
+
+
+def test_an_archive_in_the_root_is_unpacked_without_a_network(cifar_archive, no_network, tmp_path):
+    assert len(load("cifar10", tmp_path).public) == 24
+    cifar_archive.unlink()
+    assert len(load("cifar10", tmp_path).public) == 24
+
+
+def test_a_damaged_archive_is_named(cifar_archive, no_network, tmp_path):
+    cifar_archive.write_bytes(shortened(cifar_archive.read_bytes()))
+    with pytest.raises(
+        UsageError, match=r"CIFAR10 is not in .* \(the archive there is damaged: cifar-10-python.tar.gz\)"
+    ):
+        load("cifar10", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["data_batch_2", "test_batch", "batches.meta"])
+def test_a_spoiled_batch_is_named_and_deleting_it_mends(cifar_archive, no_network, tmp_path, name):
+    load("cifar10", tmp_path)
+    file = tmp_path / "cifar-10-batches-py" / name
+    file.write_bytes(b"spoiled")
+    with pytest.raises(UsageError, match=rf"{file} is damaged: delete it and run again$"):
+        load("cifar10", tmp_path)
+    file.unlink()
+    assert len(load("cifar10", tmp_path).public) == 24
+
+
+def test_a_missing_batch_without_a_network_is_named(cifar_archive, no_network, tmp_path):
+    load("cifar10", tmp_path)
+    cifar_archive.unlink()
+    (tmp_path / "cifar-10-batches-py" / "test_batch").unlink()
+    with pytest.raises(UsageError, match="cifar-10-batches-py lacks test_batch of CIFAR10, which cannot be downloaded"):
+        load("cifar10", tmp_path)
+
+
+def test_a_relative_root_is_absolute_in_the_spec_and_the_home_directory_stays(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert str(resolve("dataset", "mnist:root=data")) == f"mnist:root={tmp_path}/data"
+    assert str(resolve("dataset", "mnist")) == "mnist:root=~/.cache/gibench"

@@ -77,10 +77,10 @@ def test_the_row_is_that_of_the_truth_and_the_note_is_logged():
     control, plain = run("wrong-gradient:attack=random", **options), run("random", **options)
     assert "drawn iid" in control.diagnostics["other_batch"]
     for column in ("status", "grad_norm", "n_true", "duplicate_labels", "mse_mean"):
-        assert control.row[column] == plain.row[column]
+        assert getattr(control.row, column) == getattr(plain.row, column)
 
 
 def test_a_control_of_an_adaptive_attack_is_an_adaptive_row():
     row = run("wrong-gradient:attack='dlg-adaptive:max_iterations=1'", defense="fedavg:epochs=2,lr=0.1").row
-    assert (row["status"], row["adaptive"]) == ("ok", True)
-    assert run("wrong-gradient:attack=analytic").row["adaptive"] is False
+    assert (row.status, row.adaptive) == ("ok", True)
+    assert run("wrong-gradient:attack=analytic").row.adaptive is False

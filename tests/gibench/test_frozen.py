@@ -6,14 +6,15 @@ from torch import nn
 from torch.nn import functional
 
 from gibench import batches, chain, client, seeds, training
-from gibench.cell import canonical_defense
+from gibench.axes import canonical_defense, expand
 from gibench.errors import NotApplicableError
 from gibench.experiment import load
 from gibench.models.mlp import MLP
 from gibench.observation import ThreatModel
-from gibench.registry import create, resolve
+from gibench.registry import create
 from gibench.spec import parse_chain
-from gibench.utility.trial import Trial, run_trial
+from gibench.utility.job import Trial
+from gibench.utility.trial import run_trial
 
 FROZEN = {"1.weight", "1.bias", "3.bias"}
 DEFENSES = ["none", "dp", "dp:clipping=per-layer", "fedavg:epochs=2,lr=0.1", "dp:on=update+fedavg:clients=2", "pruning"]
@@ -33,7 +34,7 @@ def observe(net, defense="none", size=4):
     defenses, images = [create("defense", spec) for spec in specs], load("digits")
     truth = batches.draw(images, size, "iid", chain.client_count(defenses), seeds.generator(0, "data"))
     noise = seeds.generator(0, "defense")
-    return client.observe(net, images, truth, defenses, ThreatModel(), noise, size, specs), images, truth
+    return client.observe(net, images, truth, defenses, ThreatModel(), noise, size), images, truth
 
 
 @pytest.mark.parametrize("defense", DEFENSES)
@@ -98,19 +99,19 @@ def test_training_changes_all_that_is_not_frozen():
 def test_a_utility_run_trains_all_that_is_not_frozen(defense, monkeypatch):
     nets = []
     monkeypatch.setattr(MLP, "build", lambda *arguments: nets.append(build()) or nets[-1])
-    row = run_trial(trial(defense), lambda message, fraction: None)
-    assert row["status"] == "ok"
+    row = run_trial(trial(defense), lambda message, fraction: None).row
+    assert row.status == "ok"
     for name, parameter in nets[0].named_parameters():
         assert torch.equal(parameter, build().get_parameter(name)) == (name in FROZEN)
 
 
 def test_a_utility_run_of_a_wholly_frozen_model_is_skipped_with_the_reason(monkeypatch):
     monkeypatch.setattr(MLP, "build", lambda *arguments: build(dict(build().named_parameters())))
-    row = run_trial(trial("none"), lambda message, fraction: None)
-    assert row["status"] == "skipped"
-    assert "every parameter of the model is frozen" in row["reason"]
+    row = run_trial(trial("none"), lambda message, fraction: None).row
+    assert row.status == "skipped"
+    assert "every parameter of the model is frozen" in row.reason
 
 
 def trial(defense):
-    specs = str(resolve("dataset", "digits")), str(resolve("model", "mlp"))
-    return Trial(canonical_defense(defense), *specs, batch_size=8, rounds=3, seed=0, device="cpu")
+    (made,) = expand(Trial, {"defense": [defense], "batch_size": [8], "rounds": [3], "seed": [0], "device": ["cpu"]})
+    return made

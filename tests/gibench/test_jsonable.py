@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,10 @@ from hypothesis import strategies as st
 
 from gibench.jsonable import jsonable
 
+ANY_TEXT = st.text() | st.binary().map(os.fsdecode)  # lone surrogates too, as in file names that are no UTF-8
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.integers(), inner),
+    st.none() | st.booleans() | st.integers() | st.floats() | ANY_TEXT,
+    lambda inner: st.lists(inner) | st.dictionaries(ANY_TEXT | st.integers(), inner),
     max_leaves=20,
 )
 
@@ -24,6 +26,7 @@ def test_every_value_becomes_strict_json_and_stays_the_same(value):
     plain = jsonable(value)
     assert json.loads(json.dumps(plain, allow_nan=False)) == plain
     assert jsonable(plain) == plain
+    json.dumps(plain, ensure_ascii=False).encode()  # strict UTF-8
 
 
 @pytest.mark.parametrize("number", [math.inf, -math.inf, math.nan, np.float32("nan"), torch.tensor(math.inf)])

@@ -5,15 +5,18 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
 from gibench.errors import UsageError
-from gibench.mlflow_store import _CHECK, check_store, shown
+from gibench.mlflow_store import _CHECK, address, check_store, shown
+from gibench.result import Row
 from gibench.tracking import Store
 
 NOBODY_IS_ROOT = pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -33,63 +36,63 @@ def test_a_new_store_is_made_with_its_folders(store_file):
 def test_the_default_store_lies_in_the_working_folder(store_file, tmp_path, monkeypatch, make_result):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "gibench.db").write_bytes(store_file.read_bytes())
-    Store().save(make_result())
+    Store(Row).save(make_result())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["gibench-artifacts", "gibench.db"]
 
 
 def test_a_store_opened_again_has_the_same_rows(uri, make_result):
-    run = Store(uri).save(make_result())
-    assert [row["run_id"] for row in Store(uri, create=False).rows()] == [run]
+    run = Store(Row, uri).save(make_result()).run_id
+    assert [row.run_id for row in Store(Row, uri, create=False).rows()] == [run]
 
 
 def test_a_reader_makes_no_store(tmp_path):
     with pytest.raises(UsageError, match=r"there is no tracking store .*missing\.db yet: run something first"):
-        Store(f"sqlite:///{tmp_path}/folder/missing.db", create=False)
+        Store(Row, f"sqlite:///{tmp_path}/folder/missing.db", create=False)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_reader_makes_no_experiment(uri):
     with pytest.raises(UsageError, match=r"there is no experiment 'other' in .*: there are Default, unused"):
-        Store(uri, "other", create=False)
+        Store(Row, uri, "other", create=False)
     assert MlflowClient(uri).get_experiment_by_name("other") is None
 
 
 def test_a_deleted_experiment_is_one_clear_line(uri):
-    Store(uri, "old")
+    Store(Row, uri, "old")
     client = MlflowClient(uri)
     client.delete_experiment(client.get_experiment_by_name("old").experiment_id)
     with pytest.raises(UsageError, match=r"the experiment 'old' .* is deleted: restore it"):
-        Store(uri, "old")
+        Store(Row, uri, "old")
 
 
 def test_a_folder_is_no_store(tmp_path):
     with pytest.raises(UsageError, match="cannot be used: unable to open database file: see --tracking-uri"):
-        Store(f"sqlite:///{tmp_path}")
+        Store(Row, f"sqlite:///{tmp_path}")
 
 
 def test_a_file_that_is_no_database_is_left_alone(tmp_path):
     (tmp_path / "notes.db").write_text("nothing that SQLite could read\n" * 100)
     with pytest.raises(UsageError, match="cannot be used: file is not a database"):
-        Store(f"sqlite:///{tmp_path}/notes.db")
+        Store(Row, f"sqlite:///{tmp_path}/notes.db")
     assert (tmp_path / "notes.db").read_text().startswith("nothing that")
 
 
 def test_a_store_below_a_file_is_one_clear_line(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match=r"cannot be used: .*file"):
-        Store(f"sqlite:///{tmp_path}/file/store.db")
+        Store(Row, f"sqlite:///{tmp_path}/file/store.db")
 
 
 @NOBODY_IS_ROOT
 def test_a_folder_without_write_permission_is_one_clear_line(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(UsageError, match="cannot be used: unable to open database file"):
-        Store(f"sqlite:///{tmp_path}/store.db")
+        Store(Row, f"sqlite:///{tmp_path}/store.db")
 
 
 def test_a_store_on_a_file_system_that_refuses_writes_is_one_clear_line():
     with pytest.raises(UsageError, match=r"cannot be used: .*/proc"):
-        Store("sqlite:////proc/gibench/store.db")
+        Store(Row, "sqlite:////proc/gibench/store.db")
 
 
 @pytest.mark.parametrize(
@@ -98,18 +101,164 @@ def test_a_store_on_a_file_system_that_refuses_writes_is_one_clear_line():
 def test_other_addresses_are_refused_with_those_that_work(uri, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=r"is no tracking store .* use sqlite:///FILE\.db, or http://HOST:PORT"):
-        Store(uri)
+        Store(Row, uri)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_password_is_not_shown():
-    assert shown("https://me:secret@host:5000/store") == "https://host:5000/store"
+@pytest.mark.parametrize("password", ["secret", "sec@ret", "s:e:c"])
+def test_a_password_is_not_shown(password):
+    assert shown(f"https://me:{password}@host:5000/store") == "https://host:5000/store"
+
+
+@pytest.mark.parametrize("address", ["http://[", "http://host:port", "postgresql://me:secret@host:port/name"])
+def test_an_address_that_is_none_is_one_clear_line(address):
+    with pytest.raises(UsageError, match=r"the tracking store .* cannot be used: ") as error:
+        Store(Row, address)
+    assert "secret" not in str(error.value)
+
+
+def test_the_environments_store_counts_where_none_is_given(uri, tmp_path, monkeypatch, make_result):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    run = Store(Row).save(make_result()).run_id
+    assert [row.run_id for row in Store(Row, uri, create=False).rows()] == [run]
+    assert (shown(None), check_store(None)) == (uri, f"{uri}, experiments Default, gibench, unused")
+    assert not (tmp_path / "gibench.db").exists()
+
+
+def test_the_store_given_comes_before_the_environments(uri, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////nowhere/else.db")
+    assert check_store(uri) == f"{uri}, experiments Default, unused"
+
+
+def test_an_empty_environment_is_the_local_store(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    assert address(None) == "sqlite:///gibench.db"
+
+
+@pytest.mark.parametrize("given", [None, "mlruns"])
+def test_a_wrong_address_of_the_environment_is_told_to_be_its(given, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "mlruns")
+    with pytest.raises(
+        UsageError, match=r"'mlruns' is no tracking store .* see MLFLOW_TRACKING_URI, or --tracking-uri"
+    ):
+        Store(Row, given)
+
+
+@pytest.mark.parametrize(
+    "page",
+    ["", "/", "/#/experiments/1/runs/0123456789abcdef", "/#/models", "/?workspace=a#/experiments/1", "#/experiments"],
+)
+@pytest.mark.parametrize("server", ["http://host:5000", "https://host/behind/a/proxy"])
+def test_a_page_of_the_server_is_the_server(server, page):
+    assert address(server + page) == shown(server + page) == server
+
+
+def test_what_a_database_is_told_is_no_page():
+    assert address("postgresql://host/name?sslmode=require#1") == "postgresql://host/name?sslmode=require#1"
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9", b"a?b", b"20%20"])
+def test_a_path_that_mlflow_cannot_hold_is_refused_before_anything_is_made(name, tmp_path, monkeypatch):
+    folder = tmp_path / os.fsdecode(name)
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    for use in (Store, lambda: Store(Row, create=False), lambda: check_store(None)):
+        with pytest.raises(
+            UsageError, match=r"the tracking store '.*/gibench\.db' has .*(rename it|in another folder).*"
+        ):
+            use()
+    assert list(tmp_path.iterdir()) == [folder]
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["写真", "100%", "a#b", "a b", "a;b&c='d'", "new\nline"])
+def test_any_other_path_holds_rows_and_artifacts(name, store_file, tmp_path, monkeypatch, make_result):
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / name)
+    (tmp_path / name / "gibench.db").write_bytes(store_file.read_bytes())
+    run = Store(Row).save(make_result()).run_id
+    _, details = Store(Row, create=False).row(run)
+    assert Path(details["grid"]).is_relative_to(tmp_path / name)
+    assert sorted(path.name for path in (tmp_path / name).iterdir()) == ["gibench-artifacts", "gibench.db"]
+
+
+PAGE = b"<!DOCTYPE html><html><head><title>MLflow</title></head><body>" + b"<p>words</p>" * 500 + b"</body></html>"
+
+
+@pytest.fixture
+def answering():
+    """Start a server that gives every request one answer; gives its address."""
+    started = []
+
+    def start(code, body):
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                self.send_response(code)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            do_POST = do_GET
+
+            def log_message(self, *_):
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        started.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in started:
+        server.shutdown()
+        server.server_close()
+
+
+NO_MLFLOW = "what answers there is no MLflow server"
+
+
+@pytest.mark.parametrize(
+    ("code", "body", "cause"),
+    [
+        (200, PAGE, f"{NO_MLFLOW} (200)"),
+        (404, PAGE, f"{NO_MLFLOW} (404)"),
+        (500, PAGE, "the server there fails, or is none of MLflow"),
+        (404, b"404 page not found", f"{NO_MLFLOW} (404: 404 page not found)"),
+        (404, b"", f"{NO_MLFLOW} (404)"),
+        (404, b'{"detail": "Not Found"}', NO_MLFLOW),
+        (200, b"{}", NO_MLFLOW),
+        (200, b"[]", f"{NO_MLFLOW} (200: [])"),
+        (200, b"", NO_MLFLOW),
+        (200, b'{"experiment": 3, "experiments": "none"}', NO_MLFLOW),
+        (200, b"\x1b[31m\x00red", f"{NO_MLFLOW} (200: [31mred)"),
+        (401, PAGE, "it refuses access (401), see MLFLOW_TRACKING_USERNAME, _PASSWORD and _TOKEN"),
+        (
+            403,
+            b"Invalid Host header",
+            "it refuses access (403: Invalid Host header), see MLFLOW_TRACKING_USERNAME, _PASSWORD and _TOKEN",
+        ),
+    ],
+)
+def test_a_server_that_is_none_of_mlflow_is_one_short_line(answering, code, body, cause):
+    server = answering(code, body)
+    for use in (lambda: Store(Row, server), lambda: Store(Row, server, create=False), lambda: check_store(server)):
+        with pytest.raises(UsageError) as error:
+            use()
+        assert str(error.value) == f"the tracking store {server} cannot be used: {cause}: see --tracking-uri"
+
+
+def test_https_to_a_server_of_http_says_so(answering):
+    server = answering(200, b"{}").replace("http://", "https://")
+    with pytest.raises(UsageError, match="no https that is trusted is spoken there: write http://"):
+        Store(Row, server)
 
 
 def test_no_server_is_one_clear_line_within_seconds():
     start = time.monotonic()
     with pytest.raises(UsageError, match=r"cannot be used: no server answers there: see --tracking-uri"):
-        Store(f"http://127.0.0.1:{free_port()}")
+        Store(Row, f"http://127.0.0.1:{free_port()}")
     assert time.monotonic() - start < 10
 
 
@@ -118,12 +267,12 @@ def test_a_server_that_never_answers_is_one_clear_line_within_seconds(monkeypatc
     with socket.create_server(("127.0.0.1", 0)) as silent:
         start = time.monotonic()
         with pytest.raises(UsageError, match="no server answers there"):
-            Store(f"http://127.0.0.1:{silent.getsockname()[1]}")
+            Store(Row, f"http://127.0.0.1:{silent.getsockname()[1]}")
         assert time.monotonic() - start < 10
 
 
 def test_opening_a_store_leaves_the_retries_of_later_calls_alone(uri):
-    Store(uri)
+    Store(Row, uri)
     assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "4"
     assert "MLFLOW_HTTP_REQUEST_TIMEOUT" not in os.environ
 
@@ -175,12 +324,14 @@ def _wait_for(address, process, log):
 @pytest.mark.slow
 def test_a_server_keeps_rows_and_artifacts(server, make_result, make_row, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    store = Store(server)
+    store = Store(Row, server)
     grid = store.open_grid("grid", {})
-    run = store.save(make_result(), grid)
+    run = store.save(make_result(), grid).run_id
     store.close_grid(grid)
     (row,) = store.rows()
-    assert {name: row[name] for name in make_row()} == make_row()
-    _, details = Store(server, create=False).row(run[:10])
+    assert row == make_row(run_id=run, started=row.started)
+    _, details = Store(Row, server, create=False).row(run[:10])
     assert Path(details["grid"]).read_bytes() == b"\x89PNG"
     assert check_store(server) == f"{server}, experiments Default, gibench, unused"
+    page = f"{server}/#/experiments/1/runs/{run}"  # as a browser shows it
+    assert [each.run_id for each in Store(Row, page, create=False).rows()] == [run]

@@ -10,15 +10,13 @@ from torch import nn
 
 from gibench.errors import UsageError
 from gibench.observation import (
-    DEFAULT_KNOWLEDGE,
-    KNOWLEDGE,
     ImagePrior,
     LocalTraining,
     Observation,
     SurrogateData,
-    ThreatModel,
     Update,
 )
+from gibench.threat_model import DEFAULT_KNOWLEDGE, KNOWLEDGE, ThreatModel
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import torch
 
 import gibench.cell
 from gibench import provenance
+from gibench.device import threads
 from gibench.sweep.suite import Suite
 
 
@@ -24,6 +25,13 @@ def test_it_names_versions_hardware_and_threads():
     assert found["versions"]["gibench"] == version("gibench")
     assert found["threads"] == torch.get_num_threads()
     assert found["hardware"].endswith("threads)")
+
+
+def test_it_names_the_threads_that_are_pinned():
+    with threads(3):
+        found = provenance.of(cell())
+    assert found["threads"] == 3
+    assert found["hardware"].endswith("(3 threads)")
 
 
 def test_the_command_makes_the_same_cell_again():

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from gibench.attack import Attack
 from gibench.errors import UsageError
-from gibench.registry import GROUPS, clashes, create, entries, find, load, resolve, shorten
-from gibench.spec import parse
+from gibench.registry import GROUPS, clashes, create, entries, find, load, resolve, shorten, spec_of
+from gibench.spec import Spec, parse
 
 
 def names(kind):
@@ -104,3 +104,28 @@ def test_resolving_twice_changes_nothing(width, depth):
 def test_shortening_leaves_out_the_defaults_and_means_the_same():
     assert str(shorten("model", "mlp:depth=5,width=7")) == "mlp:width=7"
     assert shorten("model", resolve("model", "mlp")) == parse("mlp")
+
+
+def test_shortening_reaches_the_attack_that_a_control_runs():
+    text = "wrong-gradient:attack='dlg:max_iterations=20'"
+    assert str(shorten("attack", resolve("attack", text))) == text
+    assert str(shorten("attack", resolve("attack", "wrong-gradient"))) == "wrong-gradient"
+
+
+@pytest.mark.parametrize("kind", list(GROUPS))
+def test_a_plugin_tells_the_spec_it_was_built_from(kind):
+    for entry in entries(kind):
+        assert spec_of(kind, create(kind, entry.name)) == resolve(kind, entry.name)
+    assert spec_of("model", create("model", "mlp:width=7")) == resolve("model", "mlp:width=7")
+
+
+def test_a_plugin_tells_its_spec_beside_broken_ones(broken_site, monkeypatch):
+    monkeypatch.syspath_prepend(str(broken_site))
+    assert spec_of("attack", create("attack", "mean-image")) == resolve("attack", "mean-image")
+    assert "gibench_broken.fails" not in sys.modules
+
+
+@pytest.mark.parametrize("path", ["bad\udcff", "\ud800"])
+def test_a_setting_whose_bytes_are_no_utf8_is_refused_before_anything_is_stored(path):
+    with pytest.raises(UsageError, match=r"dataset 'folder': path=.* holds bytes that are no UTF-8: rename it"):
+        resolve("dataset", Spec.of("folder", {"path": path}))

@@ -69,3 +69,30 @@ def test_outside_all_global_generators_go_on_as_if_nothing_had_been(visit):
         interlude()
         drawn.append(draw_from_all())
     assert drawn[0] == drawn[1]
+
+
+def flip():
+    torch.set_default_dtype(torch.float64)
+    torch.set_grad_enabled(False)
+    torch.set_num_threads(torch.get_num_threads() + 1)
+    torch.set_float32_matmul_precision("medium")
+    torch.set_deterministic_debug_mode("warn")
+
+
+def switches():
+    return (
+        torch.get_default_dtype(),
+        torch.is_grad_enabled(),
+        torch.get_num_threads(),
+        torch.get_float32_matmul_precision(),
+        torch.get_deterministic_debug_mode(),
+    )
+
+
+def test_outside_torch_is_set_up_as_before():
+    before = switches()
+    with seeds.isolated(1, "attack"):
+        flip()
+        inside = switches()
+    assert all(one != other for one, other in zip(inside, before, strict=True))
+    assert switches() == before

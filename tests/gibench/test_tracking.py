@@ -5,6 +5,7 @@ import json
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from mlflow import MlflowClient
 
 from gibench.errors import UsageError
-from gibench.result import COLUMNS, STATUSES, UNFINISHED, Result
+from gibench.result import COLUMNS, STATUSES, UNFINISHED, Result, Row
 from gibench.tracking import Store
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), max_size=40)
@@ -26,15 +27,19 @@ SPECS = {
     "status": st.sampled_from(STATUSES),
 }
 OPTIONAL = {str: TEXT, int: st.integers(0, 2**31), float: FINITE, bool: st.booleans()}
-ROWS = st.fixed_dictionaries(
-    {name: SPECS.get(name, st.none() | OPTIONAL[column.type]) for name, column in COLUMNS.items()}
-    | {"cell": st.text("0123456789abcdef", min_size=16, max_size=16), "seed": st.integers(0, 2**63 - 1)}
+AXES = {name: OPTIONAL[column.type] for name, column in COLUMNS.items() if column.axis}  # they are never null
+ROWS = st.builds(
+    Row,
+    **{name: st.none() | OPTIONAL[column.type] for name, column in COLUMNS.items()}
+    | AXES
+    | SPECS
+    | {"cell": st.text("0123456789abcdef", min_size=16, max_size=16), "seed": st.integers(0, 2**63 - 1)},
 )
 
 
 @pytest.fixture
 def store(uri):
-    return Store(uri)
+    return Store(Row, uri)
 
 
 def runs(uri, store):
@@ -47,22 +52,23 @@ def runs(uri, store):
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ROWS)
 def test_a_row_comes_back_with_the_same_values_and_types(store, row):
-    stored, _ = store.row(store.save(Result(row)))
-    assert {name: stored[name] for name in COLUMNS} == row
-    assert all(type(stored[name]) is type(row[name]) for name in COLUMNS)
+    saved = store.save(Result(row))
+    stored, _ = store.row(saved.run_id)
+    assert stored == saved == replace(row, run_id=saved.run_id, started=saved.started)
+    assert all(type(getattr(stored, name)) is type(getattr(row, name)) for name in COLUMNS)
 
 
 def test_rows_have_the_columns_in_order_then_where_they_come_from(store, make_result):
-    run = store.save(make_result())
+    saved = store.save(make_result())
     (row,) = store.rows()
-    assert list(row) == [*COLUMNS, "run_id", "started"]
-    assert row["run_id"] == run
-    assert row["started"].endswith("+00:00")
+    assert list(row.as_dict()) == [*COLUMNS, "run_id", "started"]
+    assert row == saved
+    assert row.started.endswith("+00:00")
 
 
 def test_rows_come_oldest_first(store, make_result):
     saved = [store.save(make_result(seed=seed)) for seed in (3, 1, 2)]
-    assert [row["run_id"] for row in store.rows()] == saved
+    assert store.rows() == saved
 
 
 def test_diagnostics_that_are_numbers_come_back_beside_the_row(store, make_result, make_row):
@@ -71,12 +77,12 @@ def test_diagnostics_that_are_numbers_come_back_beside_the_row(store, make_resul
     first, second = store.rows(diagnostics=True)
     beside = {"diagnostics.gap": 12.5, "diagnostics.rounds": 3.0, "diagnostics.stages.svd": 0.25}
     plain = store.rows()
-    assert first == plain[0] | beside | {"seconds.data": 0.5, "seconds.attack": 1.25}
-    assert second == plain[1] | {"diagnostics.draws": 7.0}
+    assert first == replace(plain[0], beside=beside | {"seconds.data": 0.5, "seconds.attack": 1.25})
+    assert second.as_dict() == plain[1].as_dict() | {"diagnostics.draws": 7.0}
 
 
 def test_tables_of_images_come_back_one_below_the_other(store, make_result, make_row):
-    runs = [store.save(make_result(seed=seed)) for seed in range(2)]
+    runs = [store.save(make_result(seed=seed)).run_id for seed in range(2)]
     found = store.images(reversed(runs))
     assert list(found) == ["run_id", "truth", "mse", "exact"]
     assert found["run_id"].tolist() == [runs[1], runs[1], runs[0], runs[0]]
@@ -85,20 +91,22 @@ def test_tables_of_images_come_back_one_below_the_other(store, make_result, make
 
 
 def test_a_table_of_images_that_is_not_there_is_one_clear_line(store, make_row):
-    run = store.save(Result(make_row(status="skipped")))
+    run = store.save(Result(make_row(status="skipped"))).run_id
     with pytest.raises(UsageError, match=r"cannot be used: .*images\.csv"):
         store.images([run])
 
 
 def test_infinity_and_nan_are_stored_as_null(store, make_row):
-    run = store.save(Result(make_row(psnr_mean=float("inf"), grad_norm=float("nan")), diagnostics={"loss": 1e400}))
+    run = store.save(
+        Result(make_row(psnr_mean=float("inf"), grad_norm=float("nan")), diagnostics={"loss": 1e400})
+    ).run_id
     row, details = store.row(run)
-    assert (row["psnr_mean"], row["grad_norm"]) == (None, None)
+    assert (row.psnr_mean, row.grad_norm) == (None, None)
     assert details["diagnostics"] == {"loss": None}
 
 
 def test_the_artifacts_are_found(store, make_result):
-    _, details = store.row(store.save(make_result()))
+    _, details = store.row(store.save(make_result()).run_id)
     assert Path(details["grid"]).read_bytes() == b"\x89PNG"
     table = csv.DictReader(Path(details["images"]).read_text().splitlines())
     assert [line["exact"] for line in table] == ["True", "False"]
@@ -109,18 +117,18 @@ def test_the_artifacts_are_found(store, make_result):
 
 
 def test_a_row_without_images_has_no_grid(store, make_row):
-    _, details = store.row(store.save(Result(make_row(status="skipped"))))
+    _, details = store.row(store.save(Result(make_row(status="skipped"))).run_id)
     assert (details["grid"], details["images"]) == (None, None)
 
 
 def test_the_artifacts_lie_beside_a_local_database(store, make_result, tmp_path):
-    _, details = store.row(store.save(make_result()))
+    _, details = store.row(store.save(make_result()).run_id)
     assert Path(details["grid"]).is_relative_to(tmp_path / "gibench-artifacts")
 
 
 def test_mlflow_shows_parameters_metrics_and_tags(uri, store, make_result):
     defense = "dp:noise_multiplier=1.0+dp:noise_multiplier=2.0"
-    saved = store.save(make_result(defense=defense))
+    saved = store.save(make_result(defense=defense)).run_id
     run = runs(uri, store)[saved]
     params, metrics, tags = run.data.params, run.data.metrics, run.data.tags
     assert params["attack.preset"] == "ours"
@@ -138,19 +146,19 @@ def test_mlflow_shows_parameters_metrics_and_tags(uri, store, make_result):
 
 @pytest.mark.parametrize("status", STATUSES)
 def test_an_unfinished_cell_is_a_failed_run(uri, store, make_result, status):
-    run = store.save(make_result(status=status, reason="why"))
+    run = store.save(make_result(status=status, reason="why")).run_id
     assert runs(uri, store)[run].info.status == ("FAILED" if status in UNFINISHED else "FINISHED")
 
 
 def test_cells_are_nested_under_their_grid_which_is_no_row(uri, store, make_result):
     grid = store.open_grid("smoke", {"attack": "['random']", "timeout": None})
-    run = store.save(make_result(), grid)
+    run = store.save(make_result(), grid).run_id
     store.close_grid(grid, "KILLED")
     found = runs(uri, store)
     assert found[run].data.tags["mlflow.parentRunId"] == grid
     assert (found[grid].info.status, found[grid].info.run_name) == ("KILLED", "smoke")
     assert found[grid].data.params == {"attack": "['random']"}
-    assert [row["run_id"] for row in store.rows()] == [run]
+    assert [row.run_id for row in store.rows()] == [run]
 
 
 def test_a_run_cut_off_half_way_does_not_count(uri, store, make_result, monkeypatch):
@@ -165,36 +173,52 @@ def test_a_run_cut_off_half_way_does_not_count(uri, store, make_result, monkeypa
 
 
 def test_a_run_without_its_last_write_does_not_count(uri, store, make_result):
-    run = store.save(make_result())
+    run = store.save(make_result()).run_id
     MlflowClient(uri).update_run(run, "RUNNING")
     assert store.rows() == []
 
 
+def test_rows_of_an_older_store_are_read_by_what_their_columns_were_called(uri, store, make_row):
+    row = store.save(Result(make_row(labels="same", knows="nothing")))
+    client = MlflowClient(uri)
+    (experiment,) = client.search_experiments(filter_string="name = 'gibench'")
+    old = client.create_run(experiment.experiment_id).info.run_id
+    params = runs(uri, store)[row.run_id].data.params
+    names = {"labels": "labels_policy", "knows": "threat_model"}
+    for name, value in params.items():
+        if name not in ("split", "threads"):  # which there were not
+            client.log_param(old, names.get(name, name), value)
+    client.set_tag(old, "cell", "0" * 16)
+    client.set_terminated(old)
+    found = next(each for each in store.rows() if each.run_id == old)
+    assert (found.labels, found.knows, found.split, found.threads) == ("same", "nothing", "private", None)
+
+
 def test_another_experiments_rows_are_not_read(uri, store, make_result):
-    run = store.save(make_result())
-    other = Store(uri, "other")
+    run = store.save(make_result()).run_id
+    other = Store(Row, uri, "other")
     assert other.rows() == []
-    with pytest.raises(UsageError, match="no stored cell"):
+    with pytest.raises(UsageError, match="no stored row"):
         other.row(run)
 
 
 def test_the_beginning_of_a_run_id_is_enough_if_only_one_run_has_it(store, make_result):
-    saved = [store.save(make_result(seed=seed)) for seed in range(17)]
-    assert store.row(saved[5][:12])[0]["seed"] == 5
+    saved = [store.save(make_result(seed=seed)).run_id for seed in range(17)]
+    assert store.row(saved[5][:12])[0].seed == 5
     shared = next(digit for digit in "0123456789abcdef" if sum(run[0] == digit for run in saved) > 1)
-    with pytest.raises(UsageError, match=rf"'{shared}' is the beginning of \d+ stored cells"):
+    with pytest.raises(UsageError, match=rf"'{shared}' is the beginning of \d+ stored rows"):
         store.row(shared)
 
 
 @pytest.mark.parametrize("wrong", ["", "%", "zzz", "' OR 1=1", "0" * 33])
 def test_what_is_no_run_id_is_one_clear_line(store, make_result, wrong):
     store.save(make_result())
-    with pytest.raises(UsageError, match=r"no stored cell in sqlite:.*gibench leaderboard --format json"):
+    with pytest.raises(UsageError, match=r"no stored row in sqlite:.*gibench leaderboard --format json"):
         store.row(wrong)
 
 
 def test_artifacts_that_are_gone_are_one_clear_line(store, make_result):
-    run = store.save(make_result())
+    run = store.save(make_result()).run_id
     Path(store.row(run)[1]["artifacts"], "result.json").unlink()
     with pytest.raises(UsageError, match=r"cannot be used: .*result\.json"):
         store.row(run)
@@ -205,37 +229,44 @@ def test_long_texts_and_odd_names_are_stored(store, make_row):
     diagnostics = {"a b/c:d" + "e" * 400: 1.0, **{f"number {index}": float(index) for index in range(450)}}
     provenance = {"traceback": "line\n" * 5000, **{f"name {index}": index for index in range(250)}}
     result = Result(make_row(status="failed", reason=reason), None, None, diagnostics, provenance)
-    row, details = store.row(store.save(result))
-    assert row["status"] == "failed"
-    assert reason.startswith(row["reason"][:1000])
+    row, details = store.row(store.save(result).run_id)
+    assert row.status == "failed"
+    assert reason.startswith(row.reason[:1000])
     assert (details["diagnostics"], details["provenance"]) == (diagnostics, provenance)
 
 
 def test_more_rows_than_a_page_are_all_read(store, make_row, monkeypatch):
     monkeypatch.setattr("gibench.tracking._PAGE", 2)
     saved = [store.save(Result(make_row(seed=seed))) for seed in range(5)]
-    assert [row["run_id"] for row in store.rows()] == saved
+    assert store.rows() == saved
 
 
 WRITER = """
 import json, resource, signal, sys
 from gibench.errors import UsageError
-from gibench.result import Result
+from gibench.result import Result, Row
 from gibench.tracking import Store
 uri, row, bytes_free = sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_free, bytes_free))
 try:
-    store = Store(uri, "written")
+    store = Store(Row, uri, "written")
     for seed in range(5):
-        store.save(Result(row | {"seed": seed}))
+        store.save(Result(Row(**row | {"seed": seed})))
 except UsageError as error:
     print(error)
 """
 
 
 def writer(uri, row, bytes_free=resource.RLIM_INFINITY):
-    command = [sys.executable, "-c", WRITER, uri, json.dumps(row), str(bytes_free)]
+    command = [
+        sys.executable,
+        "-c",
+        WRITER,
+        uri,
+        json.dumps({name: getattr(row, name) for name in COLUMNS}),
+        str(bytes_free),
+    ]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
@@ -243,7 +274,7 @@ def test_two_processes_may_write_at_once(uri, make_row):
     writers = [writer(uri, make_row()) for _ in range(2)]
     assert [each.communicate(timeout=120)[0] for each in writers] == ["", ""]
     assert [each.returncode for each in writers] == [0, 0]
-    assert sorted(row["seed"] for row in Store(uri, "written").rows()) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    assert sorted(row.seed for row in Store(Row, uri, "written").rows()) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
 
 
 def test_a_full_disk_is_one_clear_line(uri, make_row, tmp_path):

@@ -1,5 +1,7 @@
 """Training on the public split, and accuracy."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -50,9 +52,9 @@ def test_training_follows_its_generator(digits):
     assert not torch.equal(one[1].weight, other[1].weight)
 
 
-def test_training_sees_public_images_alone(digits):
+def test_training_sees_training_images_alone(digits):
     unseen = Split(torch.full_like(digits.private.images, float("nan")), digits.private.labels)
-    spoiled = type(digits)(unseen, unseen, digits.public, digits.classes, digits.mean, digits.std)
+    spoiled = replace(digits, private=unseen, tuning=unseen, public=unseen)
     model = train(build(digits), spoiled, 5)
     assert torch.equal(model[1].weight, train(build(digits), digits, 5)[1].weight)
 
@@ -61,9 +63,9 @@ def test_training_leaves_no_gradient_behind(digits):
     assert all(parameter.grad is None for parameter in train(build(digits), digits, 1).parameters())
 
 
-def test_a_batch_may_be_larger_than_the_public_split(digits):
-    few = Split(digits.public.images[:3], digits.public.labels[:3])
-    small = type(digits)(digits.private, digits.tuning, few, digits.classes, digits.mean, digits.std)
+def test_a_batch_may_be_larger_than_the_training_split(digits):
+    few = Split(digits.training.images[:3], digits.training.labels[:3])
+    small = replace(digits, training=few)
     assert training.accuracy(train(build(small), small, 200), small, few) == 1
 
 

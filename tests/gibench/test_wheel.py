@@ -45,9 +45,12 @@ def test_it_works_where_the_checkout_is_not(wheel, tmp_path):
         archive.extractall(tmp_path)
     code = (
         "import sys; sys.meta_path = [each for each in sys.meta_path if 'editable' not in repr(each).lower()]\n"
-        "import gibench.attacks.spearpp as attack, gibench.scoring.lpips; print(attack.__file__)"
+        "import gibench.attacks.spearpp as attack, gibench.scoring.lpips; print(attack.__file__)\n"
+        "from gibench.sweep import named; print(named.suites()['smoke'])"
     )
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     run = [sys.executable, "-c", code]
     done = subprocess.run(run, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert Path(done.stdout.strip()) == tmp_path / "gibench" / "attacks" / "spearpp" / "__init__.py"
+    attack, suite = map(Path, done.stdout.splitlines())
+    assert attack == tmp_path / "gibench" / "attacks" / "spearpp" / "__init__.py"
+    assert suite == tmp_path / "gibench" / "leaderboard" / "suites" / "smoke.yaml"

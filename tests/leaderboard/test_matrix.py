@@ -1,6 +1,7 @@
 """Every attack against every defense in one picture: which rows, and what is written where."""
 
 import io
+from dataclasses import replace
 
 import pytest
 
@@ -68,7 +69,7 @@ def test_each_field_has_the_mean_psnr_and_the_exact_rate_where_there_is_one(rows
 
 
 def test_cells_that_did_not_end_ok_are_marked(rows):
-    late = [row | {"status": "timeout"} if (row["attack"], row["seed"]) == ("dlg", 1) else row for row in rows]
+    late = [replace(row, status="timeout") if (row.attack, row.seed) == ("dlg", 1) else row for row in rows]
     written = {text.get_position(): text.get_text() for text in drawn(late).texts}
     assert written[1, 0] == "31.0*"
     assert written[0, 0] == "80.0\n(0.75)"
@@ -82,20 +83,20 @@ def test_the_kinds_of_attacks_are_named_above_their_first(rows):
 def test_accuracy_is_beside_the_defenses_that_were_trained_with(rows):
     (right,) = drawn(rows).child_axes
     assert ticks(right.yaxis) == ["0.75", ""]
-    assert not drawn([row | {"utility_accuracy": None} for row in rows]).child_axes
+    assert not drawn([replace(row, utility_accuracy=None) for row in rows]).child_axes
 
 
 def test_a_long_name_loses_its_settings(rows):
     attack = "wrong-gradient:attack='invertinggradients:max_iterations=300'"
-    axes = drawn([row | {"attack": attack} if row["attack"] == "random" else row for row in rows])
+    axes = drawn([replace(row, attack=attack) if row.attack == "random" else row for row in rows])
     assert ticks(axes.xaxis)[-1] == "wrong-gradient"
 
 
 def test_scenarios_are_not_mixed(rows):
-    others = [row | {"dataset": "digits", "seed": row["seed"] + 5} for row in rows if row["attack"] != "dlg"]
+    others = [replace(row, dataset="digits", seed=row.seed + 5) for row in rows if row.attack != "dlg"]
     assert set(picked(rows + others)["dataset"]) == {"photos"}
 
 
 def test_it_needs_two_attacks_and_two_defenses(rows):
-    assert picked([row for row in rows if row["defense"] == "none"]).empty
-    assert picked([row for row in rows if row["attack"] == "spearpp"]).empty
+    assert picked([row for row in rows if row.defense == "none"]).empty
+    assert picked([row for row in rows if row.attack == "spearpp"]).empty

@@ -1,6 +1,7 @@
 """Figures show what the rows say, of one scenario each."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -35,7 +36,7 @@ def stored(make_stored):
             **{"attack": attack, "defense": "none", "model": f"mlp:depth=5,width={width}", "certified_rate": 0.5}
             | changes
         )
-        return row | {f"diagnostics.{key}": value for key, value in (diagnostics or {}).items()}
+        return replace(row, beside={f"diagnostics.{key}": value for key, value in (diagnostics or {}).items()})
 
     return make
 
@@ -120,10 +121,10 @@ def test_the_wall_has_the_attacks_of_one_scenario_only(stored):
 
 def test_hard_batches_show_label_policies_and_bins_of_likeness(stored):
     rows = [
-        stored(batch_size=8, labels_policy="same", exact_rate=0.5),
-        stored(batch_size=8, labels_policy="iid", exact_rate=1.0),
-        stored(batch_size=8, labels_policy="unique", exact_rate=0.75),
-        stored(batch_size=10, labels_policy="iid"),
+        stored(batch_size=8, labels="same", exact_rate=0.5),
+        stored(batch_size=8, labels="iid", exact_rate=1.0),
+        stored(batch_size=8, labels="unique", exact_rate=0.75),
+        stored(batch_size=10, labels="iid"),
     ]
     images = pd.DataFrame(
         {"nearest": [14.9, 15.0, 17.0, 31.0, 100.0, np.nan], "exact": [True, True, False, False, False, True]}
@@ -183,12 +184,12 @@ def test_variants_are_compared_on_the_same_seeds(stored):
     [
         ("dataset", "digits"),
         ("defense", "dp"),
-        ("threat_model", "nothing"),
+        ("knows", "nothing"),
         ("hardware", "another"),
         ("dtype", "float64"),
         ("device", "cuda"),
         ("train_steps", 5),
-        ("labels_policy", "same"),
+        ("labels", "same"),
         ("attack", variant(deflation="false")),
         ("model", "mlp:depth=2,width=200"),
     ],

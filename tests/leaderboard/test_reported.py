@@ -41,7 +41,7 @@ def test_what_is_not_like_what_the_papers_tried_stands_not_beside_them(make_stor
     changes = [
         {"defense": "dp:delta=1e-05"},
         {"train_steps": 5},
-        {"labels_policy": "same"},
+        {"labels": "same"},
         {"attack": "spearpp:a=2"},
         {"status": "skipped"},
     ]

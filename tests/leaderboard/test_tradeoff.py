@@ -1,10 +1,11 @@
 """Leakage and utility over the strength of a defense: which rows, and where they are drawn."""
 
 import io
+from dataclasses import replace
 
 import pytest
 
-from gibench.cell import canonical_defense
+from gibench.axes import canonical_defense
 from gibench.leaderboard import pick, tradeoff
 from gibench.leaderboard.plots import PLOTS, draw
 from gibench.leaderboard.table import table
@@ -57,7 +58,7 @@ def test_only_what_differs_in_strength_alone_is_compared(rows, stored):
 
 
 def test_a_defense_at_one_strength_has_no_panel(rows):
-    found = picked([row for row in rows if "epochs=4" not in row["defense"]])
+    found = picked([row for row in rows if "epochs=4" not in row.defense])
     assert set(found["kind"]) == {"none", "pruning", "dp"}
     assert picked(rows[:2]).empty
 
@@ -78,7 +79,7 @@ def test_leakage_is_on_the_left_axis_and_accuracy_on_the_right(rows):
 
 
 def test_a_line_is_the_mean_over_seeds(rows, stored):
-    more = [row | {"seed": 1, "exact_rate": 0.0} for row in rows]
+    more = [replace(row, seed=1, exact_rate=0.0) for row in rows]
     figure = draw(PLOTS["privacy_utility"], picked(rows + more))
     halves = [axes.lines[0].get_ydata().tolist() for axes in figure.axes]
     assert pytest.approx([0.45, 0.25, 0.05]) in halves

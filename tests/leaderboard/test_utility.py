@@ -1,25 +1,40 @@
 """What a defense costs, from stored training runs alone."""
 
+from dataclasses import replace
+
 import pytest
 
 from gibench.leaderboard.utility import joined, summarize
+from gibench.utility.job import TrialRow
 
 MODEL, DP, DIGITS = "mlp:depth=5,width=200", "dp:delta=1e-05,max_grad_norm=1.0", "digits"
-ROW = {
-    **{"utility": "0" * 16, "defense": "none", "dataset": DIGITS, "model": MODEL, "batch_size": 20, "rounds": 300},
-    **{"seed": 0, "device": "cpu", "hardware": "a processor", "status": "ok", "reason": None, "accuracy": 0.9},
-    **{"loss": 0.5, "round_s": 0.002, "round_bytes": 1000.0, "epsilon": None, "delta": None, "run_id": "0"},
-    "started": "2026-01-01T00:00:00.000+00:00",
-}
+ROW = TrialRow(
+    utility="0" * 16,
+    defense="none",
+    dataset=DIGITS,
+    model=MODEL,
+    batch_size=20,
+    rounds=300,
+    seed=0,
+    device="cpu",
+    threads=2,
+    hardware="a processor",
+    accuracy=0.9,
+    loss=0.5,
+    round_s=0.002,
+    round_bytes=1000.0,
+    run_id="0",
+    started="2026-01-01T00:00:00.000+00:00",
+)
 
 
 def trial(**changes):
-    return ROW | changes
+    return replace(ROW, **changes)
 
 
 def accuracy(row, *trials):
     (found,) = joined([row], trials)
-    return found["utility_accuracy"]
+    return found.utility_accuracy
 
 
 def test_means_are_over_seeds_and_compared_with_none():

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from gibench import client
 from gibench.attack import Context
-from gibench.cell import canonical_defense
+from gibench.axes import canonical_defense
 from gibench.chain import client_count
 from gibench.datasets.base import Images, Split
 from gibench.observation import Observation, ThreatModel, Update
@@ -74,12 +74,11 @@ def see(make_scene, sigmoid_net):
     def make(defense, knows=("batch_size", "local_hyperparameters", "labels"), build=sigmoid_net):
         scene = make_scene(build, [0, 1, 2, 3])
         split, seen = Split(scene.images, scene.labels), scene.observation
-        images = Images(split, split, split, tuple("abcde"), seen.mean, seen.std)
-        specs = parse_chain(canonical_defense(defense))
-        defenses = [create("defense", spec) for spec in specs]
+        images = Images(split, split, split, split, tuple("abcde"), seen.mean, seen.std)
+        defenses = [create("defense", spec) for spec in parse_chain(canonical_defense(defense))]
         size, noise = len(split) // client_count(defenses), torch.Generator().manual_seed(0)
         threat = ThreatModel(frozenset(knows))
-        release = client.observe(seen.model, images, split, defenses, threat, noise, size, specs)
+        release = client.observe(seen.model, images, split, defenses, threat, noise, size)
         return replace(scene, observation=release.observation)
 
     return make

@@ -36,6 +36,12 @@ def test_on_another_batch_s_update_it_does_what_the_attack_does(make_scene, relu
     assert dict(found.diagnostics) == dict(plain.diagnostics)
 
 
+def test_certificates_of_the_other_batch_are_no_claim_about_the_truth(make_scene, relu_net):
+    observation = make_scene(relu_net, [0, 1]).observation
+    assert create("attack", "analytic")(observation, fresh()).reconstruction.certified is not None
+    assert control()(replace(observation, foreign=True), fresh()).reconstruction.certified is None
+
+
 def test_it_is_skipped_for_the_reasons_of_the_attack_it_runs(make_scene, relu_net, sigmoid_net):
     run = control("idlg")(replace(make_scene(relu_net, [0], knows=()).observation, foreign=True), fresh())
     assert run.status == "skipped"

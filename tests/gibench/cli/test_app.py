@@ -1,32 +1,118 @@
 """The program itself: version, help, errors."""
 
 import json
+import os
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
+import typer
+from PIL import Image
+
+import gibench
+from gibench.cli.app import app
+
+COMMAND = typer.main.get_command(app)
+PROGRAM = str(Path(sys.executable).with_name("gibench"))
+SMALL = ("--attack", "random", "--model", "mlp:width=9", "--batch-size", "2", "--device", "cpu")
+
+
+def run(*arguments, folder, **environment):
+    """The real program, with bytes as its output."""
+    command = [PROGRAM, *arguments]
+    return subprocess.run(command, cwd=folder, env=os.environ | environment, capture_output=True, check=False)
 
 
 def test_the_version_is_that_of_the_distribution(call):
     assert call("--version") == (0, f"gibench {version('gibench')}\n", "")
+    assert gibench.__version__ == version("gibench")
 
 
-def test_help_names_every_verb_and_imports_no_torch():
+def test_python_m_is_the_program(tmp_path):
+    command = [sys.executable, "-m", "gibench", "--version"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == f"gibench {version('gibench')}\n"
+
+
+def test_help_names_every_verb_and_imports_nothing_heavy():
     code = (
         "import sys\nfrom gibench.cli import main\ntry:\n    main(['--help'])\n"
-        "finally:\n    print('torch' in sys.modules, file=sys.stderr)"
+        "finally:\n    print([name for name in ('torch', 'pydantic', 'rich') if name in sys.modules], file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert all(f" {verb} " in done.stdout for verb in ("list", "run", "sweep", "leaderboard", "show", "doctor"))
-    assert done.stderr == "False\n"
+    assert done.stderr == "[]\n"
 
 
-@pytest.mark.parametrize("verb", ["list", "run", "sweep"])
-def test_every_verb_explains_itself(call, verb):
-    code, out, _ = call(verb, "--help")
-    assert code == 0
-    assert f"gibench {verb}" in out
+@pytest.mark.parametrize("width", ["80", "40"])
+@pytest.mark.parametrize("verb", [None, *COMMAND.commands])
+def test_help_is_whole_at_any_width(call, monkeypatch, verb, width):
+    monkeypatch.setenv("COLUMNS", width)
+    code, out, err = call(*filter(None, (verb, "--help")))
+    assert (code, err) == (0, "")
+    assert out.isascii()
+    assert "..." not in out.replace("COMMAND [ARGS]...", "")
+    assert max(map(len, out.splitlines())) <= max(int(width), 50)  # typer goes no narrower
+    without_breaks = "".join(out.split())
+    command = COMMAND.commands[verb] if verb else COMMAND
+    texts = [command.help, *(each.help for each in command.params)]
+    texts += [each.show_default for each in command.params if isinstance(each.show_default, str)]
+    texts += [each.help.split("\n\n")[0] for each in COMMAND.commands.values()] if verb is None else []
+    for text in texts:
+        assert "".join(text.split()) in without_breaks
+
+
+def test_a_shell_is_told_how_words_go_on(tmp_path):
+    words = {"COMP_WORDS": "gibench l", "COMP_CWORD": "1"}
+    done = run(folder=tmp_path, _GIBENCH_COMPLETE="complete_bash", **words)
+    assert done.stdout.decode().split() == ["list", "leaderboard"]
+    options = run(folder=tmp_path, _GIBENCH_COMPLETE="complete_zsh", _TYPER_COMPLETE_ARGS="gibench run --batch")
+    assert b"--batch-size" in options.stdout
+
+
+@pytest.fixture
+def japanese(tmp_path, store_file):
+    """A working folder with images in a folder whose name cp1252 does not hold."""
+    folder = tmp_path / "写真"
+    folder.mkdir()
+    for grey in range(30):
+        Image.new("L", (8, 8), 8 * grey).save(folder / f"{grey}.png")
+    (tmp_path / "gibench.db").write_bytes(store_file.read_bytes())
+    return tmp_path
+
+
+def test_a_name_that_the_streams_cannot_hold_loses_no_result(japanese):
+    """One store for all, since every call takes seconds of imports."""
+    command = ("run", *SMALL, "--dataset", "folder:path=写真")
+    for encoding, shown in (("cp1252", r"\u5199\u771f"), ("ascii", r"\u5199\u771f"), ("utf-8", "写真")):
+        done = run(*command, folder=japanese, PYTHONIOENCODING=encoding)
+        assert (done.returncode, "Error" in done.stderr.decode(encoding)) == (0, False)
+        out = done.stdout.decode("utf-8" if encoding == "utf-8" else "ascii")
+        assert f"dataset folder:path={shown}" in out
+        assert [line.split() for line in out.splitlines() if line.startswith("random")]
+    rows = run(*command, "--json", folder=japanese, PYTHONIOENCODING="ascii").stdout
+    assert "写真" in json.loads(rows)[0]["dataset"]
+    refused = run("run", "--attack", "写真", folder=japanese, PYTHONIOENCODING="cp1252")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith(rb"error: '\u5199\u771f' is no spec")
+
+
+@pytest.mark.parametrize("encoding", ["ascii:strict", "cp1252", "utf-8"])
+def test_bytes_that_are_no_utf8_are_refused_in_one_line(tmp_path, encoding):
+    done = run("list", os.fsdecode(b"caf\xe9"), folder=tmp_path, PYTHONIOENCODING=encoding)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert rb"nothing is called 'caf\udce9'" in done.stderr
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path):
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as closed:
+        command = [PROGRAM, "list"]
+        done = subprocess.run(command, cwd=tmp_path, stdout=closed, stderr=subprocess.PIPE, check=False)
+    assert done.stderr == b""
 
 
 def test_an_unknown_verb_is_a_usage_error_that_shows_the_nearest(call):

@@ -45,6 +45,20 @@ def test_a_store_that_cannot_be_used_is_broken(call, here):
     assert "file is not a database" in line
 
 
+def test_the_store_of_the_environment_is_the_one_looked_at(call, here, uri, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert f"ok      tracking store: {uri}, experiments Default, unused" in call("doctor").out.splitlines()
+
+
+def test_a_working_folder_that_mlflow_cannot_hold_is_broken(call, here, monkeypatch):
+    (here / "caf\udce9").mkdir()
+    monkeypatch.chdir(here / "caf\udce9")
+    code, out, _ = call("doctor")
+    assert code == 1
+    (line,) = [line for line in out.splitlines() if line.startswith("BROKEN")]
+    assert "has a path whose bytes are no UTF-8: rename it" in line
+
+
 def test_damaged_weights_are_broken(call, here, monkeypatch):
     monkeypatch.setattr("gibench.scoring.lpips.SHA256", "0" * 64)
     code, out, _ = call("doctor")

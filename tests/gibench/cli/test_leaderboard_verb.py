@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import gibench as package
-from gibench.result import COLUMNS
+from gibench.result import COLUMNS, Row
 from gibench.tracking import Store
 
 DP = "dp:delta=1e-05,max_grad_norm=1.0,noise_multiplier=1.0,run_steps=1000"
@@ -20,9 +20,9 @@ NAMES = [*COLUMNS, "run_id", "started"]
 @pytest.fixture
 def stored(uri, make_result):
     """A store of three cells: one attack on two seeds, and one that could not run."""
-    store = Store(uri)
+    store = Store(Row, uri)
     for seed, psnr in enumerate((80.0, 100.0)):
-        store.save(make_result(attack="mean-image", defense=DP, seed=seed, psnr_mean=psnr))
+        store.save(make_result(attack="mean-image", defense=DP, seed=seed, psnr_median=psnr, exact_rate=0.0))
     store.save(make_result(attack="gone:setting=1", defense=DP, status="skipped", reason="no bias", psnr_mean=None))
     return uri
 
@@ -32,28 +32,29 @@ def test_the_table_shows_means_over_seeds_and_what_could_not_run(call, stored):
     assert (code, err) == (0, "")
     (line,) = [line for line in out.splitlines() if "mean-image" in line]
     assert line.split()[:6] == ["dp", "mean-image", "1", "2", "/", "2"]
-    assert line.split()[6] == "90.00"
+    assert line.split()[6:11] == ["0.000", "[0.000,", "0.000]", "90.00", "[80.00,"]
     assert "gone:setting=1 against" in out  # a plugin that is not installed any more is shown as it was stored
     assert "skipped: no bias (seed 0)" in out
 
 
 def test_a_published_table_states_the_settings_of_the_defense(call, stored):
     _, out, _ = call("leaderboard", "--tracking-uri", stored, "--format", "md")
-    assert f"| {DP} | mean-image | 1 | 2 / 2 | 90.00 |" in out
+    assert f"| {DP} | mean-image | 1 | 2 / 2 | 0.000 [0.000, 0.000] | 90.00 [80.00, 100.00] |" in out
 
 
 def test_csv_holds_every_row(call, stored):
     _, out, _ = call("leaderboard", "--tracking-uri", stored, "--format", "csv")
     lines = list(csv.DictReader(io.StringIO(out)))
     assert list(lines[0]) == NAMES
-    assert [line["psnr_mean"] for line in lines] == ["80.0", "100.0", ""]
+    assert [line["psnr_median"] for line in lines] == ["80.0", "100.0", "100.0"]
+    assert [line["psnr_mean"] for line in lines] == ["95.5", "95.5", ""]
 
 
 @pytest.mark.parametrize("option", [["--format", "json"], ["--json"]])
 def test_json_holds_every_row(call, stored, option):
     code, out, err = call("leaderboard", "--tracking-uri", stored, *option)
     assert (code, err) == (0, "")
-    assert json.loads(out) == Store(stored).rows()
+    assert json.loads(out) == [row.as_dict() for row in Store(Row, stored).rows()]
 
 
 @pytest.mark.parametrize("form", ["table", "md", "csv", "json"])
@@ -87,7 +88,7 @@ def test_no_store_is_one_clear_line_and_none_is_made(call, tmp_path, monkeypatch
 
 
 def test_a_store_without_rows_is_said_to_have_none(call, uri):
-    Store(uri)
+    Store(Row, uri)
     assert call("leaderboard", "--tracking-uri", uri) == (0, "no stored rows\n", "")
     assert call("leaderboard", "--tracking-uri", uri, "--json") == (0, "[]\n", "")
 
@@ -95,7 +96,8 @@ def test_a_store_without_rows_is_said_to_have_none(call, uri):
 def test_the_python_call_gives_the_rows(stored):
     found = package.leaderboard(tracking_uri=stored)
     assert list(found) == NAMES
-    assert found["psnr_mean"].astype(object).where(found["psnr_mean"].notna(), None).tolist() == [80.0, 100.0, None]
+    assert found["psnr_median"].tolist() == [80.0, 100.0, 100.0]
+    assert found["psnr_mean"].isna().tolist() == [False, False, True]
 
 
 def test_the_package_stays_importable_and_light():

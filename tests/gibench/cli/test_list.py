@@ -1,11 +1,16 @@
 """`gibench list`: names from metadata alone, details on request, broken plugins as warnings."""
 
+import inspect
 import json
 import subprocess
 import sys
-from importlib.metadata import version
+from importlib.metadata import EntryPoint, version
+from pathlib import Path
 
 import pytest
+
+from gibench.cli.summary import summary
+from gibench.registry import GROUPS, Entry, entries, load
 
 HEAVY = (
     "torch",
@@ -35,8 +40,69 @@ def test_the_program_lists_every_kind_with_its_sources(program):
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
     headings = [line for line in out.splitlines() if not line.startswith(" ")]
-    assert headings == ["attacks", "defenses", "datasets", "models"]
-    assert ["mean-image", "gibench", version("gibench")] in [line.split() for line in out.splitlines()]
+    assert headings == ["attacks", "defenses", "datasets", "models", "suites"]
+    (line,) = [line for line in out.splitlines() if line.startswith("  mean-image ")]
+    assert line.endswith(f" (gibench {version('gibench')})")
+
+
+@pytest.mark.parametrize("kind", GROUPS)
+def test_each_is_listed_with_the_first_paragraph_of_its_docstring(call, kind):
+    lines = dict(line.split(maxsplit=1) for line in call("list", f"{kind}s").out.splitlines()[1:])
+    for entry in entries(kind):
+        paragraph = " ".join(inspect.getdoc(load(kind, entry.name)).split("\n\n")[0].split())
+        assert lines[entry.name] == f"{paragraph} (gibench {version('gibench')})"
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ('class It:\n    """One."""', "One."),
+        ('class It:\n    """One\n    and more.\n\n    No more."""', "One and more."),
+        ("class It:\n    pass", None),
+        ('class Other:\n    """One."""', None),
+        ("class It:\n     ", None),
+        ("It = 1", None),
+        ("from .other import That as It", "That."),
+        ("from other_of_it import That as It", None),
+        ("from . import It", None),
+        ("from .itself import It", None),
+        ("class It(:", None),
+        ("\0", None),
+        ("# -*- coding: no-such -*-", None),
+        ("raise SystemExit", None),
+    ],
+)
+def test_a_source_that_does_not_tell_has_no_line(tmp_path, monkeypatch, source, expected):
+    package = tmp_path / "package_of_it"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise RuntimeError('never imported')")
+    (package / "itself.py").write_text(source)
+    (package / "other.py").write_text('class That:\n    """That."""')
+    monkeypatch.syspath_prepend(str(tmp_path))
+    point = EntryPoint("it", "package_of_it.itself:It", "gibench.attacks")
+    assert summary(Entry("attack", "it", "its", "1", point)) == expected
+    assert "package_of_it" not in sys.modules
+
+
+@pytest.mark.parametrize("value", ["no_such_package:It", "package.no.such:It", "a b", "", "sys:It", "math:It"])
+def test_an_entry_point_that_leads_nowhere_has_no_line(value):
+    assert summary(Entry("attack", "it", "its", "1", EntryPoint("it", value, "gibench.attacks"))) is None
+
+
+def test_on_a_terminal_the_lines_are_as_wide_as_it(call, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "70")
+    out = call("list").out
+    assert 60 < max(map(len, out.splitlines())) <= 70
+    assert "does " in out
+
+
+def test_suites_are_listed_with_what_they_are_for(call):
+    code, out, err = call("list", "suites")
+    assert (code, err, out.splitlines()[0]) == (0, "", "suites")
+    assert ["smoke", "The main job in small, under a minute"] in [line.split(maxsplit=1) for line in out.splitlines()]
+    described = {suite["name"]: suite for suite in json.loads(call("list", "suites", "--json").out)}
+    assert Path(described["smoke"]["file"]).name == "smoke.yaml"
 
 
 @pytest.mark.parametrize("kind", ["attacks", "defenses", "datasets", "models"])
@@ -75,8 +141,8 @@ def test_json_of_one_name_has_its_settings_as_specs_write_them(call):
 
 @pytest.mark.usefixtures("plugins")
 def test_other_distributions_are_listed_beside_the_built_ins(call):
-    lines = [line.split() for line in call("list", "attacks").out.splitlines()]
-    assert ["refuses", "gibench-misbehaving", "1.2.3"] in lines
+    (line,) = [line for line in call("list", "attacks").out.splitlines() if line.startswith("  refuses ")]
+    assert line.endswith(" (gibench-misbehaving 1.2.3)")
     assert "needs=a miracle  [str]  what it asks for" in call("list", "refuses").out
 
 
@@ -84,7 +150,7 @@ def test_an_unknown_name_says_what_exists(call):
     code, out, err = call("list", "nobody")
     assert (code, out) == (2, "")
     assert err.startswith(
-        "error: nothing is called 'nobody': there are the kinds attacks, defenses, datasets, models, "
+        "error: nothing is called 'nobody': there are the kinds attacks, defenses, datasets, models, suites, "
     )
     assert "mean-image" in err
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from gibench.result import Row
 from gibench.tracking import Store
 
 SUITE = """
@@ -28,7 +29,7 @@ def suite(workplace):
 def test_a_suite_runs_the_product_of_its_axes(call, suite):
     code, out, err = call("sweep", suite)
     assert code == 0
-    assert len(Store().rows()) == 8
+    assert len(Store(Row).rows()) == 8
     assert out.count("2 seeds") == 4
     assert "[8/8] mean-image | dp" in err
 
@@ -44,13 +45,13 @@ def test_a_suite_goes_on_where_it_stopped(call, suite):
 def test_the_options_given_take_the_place_of_the_file(call, suite):
     code, _, _ = call("sweep", suite, "--experiment", "other", "--timeout", "30")
     assert code == 0
-    assert len(Store(experiment="other").rows()) == 8
+    assert len(Store(Row, experiment="other").rows()) == 8
 
 
 def test_a_dry_run_prints_the_cells(call, suite):
     code, out, _ = call("sweep", suite, "--dry-run")
     assert (code, len(out.splitlines())) == (0, 8)
-    assert Store().rows() == []
+    assert Store(Row).rows() == []
 
 
 def test_a_failed_cell_is_exit_code_1_and_keeps_the_others(call, suite):
@@ -58,7 +59,7 @@ def test_a_failed_cell_is_exit_code_1_and_keeps_the_others(call, suite):
     code, out, _ = call("sweep", suite)
     assert code == 1
     assert "failed: ValueError: no luck today" in out
-    assert [row["status"] for row in Store().rows()].count("ok") == 4
+    assert [row.status for row in Store(Row).rows()].count("ok") == 4
 
 
 @pytest.mark.parametrize(
@@ -81,3 +82,14 @@ def test_a_mistake_in_the_suite_is_one_clear_line_and_exit_code_2(call, suite, t
 def test_a_missing_suite_is_one_clear_line_and_exit_code_2(call):
     code, _, err = call("sweep", "nowhere.yaml")
     assert (code, err) == (2, "error: the suite nowhere.yaml cannot be read: No such file or directory\n")
+
+
+def test_a_suite_that_comes_with_gibench_goes_by_its_name(call):
+    code, out, _ = call("sweep", "smoke", "--dry-run", "--device", "cpu")
+    assert (code, len(out.splitlines())) == (0, 18)
+
+
+def test_an_unknown_name_says_which_suites_there_are(call):
+    code, _, err = call("sweep", "smok")
+    assert code == 2
+    assert err.startswith("error: there is no suite smok: give a file, or one of ablation, ")

@@ -3,7 +3,8 @@
 import pytest
 
 from gibench.errors import UsageError
-from gibench.sweep.run import prepare, run_cells
+from gibench.result import Row
+from gibench.sweep.run import prepare, run_jobs
 from gibench.sweep.suite import Suite
 from gibench.tracking import Store
 
@@ -23,7 +24,7 @@ class Notes:
         pass
 
     def finished(self, number, row, stored_before):
-        self.told.append(("stored before" if stored_before else row["status"], number))
+        self.told.append(("stored before" if stored_before else row.status, number))
 
 
 def suite(*attacks, **options):
@@ -32,16 +33,15 @@ def suite(*attacks, **options):
 
 
 def run(grid, **options):
-    notes, store = Notes(), Store()
-    return run_cells(prepare(grid), store, grid, notes, **options), notes.told, store
+    notes, store = Notes(), Store(Row)
+    return run_jobs(prepare([grid]), store, grid, notes, **options), notes.told, store
 
 
 def test_every_cell_is_run_and_stored_in_order():
-    runs, told, store = run(suite("random", "mean-image"))
+    rows, told, store = run(suite("random", "mean-image"))
     assert told == [("started", 1), ("ok", 1), ("started", 2), ("ok", 2)]
-    assert [(row["run_id"], row["attack"]) for row in store.rows()] == list(
-        zip(runs, ["random", "mean-image"], strict=True)
-    )
+    assert store.rows() == rows
+    assert [row.attack for row in rows] == ["random", "mean-image"]
 
 
 def test_finished_cells_are_not_run_again():
@@ -78,10 +78,10 @@ def test_a_failed_cell_does_not_stop_the_others():
 def test_an_interruption_keeps_what_is_finished():
     with pytest.raises(KeyboardInterrupt):
         run(suite("random", "interrupts", "mean-image"))
-    assert [row["attack"] for row in Store().rows()] == ["random"]
+    assert [row.attack for row in Store(Row).rows()] == ["random"]
 
 
 def test_nothing_runs_when_one_cell_of_the_grid_cannot_be_prepared():
-    with pytest.raises(UsageError, match="a batch of 361 is more than the 360 images"):
-        run(suite("random", batch_size=[4, 361]))
-    assert Store().rows() == []
+    with pytest.raises(UsageError, match="a batch of 521 is more than the 520 images"):
+        run(suite("random", batch_size=[4, 521]))
+    assert Store(Row).rows() == []

@@ -147,3 +147,8 @@ def test_a_file_that_is_not_there_is_said_to_be_so(tmp_path, name):
 def test_too_many_cells_are_refused_before_they_are_made(read):
     with pytest.raises(UsageError, match="400000 cells are more than the 100000 of one grid"):
         read("attack: [random, mean-image]\nseed: 0-99999\nbatch_size: [1, 2]").cells()
+
+
+def test_a_text_that_is_no_utf8_is_told_to_be_none():
+    with pytest.raises(UsageError, match=r"the suite: experiment=.*udcff.* holds bytes that are no UTF-8: rename it"):
+        Suite.from_settings("the suite", {"attack": "random", "experiment": "o\udcff"})

@@ -1,4 +1,4 @@
-"""Attacks and a defense that do what plugins should not, and a few that are odd but right."""
+"""Attacks that do what plugins should not, and a few that are odd but right."""
 
 import gc
 import os
@@ -14,8 +14,6 @@ import torch
 from pydantic import Field
 
 from gibench.attack import Attack, Reconstruction
-from gibench.defense import Defense
-from gibench.observation import Update
 
 
 def _grey(observation, count=1, value=0.25):
@@ -100,12 +98,11 @@ class GlobalRng(Attack):
 class Overwrites(Attack):
     """Changes everything it was shown, in place."""
 
+    def supports(self, observation):
+        overwrite(*observation.surrogate_data.__dict__.values())
+
     def reconstruct(self, observation, context):
-        with torch.no_grad():
-            for tensor in (*observation.model.parameters(), *observation.update.tensors.values()):
-                tensor.zero_()
-            for tensor in (observation.mean, observation.std, observation.prior.mean, observation.prior.std):
-                tensor.zero_()
+        overwrite(observation, context)
         return Reconstruction(_grey(observation))
 
 
@@ -195,6 +192,16 @@ def reachable(*objects):
     return tensors
 
 
+def overwrite(*objects):
+    """Write over every tensor that can be reached from some objects, and set torch up as nobody expects it."""
+    with torch.no_grad():
+        for tensor in reachable(*objects):
+            tensor.zero_()
+    torch.set_default_dtype(torch.float64)
+    torch.set_num_threads(3)
+    torch.set_grad_enabled(False)
+
+
 class Refuses(Attack):
     """Supports nothing."""
 
@@ -207,10 +214,22 @@ class Refuses(Attack):
         raise AssertionError("never called")
 
 
-class Poison(Defense):
-    """Releases infinity and what is no number."""
+class SupportsRaises(Attack):
+    """Fails while it is asked whether it applies."""
 
-    hooks = frozenset({"release"})
+    def supports(self, observation):
+        raise KeyError("fc.weight")
 
-    def release(self, update, context):
-        return Update({name: tensor * float("inf") for name, tensor in update.tensors.items()}, update.kind)
+    def reconstruct(self, observation, context):
+        raise AssertionError("never called")
+
+
+NOTED = {}  # the seeds of the generators that each role was given: its own one, and torch's global one
+
+
+class NotesAttack(Attack):
+    """Notes its seeds."""
+
+    def reconstruct(self, observation, context):
+        NOTED["attack"] = context.generator.initial_seed(), torch.initial_seed()
+        return Reconstruction(_grey(observation))

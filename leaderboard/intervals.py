@@ -1,0 +1,50 @@
+"""How sure a figure is: bootstrap intervals over cells, and what a count of none of n allows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+LEVEL = 0.95
+_RESAMPLES = 2000
+
+
+def bootstrap(
+    values: Sequence[float], statistic: Callable[..., NDArray[np.float64]]
+) -> tuple[float | None, float | None]:
+    """The 95 % percentile interval of a statistic over resampled cells, the same whenever it is asked for.
+
+    Args:
+        values: one a cell, in any order.
+        statistic: `np.mean` or `np.median`, or what takes `axis` as they do.
+
+    Returns:
+        The ends; None of fewer than two cells, which say nothing of how much cells differ.
+    """
+    if len(values) < 2:
+        return None, None
+    drawn = statistic(np.sort(np.asarray(values, float))[_draws(len(values))], axis=1)
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+@lru_cache(maxsize=64)
+def _draws(count: int) -> NDArray[np.int64]:
+    return np.random.default_rng(0).integers(count, size=(_RESAMPLES, count))
+
+
+def at_most(found: int, of: int) -> float | None:
+    """The largest rate that `found` of `of` leave open at 95 %: Clopper and Pearson's upper bound, one-sided.
+
+    Of none it is 1 - 0.05^(1/n), about 3/n. None where nothing was tried.
+    """
+    if not of:
+        return None
+    if found == 0:
+        return float(1 - (1 - LEVEL) ** (1 / of))
+    from scipy.stats import beta
+
+    return 1.0 if found >= of else float(beta.ppf(LEVEL, found + 1, of - found))

@@ -1,0 +1,40 @@
+"""Intervals are those of textbooks, and the same whenever they are asked for."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binom
+
+from gibench.leaderboard.intervals import at_most, bootstrap
+
+
+@given(found=st.integers(0, 20), of=st.integers(1, 400))
+def test_the_upper_bound_is_the_rate_under_which_so_few_are_seen_one_time_in_twenty(found, of):
+    bound = at_most(found, of)
+    if found >= of:
+        assert bound == 1
+        return
+    assert binom.cdf(found, of, bound) == pytest.approx(0.05, rel=1e-6)
+
+
+def test_of_none_in_many_it_is_about_three_over_their_number():
+    assert at_most(0, 1000) == pytest.approx(3 / 1000, rel=1e-2)
+    assert at_most(0, 0) is None
+
+
+@given(values=st.lists(st.floats(0, 100), min_size=2, max_size=12), order=st.randoms(use_true_random=False))
+def test_an_interval_lies_within_the_values_and_their_order_changes_no_bit(values, order):
+    low, high = bootstrap(values, np.mean)
+    assert min(values) - 1e-9 <= low <= high <= max(values) + 1e-9
+    assert bootstrap(order.sample(values, len(values)), np.mean) == (low, high)
+
+
+def test_it_is_as_wide_as_theory_says():
+    values = np.random.default_rng(1).normal(size=400)
+    low, high = bootstrap(values.tolist(), np.mean)
+    assert high - low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.1)
+
+
+def test_one_cell_has_none():
+    assert bootstrap([1.0], np.median) == (None, None)

@@ -24,12 +24,21 @@ class LayerPair(Attack):
     satisfies its equations within the noise is certified, whatever becomes of the others.
 
     Beside SPEAR and SPEAR++ it needs one layer more, and in exchange no sparse columns: near-duplicates, trained
-    networks and widths below four times the batch are no obstacles in themselves. Not published that we know of.
+    networks and widths below four times the batch are no obstacles in themselves.
+
+    Ours; the nearest work tests what transformers are fed against the row space of a gradient. DAGER takes discrete
+    tokens from a vocabulary and asks of each candidate whether it lies in that space; TIGER moves embeddings to the
+    least distance from it. Here no candidates are listed and no distance is descended: an image is a point of the first
+    gradient's row space, and given a ReLU pattern its place in the second's is a linear problem, solved exactly.
     """
 
     references: ClassVar[tuple[str, ...]] = (
         "the rank and row space of a linear layer's gradient: Dimitrov et al., SPEAR: Exact Gradient Inversion of "
         "Batches in Federated Learning, NeurIPS 2024, arXiv 2403.03945",
+        "nearest work: Petrov et al., DAGER: Exact Gradient Inversion for Large Language Models, NeurIPS 2024, "
+        "arXiv 2405.15586",
+        "nearest work: Kalikman et al., TIGER: Inverting Transformer Gradients via Embedding-Subspace Distance "
+        "Optimization, 2026, arXiv 2606.18312",
     )
 
     patience: int = Field(10, ge=1, description="rounds of starts without a new image before it gives up")

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gibench.attack import lacking
 from gibench.observation import Observation
 
 from .chunks import chunks
@@ -196,15 +195,13 @@ def read_next_layer(observation: Observation, gradient: LayerGradient, generator
     """The equations of the layer after the ReLU, or why there are none.
 
     Args:
-        observation: the model and the gradient.
+        observation: the model and the gradient, of which the second layer's weight is a part.
         gradient: of the first layer.
         generator: for the randomised SVD, on the observation's device.
     """
     name = next_linear(observation.model, gradient.layer)
     if name is None:
         return "needs a linear layer that the first layer's ReLU feeds, and it alone"
-    if reason := lacking(observation, [f"{name}.weight"]):
-        return reason
     weight = observation.gradient()[f"{name}.weight"][:, gradient.live]
     second = factorize(weight, weight[:, 0], generator)  # of its bias nothing is asked
     rank = gradient.factors.rank

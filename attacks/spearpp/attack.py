@@ -69,6 +69,8 @@ class SpearPP(Attack):
         "Bakarsky et al., SPEAR++, 2025, arXiv 2510.24200",
         "Dimitrov et al., SPEAR: Exact Gradient Inversion of Batches in Federated Learning, NeurIPS 2024, "
         "arXiv 2403.03945",
+        "certificates before these: Diana et al., No More Guessing: a Verifiable Gradient Inversion Attack in "
+        "Federated Learning, 2026, arXiv 2604.15063",
     )
 
     preset: Literal["full", "paper"] = Field("full", description="everything, or the published recipe alone")

@@ -6,6 +6,9 @@ other directions span the rest, unless one of those others is a mixture that hid
 only where all its images are inactive, so one that has clearly more zeros outside this image's own zeros than B, which
 is what a free choice in B dimensions can reach, does not hide it. The scale is only as sure as the bias gradient, which
 must lie in the span of the columns.
+
+Diana et al. (VGIA, arXiv 2604.15063) certify records otherwise: hyperplanes, which the server's queries choose, bound a
+region, and a test of subspaces tells whether exactly one record is in it. Here nothing is chosen: one gradient is read.
 """
 
 from __future__ import annotations

@@ -161,3 +161,44 @@ def test_gradient_matching_matches_the_tensors_that_are_there(name, dropped, who
     right, wrong = (match(candidate[None], LABELS[None]).value for candidate in (INPUTS, INPUTS.abs()))
     assert right.item() == pytest.approx(0, abs=1e-5)
     assert wrong.item() > 1e-3
+
+
+def noisy(observation, dropped, size=1e-3):
+    """So much noise that nothing is certain, and all that an update can say is asked for."""
+    draw = torch.Generator().manual_seed(2)
+    kept = lacking(observation, dropped)
+    return {name: value + size * value.std() * torch.randn(value.shape, generator=draw) for name, value in kept.items()}
+
+
+@pytest.mark.parametrize("name", [name for name in ATTACKS if name.startswith("spearpp")])
+@pytest.mark.parametrize("dropped", [f"{SECOND}.weight", f"{SECOND}.bias", f"{THIRD}.bias", f"{THIRD}.weight"])
+def test_later_layers_are_asked_for_what_they_sent(name, dropped, whole):
+    assert run(name, whole, noisy(whole, [dropped])).status == "ok"
+
+
+def test_the_search_goes_on_where_the_next_layer_cannot_be_asked(whole):
+    """As long as it may, where the next layer would be asked after six rounds: two neurons an image are too few."""
+    inputs = torch.randn(20, *SHAPE, generator=torch.Generator().manual_seed(0))
+    loss = functional.cross_entropy(whole.model(inputs), torch.arange(20) % CLASSES)
+    found = torch.autograd.grad(loss, list(whole.model.parameters()))
+    tensors = dict(zip(dict(whole.model.named_parameters()), found, strict=True))
+    rounds = []
+    for kept in (tensors, {name: value for name, value in tensors.items() if name != f"{SECOND}.weight"}):
+        context = Context(torch.Generator().manual_seed(0), torch.device("cpu"))
+        seen = replace(whole, update=Update(kept), batch_size=20)
+        rounds.append(create("attack", "spearpp:rounds=9")(seen, context).reconstruction.diagnostics["rounds"])
+    assert rounds == [6, 9]
+
+
+def test_signals_of_one_hidden_layer_need_the_last_bias(whole):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 60), nn.ReLU(), nn.Linear(60, CLASSES))
+    found = torch.autograd.grad(functional.cross_entropy(model(INPUTS), LABELS), list(model.parameters()))
+    tensors = dict(zip(dict(model.named_parameters()), found, strict=True))
+    del tensors["3.bias"]
+    seen = replace(whole, model=model)
+    assert run("spearpp", seen, tensors).status == "ok"
+    context = Context(torch.Generator().manual_seed(0), torch.device("cpu"))
+    asked = create("attack", "spearpp:objective=two-valued")(replace(seen, update=Update(tensors)), context)
+    assert asked.status == "skipped"
+    assert "the update has no '3.bias'" in asked.reason

@@ -50,7 +50,9 @@ def cases() -> Iterator[Case]:
     """What is varied (classes, labels, training steps), the last layer's gradient, what is known, and the labels."""
     for dataset, classes in DATA:
         images = dataset.load()
-        some = replace(images, **{name: of_classes(getattr(images, name), classes) for name in ("tuning", "public")})
+        some = replace(
+            images, **{name: of_classes(getattr(images, name), classes) for name in ("tuning", "public", "training")}
+        )
         for model in MODELS:
             for steps in STEPS:
                 with seeds.isolated(0, "model"):

@@ -96,14 +96,15 @@ class GlobalRng(Attack):
 
 
 class Overwrites(Attack):
-    """Changes everything it was shown, in place."""
+    """Returns the labels it was granted, and changes everything it was shown, in place."""
 
     def supports(self, observation):
         overwrite(*observation.surrogate_data.__dict__.values())
 
     def reconstruct(self, observation, context):
+        labels = observation.labels.clone()
         overwrite(observation, context)
-        return Reconstruction(_grey(observation))
+        return Reconstruction(_grey(observation, len(labels)).float(), labels)
 
 
 class Interrupts(Attack):

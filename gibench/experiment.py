@@ -258,10 +258,10 @@ def defenses(cell: Cell) -> list[Defense]:
 def _check_model(dataset: str, model: str) -> None:
     """Once for all cells with the two."""
     with seeds.isolated(0, "model"):
-        _build(dataset, model)
+        build(dataset, model)
 
 
-def _build(dataset: str, model: str) -> nn.Module:
+def build(dataset: str, model: str) -> nn.Module:
     """A network of its own, also where the plugin gives the same one each time.
 
     Raises:
@@ -282,7 +282,7 @@ def _model(
     """The network and its accuracy on the tuning split, kept for the cells that differ in defense or attack only."""
     images = load(dataset)
     with seeds.isolated(seed, "model"):
-        network = _build(dataset, model).to(device, getattr(torch, dtype))
+        network = build(dataset, model).to(device, getattr(torch, dtype))
         if train_steps:  # making an optimizer alone takes seconds of imports
             training.train(network, images, train_steps, torch.default_generator)
         return network, training.accuracy(network, images, images.tuning)

@@ -19,9 +19,8 @@ from gibench.datasets.base import Images, Split
 from gibench.defense import Batch, Defense, DefenseContext
 from gibench.device import hardware, synchronize
 from gibench.errors import NotApplicableError, UsageError
-from gibench.experiment import load
+from gibench.experiment import build, load
 from gibench.jsonable import jsonable
-from gibench.models.base import Model
 from gibench.observation import Update
 from gibench.registry import create
 from gibench.result import Result
@@ -51,7 +50,7 @@ def run_trial(trial: Trial, progress: Progress) -> Result:
     device = torch.device(trial.device)
     row: dict[str, Any] = asdict(trial) | {"utility": trial.key, "hardware": hardware(device)}
     with seeds.isolated(trial.seed, "model"):
-        network = cast(Model, create("model", trial.model)).build(images.image_shape, images.num_classes).to(device)
+        network = build(trial.dataset, trial.model).to(device)
     defenses = _defenses(trial)
     noise = seeds.generator(trial.seed, "defense", device)
     context = chain.context_of(defenses, noise, trial.batch_size, len(images.training), trial.rounds)
@@ -122,7 +121,7 @@ def _train(
             )
             for chosen in next(drawn)
         ]
-        parameters = {name: value.detach() for name, value in trainable.items()}
+        parameters = {name: value.detach().clone() for name, value in trainable.items()}
         synchronize(device)
         start = time.perf_counter()
         update, _ = chain.run(defenses, gradient, parameters, batches, context)

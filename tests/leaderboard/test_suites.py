@@ -56,7 +56,9 @@ def test_the_defenses_are_tried_on_a_trained_network_too():
     assert {parse(cell.defense).name for cell in trained} >= {"none", "dp", "pruning"}
     names = {parse(cell.defense).name for cell in cells}
     assert names == {"none", "dp", "fedavg", "pruning", "quantize", "noise", "clip"}
-    assert all(len({cell.defense for cell in cells if parse(cell.defense).name == name}) > 1 for name in names - {"none"})
+    assert all(
+        len({cell.defense for cell in cells if parse(cell.defense).name == name}) > 1 for name in names - {"none"}
+    )
 
 
 @pytest.mark.parametrize("name", ["headline", "defenses", "baselines"])

@@ -153,9 +153,15 @@ def within(value: str, low: str, high: str, digits: int) -> _Show:
     return show
 
 
+def certified(line: dict[str, Any], digits: int) -> str:
+    """The share that is certified; a control claims nothing of the batch it is scored on."""
+    value = None if line["control"] else line["certified_rate"]
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
 def claims(line: dict[str, Any], shorten: Shorten) -> str:
     """How many certificates are false, of how many, and what rate that leaves open."""
-    if line["false_rate_at_most"] is None:
+    if line["false_rate_at_most"] is None or line["control"]:  # a control's claims are of what it was given
         return "-"
     return f"{line['false_certificates']} of {line['n_certified']} (< {100 * line['false_rate_at_most']:.2g} %)"
 
@@ -205,7 +211,7 @@ _SHOWN: tuple[tuple[str, _Show], ...] = (
     ("median PSNR dB [95 %]", within("psnr_median", "psnr_low", "psnr_high", 2)),
     ("SSIM", number("ssim_mean", 3)),
     ("LPIPS", number("lpips_mean", 3)),
-    ("certified", number("certified_rate", 3)),
+    ("certified", lambda line, shorten: certified(line, 3)),
     ("false certificates", claims),
     ("seconds", number("runtime_s", 3)),
 )

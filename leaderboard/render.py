@@ -12,7 +12,7 @@ from gibench.result import Row
 from gibench.spec import parse
 from gibench.utility.job import TrialRow
 
-from .formats import claims, markdown_table, number, place, records, within
+from .formats import certified, claims, markdown_table, number, place, records, within
 from .published import read, seeds
 from .ranks import SCENARIO
 from .table import newest, summarize
@@ -77,7 +77,7 @@ FIELDS: Mapping[str, Show] = {  # heading to what stands below it
     "ok / tried": lambda line: f"{line['n_ok']} / {line['n_tried']}",
     "rank": _plainly(place),
     "exact": _EXACT,
-    "certified": _plainly(number("certified_rate", 2)),
+    "certified": lambda line: certified(line, 2),
     "false certificates": _plainly(claims),
     "PSNR dB": _plainly(within("psnr_median", "psnr_low", "psnr_high", 1)),
     "seconds": _plainly(number("runtime_s", 2)),
@@ -98,7 +98,8 @@ def rendered(spec: Table, file: Path) -> str:
     same = {tuple(line[name] for name in (*SCENARIO, "defense", "attack")) for line in lines}
     shown = [row for row in rows if tuple(getattr(row, name) for name in (*SCENARIO, "defense", "attack")) in same]
     body = _pivot(spec, lines) if spec.across else _listing(spec, lines)
-    return f"\n{body}\n\n{_conditions(shown, file, any(line['above_control'] is False for line in lines))}\n"
+    marked = bool(spec.across) and any(line["above_control"] is False for line in lines)
+    return f"\n{body}\n\n{_conditions(shown, file, marked)}\n"
 
 
 def _listing(spec: Table, lines: list[Line]) -> str:
@@ -133,7 +134,7 @@ def _conditions(rows: list[Row], file: Path, marked: bool) -> str:
     states = ["initial weights" if step == 0 else f"{step} training steps" for step in steps]
     parts = [
         ", ".join(sorted({row.dataset for row in rows})),
-        ", ".join(sorted({f"`{short('model', row.model)}`" for row in rows})),
+        ", ".join(sorted({f"`{row.model}`" for row in rows})),
         ", ".join(states),
         f"batches of {', '.join(map(str, sorted({row.batch_size for row in rows})))}",
         f"labels {', '.join(sorted({row.labels for row in rows}))}",

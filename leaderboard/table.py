@@ -144,8 +144,9 @@ def _reason(group: Sequence[Row]) -> str | None:
 
 
 def _order(line: dict[str, Any]) -> tuple[Any, ...]:
-    """Scenario by scenario, defense by defense; adaptive attacks after the others, the best first, controls last."""
-    where = tuple((line[name] is None, line[name]) for name in (*SCENARIO, "defense"))
+    """Scenario by scenario, `none` before the defenses; adaptive attacks after others, best first, controls last."""
+    where = tuple((line[name] is None, line[name]) for name in SCENARIO)
+    where = (*where, (line["defense"] != "none", line["defense"]))
     rank = line["rank"]
     return (*where, bool(line["control"]), bool(line["adaptive"]), rank is None, rank or 0, line["attack"])
 

@@ -77,12 +77,18 @@ def leaderboard(
 def short(kind: str, spec: str) -> str:
     """The spec without what has its default value; as it is stored where its plugin is not installed any more."""
     from gibench.registry import shorten
-    from gibench.spec import format_chain, parse_chain
+    from gibench.spec import Spec, format_chain, parse, parse_chain
 
     try:
-        return format_chain(shorten(kind, part) for part in parse_chain(spec))
+        text = format_chain(shorten(kind, part) for part in parse_chain(spec))
     except UsageError:
         return spec
+    if kind != "attack":
+        return text
+    brief = parse(text)  # an attack may name another
+    return str(
+        Spec.of(brief.name, {key: short(key, value) if key == "attack" else value for key, value in brief.settings})
+    )
 
 
 def _drawn(group: Group, to_terminal: bool) -> str:

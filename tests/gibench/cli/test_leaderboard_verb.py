@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import gibench as package
+from gibench.cli.leaderboard import short
 from gibench.result import COLUMNS, Result, Row
 from gibench.tracking import Store
 from gibench.utility.job import TrialRow
@@ -134,3 +135,10 @@ def test_costs_are_exported_in_place_of_the_cells(call, stored):
     assert (line["utility"], line["rounds"], line["accuracy"]) == ("f" * 16, "3", "0.5")
     code, _, err = call("leaderboard", *where, "md")
     assert (code, err) == (2, "error: --costs is for --format csv or json: gibench utility shows its table\n")
+
+
+def test_a_spec_within_a_spec_is_shortened_too():
+    assert short("attack", "wrong-gradient:attack='layer-pair:patience=10,starts=2'") == (
+        "wrong-gradient:attack=layer-pair"
+    )
+    assert short("attack", "gone:attack='x:y=1'") == "gone:attack='x:y=1'"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pandas as pd
@@ -28,8 +30,14 @@ def in_full(kind: str, spec: str) -> str:
 
 def to_csv(table: pd.DataFrame) -> str:
     """Comma-separated values, null as an empty field, truth values as `true` and `false`."""
-    flags = table.select_dtypes("boolean").columns
-    return table.assign(**{name: table[name].map({True: "true", False: "false"}) for name in flags}).to_csv(index=False)
+    return "".join(map(_csv_line, [list(table), *(line.values() for line in records(table))]))
+
+
+def _csv_line(values: Iterable[Any]) -> str:
+    """One line, which ends in a line feed; a carriage return within a text is quoted."""
+    stream = io.StringIO()
+    csv.writer(stream).writerow(str(each).lower() if isinstance(each, bool) else each for each in values)
+    return stream.getvalue().removesuffix("\r\n") + "\n"
 
 
 def to_json(table: pd.DataFrame) -> str:

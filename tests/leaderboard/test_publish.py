@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -186,6 +186,7 @@ def test_costs_are_those_of_the_training_runs(root):
     assert "digits; `linear`; 300 rounds of 8 images; seeds 0-1; a processor" in text
 
 
+@example(number=0.1, count=None, flag=None, text="\r")
 @settings(max_examples=50, deadline=None)
 @given(
     number=st.none() | st.floats(allow_nan=False, allow_infinity=False),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pandas as pd
@@ -28,8 +30,14 @@ def in_full(kind: str, spec: str) -> str:
 
 def to_csv(table: pd.DataFrame) -> str:
     """Comma-separated values, null as an empty field, truth values as `true` and `false`."""
-    flags = table.select_dtypes("boolean").columns
-    return table.assign(**{name: table[name].map({True: "true", False: "false"}) for name in flags}).to_csv(index=False)
+    return "".join(map(_csv_line, [list(table), *(line.values() for line in records(table))]))
+
+
+def _csv_line(values: Iterable[Any]) -> str:
+    """One line, which ends in a line feed; a carriage return within a text is quoted."""
+    stream = io.StringIO()
+    csv.writer(stream).writerow(str(each).lower() if isinstance(each, bool) else each for each in values)
+    return stream.getvalue().removesuffix("\r\n") + "\n"
 
 
 def to_json(table: pd.DataFrame) -> str:
@@ -50,7 +58,7 @@ def to_markdown(summary: pd.DataFrame, shorten: Shorten = in_full) -> str:
         shown = _shown(lines)
         header = [heading for heading, _ in shown]
         body = [[show(line, shorten) for _, show in shown] for line in lines]
-        table = _markdown_table(header, body)
+        table = markdown_table(header, body)
         notes = "\n".join(f"- {note}" for note in _notes(lines, shorten))
         sections.append("\n\n".join(filter(None, (f"### {scenario}", table, notes))))
     return "\n\n".join([*sections, *_reported(summary, shorten)] or ["No stored rows."]) + "\n"
@@ -61,14 +69,15 @@ def _reported(summary: pd.DataFrame, shorten: Shorten) -> Iterator[str]:
     if lines := records(compare(summary, shorten)):
         header = ["", "attack", "images", "batch", "width", "what", "value", "seconds", ""]
         body = [["-" if value is None else _plain(value) for value in line.values()] for line in lines]
-        yield f"### What papers report, and what was measured here\n\n{_markdown_table(header, body)}"
+        yield f"### What papers report, and what was measured here\n\n{markdown_table(header, body)}"
 
 
 def _plain(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _markdown_table(header: list[str], body: list[list[str]]) -> str:
+def markdown_table(header: list[str], body: list[list[str]]) -> str:
+    """A table in Markdown; what would break it is escaped."""
     return "\n".join(f"| {' | '.join(map(_escape, line))} |" for line in (header, ["---"] * len(header), *body))
 
 
@@ -134,13 +143,13 @@ def _shown(lines: list[dict[str, Any]]) -> tuple[tuple[str, _Show], ...]:
     return (*shown, ("hardware", _text("hardware"))) if len(_hardware(lines)) > 1 else shown
 
 
-def _rank(line: dict[str, Any], shorten: Shorten) -> str:
+def place(line: dict[str, Any], shorten: Shorten) -> str:
     """The rank, or why there is none; what is not better than chance says so."""
     place = line["unranked"] if line["rank"] is None else str(line["rank"])
     return f"{place}, not above the control" if line["above_control"] is False else str(place)
 
 
-def _within(value: str, low: str, high: str, digits: int) -> _Show:
+def within(value: str, low: str, high: str, digits: int) -> _Show:
     """A figure and its interval."""
 
     def show(line: dict[str, Any], shorten: Shorten) -> str:
@@ -152,9 +161,15 @@ def _within(value: str, low: str, high: str, digits: int) -> _Show:
     return show
 
 
-def _false(line: dict[str, Any], shorten: Shorten) -> str:
+def certified(line: dict[str, Any], digits: int) -> str:
+    """The share that is certified; a control claims nothing of the batch it is scored on."""
+    value = None if line["control"] else line["certified_rate"]
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def claims(line: dict[str, Any], shorten: Shorten) -> str:
     """How many certificates are false, of how many, and what rate that leaves open."""
-    if line["false_rate_at_most"] is None:
+    if line["false_rate_at_most"] is None or line["control"]:  # a control's claims are of what it was given
         return "-"
     return f"{line['false_certificates']} of {line['n_certified']} (< {100 * line['false_rate_at_most']:.2g} %)"
 
@@ -182,7 +197,9 @@ def _attack(line: dict[str, Any], shorten: Shorten) -> str:
     return " ".join([shorten("attack", line["attack"]), *(f"({mark})" for mark in marks)])
 
 
-def _number(name: str, digits: int) -> _Show:
+def number(name: str, digits: int) -> _Show:
+    """A figure, a dash where there is none."""
+
     def show(line: dict[str, Any], shorten: Shorten) -> str:
         return "-" if line[name] is None else f"{line[name]:.{digits}f}"
 
@@ -196,22 +213,22 @@ def _text(name: str) -> _Show:
 _SHOWN: tuple[tuple[str, _Show], ...] = (
     ("defense", lambda line, shorten: shorten("defense", line["defense"])),
     ("attack", _attack),
-    ("rank", _rank),
+    ("rank", place),
     ("ok / tried", _trials),
-    ("exact [95 %]", _within("exact_rate", "exact_low", "exact_high", 3)),
-    ("median PSNR dB [95 %]", _within("psnr_median", "psnr_low", "psnr_high", 2)),
-    ("SSIM", _number("ssim_mean", 3)),
-    ("LPIPS", _number("lpips_mean", 3)),
-    ("certified", _number("certified_rate", 3)),
-    ("false certificates", _false),
-    ("seconds", _number("runtime_s", 3)),
+    ("exact [95 %]", within("exact_rate", "exact_low", "exact_high", 3)),
+    ("median PSNR dB [95 %]", within("psnr_median", "psnr_low", "psnr_high", 2)),
+    ("SSIM", number("ssim_mean", 3)),
+    ("LPIPS", number("lpips_mean", 3)),
+    ("certified", lambda line, shorten: certified(line, 3)),
+    ("false certificates", claims),
+    ("seconds", number("runtime_s", 3)),
 )
 _OPTIONAL: tuple[tuple[str, str, _Show], ...] = (  # the column that says whether there is something to show
     ("budget", "budget", _text("budget")),
     ("max_grad_norm", "clip norm, noise", _mechanism),
     ("epsilon", "epsilon, delta", _promise),
     ("run_epsilon", "of the run; steps", _run_promise),
-    ("utility_accuracy", "utility", _number("utility_accuracy", 3)),
+    ("utility_accuracy", "utility", number("utility_accuracy", 3)),
 )
 
 

@@ -15,7 +15,6 @@ from .pick import most
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_CONTROLS = ("wrong-gradient", "mean-image", "random")
 _SIDES = ("attacks that go by the update alone", "adaptive: they know the defense", "controls")
 _RANGE = (10, 50)  # dB: from what a guess has to what passes for the original
 _LEGEND = "PSNR, dB; in brackets the share that is exact; * with cells that timed out, diverged or failed"
@@ -35,7 +34,7 @@ def pick(rows: pd.DataFrame) -> pd.DataFrame:
 
 def draw(rows: pd.DataFrame) -> Figure:
     """A line a defense, as they were run but `none` first; attacks side by side by kind, the best first; seed means."""
-    side = np.where(rows["name"].isin(_CONTROLS), 2, rows["adaptive"].astype(int))
+    side = np.where(rows["control"].astype(bool), 2, rows["adaptive"].astype(int))
     rows = rows.assign(side=side, ok=(rows["status"] == "ok").astype(float))
     defenses = sorted(rows["defended"].unique(), key=lambda defense: defense != "none")
     means = rows.groupby(["side", "variant"])["psnr_mean"].mean().reset_index()

@@ -8,7 +8,7 @@ import pandas as pd
 
 from gibench.spec import Spec, parse
 
-from .ranks import SCENARIO
+from .ranks import CONTROLS, SCENARIO
 
 # What the rows of a plot share, but for what it shows them over. `variant` is `attack` as people write it.
 _SHARED = (
@@ -26,8 +26,9 @@ def describe(rows: pd.DataFrame, shorten: Callable[[str, str], str]) -> pd.DataF
         shorten: kind of plugin and canonical spec to the spec without what has its default value.
 
     Returns:
-        The rows that were not skipped, numbers as floats, with the columns name (of the attack), variant (its shortened
-        spec), defended (that of the defense), network (the model without its width) and width.
+        The rows that were not skipped, numbers as floats, with `control` filled where rows lack it, and the columns
+        name (of the attack), variant (its shortened spec), defended (that of the defense), network (the model without
+        its width) and width.
     """
     ran = rows[rows["status"] != "skipped"]
     ran = ran.astype(dict.fromkeys(ran.select_dtypes(["Int64", "Float64"]), float))
@@ -38,6 +39,10 @@ def describe(rows: pd.DataFrame, shorten: Callable[[str, str], str]) -> pd.DataF
         variant=[shorten("attack", attack) for attack in ran["attack"]],
         defended=[shorten("defense", defense) for defense in ran["defense"]],
         network=[str(Spec(model.name, tuple(s for s in model.settings if s[0] != "width"))) for model in models],
+        control=[
+            parse(attack).name in CONTROLS if pd.isna(flag) else bool(flag)
+            for attack, flag in zip(ran["attack"], ran["control"], strict=True)
+        ],
         width=pd.Series(widths, index=ran.index, dtype=float),
     )
 

@@ -12,7 +12,7 @@ from gibench.result import Row
 from gibench.spec import parse
 
 SCENARIO = scenario_of(CellAxes)
-_CONTROLS = frozenset({"random", "mean-image", "wrong-gradient"})  # of rows stored before they said so
+CONTROLS = frozenset({"random", "mean-image", "wrong-gradient"})  # of rows stored before they said so
 
 Cells = Mapping[int, Row]  # of one attack against one defense in one scenario, by seed
 
@@ -27,7 +27,7 @@ class Place(NamedTuple):
 
 def is_control(row: Row) -> bool:
     """Whether the row is of a negative control."""
-    return parse(row.attack).name in _CONTROLS if row.control is None else row.control
+    return parse(row.attack).name in CONTROLS if row.control is None else row.control
 
 
 def tried(rows: Iterable[Row]) -> list[Row]:

@@ -21,4 +21,13 @@ def rows(tracking_uri: str | None = None, experiment: str = "gibench", diagnosti
         UsageError: there is no such store or experiment, or it cannot be read.
     """
     store = Store(Row, tracking_uri, experiment, create=False)
-    return joined(store.rows(diagnostics), Store(TrialRow, tracking_uri, experiment, create=False).rows())
+    return joined(store.rows(diagnostics), trials(tracking_uri, experiment))
+
+
+def trials(tracking_uri: str | None = None, experiment: str = "gibench") -> list[TrialRow]:
+    """Every stored training run, oldest first.
+
+    Raises:
+        UsageError: see `rows`.
+    """
+    return Store(TrialRow, tracking_uri, experiment, create=False).rows()

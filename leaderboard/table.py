@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gibench.result import COLUMNS, Row
+from gibench.result import COLUMNS, Row, StoredRow, columns_of
 
 from .intervals import at_most, bootstrap
 from .ranks import SCENARIO, is_control, places, tried
@@ -38,14 +38,14 @@ _SUMMARY: dict[str, str] = {
 _LAST = ("run_id", "started")
 
 
-def table(rows: Iterable[Row]) -> pd.DataFrame:
-    """The stored rows, one a line: the columns of `gibench.result.COLUMNS`, then `run_id` and `started`.
+def table(rows: Iterable[StoredRow], kind: type[StoredRow] = Row) -> pd.DataFrame:
+    """The stored rows of a kind, one a line: its columns (`gibench.result.columns_of`), then `run_id` and `started`.
 
     Whole numbers, truth values and rates have pandas' nullable types: what does not apply is `<NA>`, text is None.
     Diagnostics that came with the rows follow as numbers, `<NA>` in the rows that lack one.
     """
     lines = [row.as_dict() for row in rows]
-    types = {name: _DTYPES[column.type] for name, column in COLUMNS.items()} | dict.fromkeys(_LAST, "object")
+    types = {name: _DTYPES[column.type] for name, column in columns_of(kind).items()} | dict.fromkeys(_LAST, "object")
     types |= dict.fromkeys(sorted({name for line in lines for name in line} - types.keys()), "Float64")
     return _frame(lines, types)
 
@@ -144,8 +144,9 @@ def _reason(group: Sequence[Row]) -> str | None:
 
 
 def _order(line: dict[str, Any]) -> tuple[Any, ...]:
-    """Scenario by scenario, defense by defense; adaptive attacks after the others, the best first, controls last."""
-    where = tuple((line[name] is None, line[name]) for name in (*SCENARIO, "defense"))
+    """Scenario by scenario, `none` before the defenses; adaptive attacks after others, best first, controls last."""
+    where = tuple((line[name] is None, line[name]) for name in SCENARIO)
+    where = (*where, (line["defense"] != "none", line["defense"]))
     rank = line["rank"]
     return (*where, bool(line["control"]), bool(line["adaptive"]), rank is None, rank or 0, line["attack"])
 

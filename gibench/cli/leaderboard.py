@@ -35,6 +35,9 @@ def leaderboard(
     output: Annotated[
         Path | None, typer.Option("--output", metavar="FILE", help="Write there, not to standard output.")
     ] = None,
+    costs: Annotated[
+        bool, typer.Option("--costs", help="csv and json: every stored training run of gibench utility instead.")
+    ] = False,
     tracking_uri: TrackingUri = None,
     experiment: Experiment = None,
     as_json: Json = False,
@@ -46,13 +49,18 @@ def leaderboard(
     """
     from gibench.leaderboard import formats, stored
     from gibench.leaderboard.table import summarize, table
+    from gibench.utility.job import TrialRow
 
-    rows = stored.rows(tracking_uri, experiment or "gibench")
     form = Format.JSON if as_json else form
+    if costs and form not in (Format.CSV, Format.JSON):
+        raise UsageError("--costs is for --format csv or json: gibench utility shows its table")
+    where = (tracking_uri, experiment or "gibench")
+    rows = stored.rows(*where)
+    listed = table(stored.trials(*where), TrialRow) if costs else table(rows)
     if form is Format.JSON:
-        text = formats.to_json(table(rows))
+        text = formats.to_json(listed)
     elif form is Format.CSV:
-        text = formats.to_csv(table(rows))
+        text = formats.to_csv(listed)
     elif form is Format.MD:  # is published, so defenses state what they were set to (rule E12)
         text = formats.to_markdown(summarize(rows), lambda kind, spec: spec if kind == "defense" else short(kind, spec))
     else:
@@ -69,12 +77,18 @@ def leaderboard(
 def short(kind: str, spec: str) -> str:
     """The spec without what has its default value; as it is stored where its plugin is not installed any more."""
     from gibench.registry import shorten
-    from gibench.spec import format_chain, parse_chain
+    from gibench.spec import Spec, format_chain, parse, parse_chain
 
     try:
-        return format_chain(shorten(kind, part) for part in parse_chain(spec))
+        text = format_chain(shorten(kind, part) for part in parse_chain(spec))
     except UsageError:
         return spec
+    if kind != "attack":
+        return text
+    brief = parse(text)  # an attack may name another
+    return str(
+        Spec.of(brief.name, {key: short(key, value) if key == "attack" else value for key, value in brief.settings})
+    )
 
 
 def _drawn(group: Group, to_terminal: bool) -> str:

@@ -164,3 +164,13 @@ def test_formatting_leaves_the_table_alone(make_stored):
     for form in (to_csv, to_json):
         form(found)
     pd.testing.assert_frame_equal(found, before)
+
+
+def test_a_control_certifies_nothing(make_stored):
+    text = to_markdown(summarize([make_stored(attack="wrong-gradient", control=True, false_certificates=20)]))
+    assert "| 0.010 | - | - | 1.250 |" in text
+
+
+def test_no_defense_comes_first(make_stored):
+    rows = [make_stored(defense=defense) for defense in ("clip", "none", "dp")]
+    assert summarize(rows)["defense"].tolist() == ["none", "clip", "dp"]

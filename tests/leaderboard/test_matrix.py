@@ -30,6 +30,7 @@ def rows(make_stored):
             psnr_mean=psnr,
             exact_rate=exact,
             adaptive=attack == "spearpp-pruned",
+            control=attack == "random",
             utility_accuracy=0.75 if defense == "none" else None,
         )
         for (attack, defense), scores in reversed(SCORES.items())

@@ -5,13 +5,16 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import gibench as package
-from gibench.result import COLUMNS, Row
+from gibench.cli.leaderboard import short
+from gibench.result import COLUMNS, Result, Row
 from gibench.tracking import Store
+from gibench.utility.job import TrialRow
 
 DP = "dp:delta=1e-05,max_grad_norm=1.0,noise_multiplier=1.0,run_steps=1000"
 NAMES = [*COLUMNS, "run_id", "started"]
@@ -118,3 +121,24 @@ def test_the_installed_program_prints_nothing_but_the_rows(stored):
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert [row["seed"] for row in json.loads(done.stdout)] == [0, 1, 0]
+
+
+def test_costs_are_exported_in_place_of_the_cells(call, stored):
+    run = TrialRow(
+        dataset="digits", model="linear", device="cpu", threads=1, batch_size=8, rounds=3, defense="none", seed=4
+    )
+    measured = {"accuracy": 0.5, "loss": 1.5, "round_s": 0.25, "round_bytes": 4000.0}
+    saved = Store(TrialRow, stored).save(Result(replace(run, utility="f" * 16, **measured)))
+    where = ("--tracking-uri", stored, "--costs", "--format")
+    assert json.loads(call("leaderboard", *where, "json").out) == [saved.as_dict()]
+    (line,) = csv.DictReader(io.StringIO(call("leaderboard", *where, "csv").out))
+    assert (line["utility"], line["rounds"], line["accuracy"]) == ("f" * 16, "3", "0.5")
+    code, _, err = call("leaderboard", *where, "md")
+    assert (code, err) == (2, "error: --costs is for --format csv or json: gibench utility shows its table\n")
+
+
+def test_a_spec_within_a_spec_is_shortened_too():
+    assert short("attack", "wrong-gradient:attack='layer-pair:patience=10,starts=2'") == (
+        "wrong-gradient:attack=layer-pair"
+    )
+    assert short("attack", "gone:attack='x:y=1'") == "gone:attack='x:y=1'"

@@ -1,0 +1,131 @@
+"""Renders all that is published from the rows in `results/`: every table between markers, every figure.
+
+`make results` runs it. A README says where a table goes by `<!-- results: NAME -->` and `<!-- end -->`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from gibench.cli.leaderboard import short
+from gibench.errors import UsageError
+from gibench.result import Row
+
+from . import pick, plots
+from .published import read
+from .render import RESULTS, Line, Table, costs_table, inventory, rendered
+from .table import newest, table
+
+READMES = ("README.md", "attacks/README.md", "defenses/README.md", "leaderboard/README.md")
+DIGEST = "gibench rows"  # the key in a PNG's metadata of the hash of the rows it was drawn from
+_MARKED = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def _plain(line: Line) -> bool:
+    return bool(line["train_steps"] == 0)
+
+
+_SIZES = ("exact", "PSNR dB")
+TABLES: Mapping[str, Table] = {
+    "headline": Table(
+        "headline",
+        ("attack", "batch", "width", "defense"),
+        ("rank", "ok / tried", "exact", "certified", "false certificates", "PSNR dB", "epsilon, delta", "seconds"),
+    ),
+    "demo": Table(
+        "demo", ("defense", "attack"), ("rank", "exact", "certified", "PSNR dB", "epsilon, delta", "seconds")
+    ),
+    "ablation": Table("ablation", ("attack",), ("exact", "certified"), ("labels",)),
+    "objectives": Table("objectives", ("attack",), ("exact",), ("batch", "width")),
+    "hard-batches": Table("hard-batches", ("batch", "labels"), ("exact", "certified"), ("attack",)),
+    "shallow": Table("shallow", ("attack", "labels"), ("exact",), ("width", "depth")),
+    "training": Table("training", ("attack", "width"), ("exact", "certified"), ("training steps",)),
+    "spear-wall": Table("spear-wall", ("batch",), ("exact", "seconds"), ("attack",)),
+    "networks": Table(
+        "baselines",
+        ("attack", "budget"),
+        _SIZES,
+        ("network", "batch"),
+        lambda line: "labels" in line["knows"].split(","),
+    ),
+    "labels": Table(
+        "baselines", ("attack",), _SIZES, ("network", "batch"), lambda line: "labels" not in line["knows"].split(",")
+    ),
+    "paper": Table("paper", ("attack", "batch"), ("exact", "seconds"), ("width",)),
+    "defenses-exact": Table("defenses", ("defense",), ("exact",), ("attack",), _plain),
+    "defenses-psnr": Table("defenses", ("defense",), ("PSNR dB",), ("attack",), _plain),
+    "defenses-trained": Table("defenses", ("defense",), _SIZES, ("attack",), lambda line: not _plain(line)),
+}
+FIGURES: Mapping[str, tuple[str, str]] = {  # the file, of which suite's rows, and the plot
+    "defenses.png": ("defenses", "matrix"),
+    "privacy-utility.png": ("privacy-utility", "privacy_utility"),
+}
+
+
+def tables(root: Path) -> dict[str, str]:
+    """Every published table by the name of its marker, as Markdown."""
+    found = {name: rendered(spec, root / RESULTS / f"{spec.suite}.csv") for name, spec in TABLES.items()}
+    suites = [*(spec.suite for spec in TABLES.values()), *(suite for suite, _ in FIGURES.values())]
+    return found | {
+        "costs": costs_table(root / RESULTS / "defenses-utility.csv"),
+        "published": inventory(root / RESULTS, suites),
+    }
+
+
+def readmes(root: Path) -> dict[Path, str]:
+    """The READMEs with every table in its place.
+
+    Raises:
+        UsageError: a marker names no table.
+    """
+    made = tables(root)
+
+    def put(match: re.Match[str]) -> str:
+        if match[2] not in made:
+            raise UsageError(f"there is no published table '{match[2]}': there are {', '.join(made)}")
+        return f"{match[1]}{made[match[2]]}\n{match[3]}"
+
+    return {root / name: _MARKED.sub(put, (root / name).read_text(encoding="utf-8")) for name in READMES}
+
+
+def digest(file: Path) -> str:
+    """Of the rows that a figure is drawn from."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def figures(root: Path) -> dict[Path, bytes]:
+    """The figures whose rows are there, as PNG with the digest of the rows inside."""
+    found = {}
+    for name, (suite, plot) in FIGURES.items():
+        file = root / RESULTS / f"{suite}.csv"
+        if file.exists():
+            kind = plots.PLOTS[plot]
+            picked = kind.pick(pick.describe(table(newest(read(Row, file))), short))
+            stream = io.BytesIO()
+            plots.draw(kind, picked).savefig(stream, format="png", dpi=150, metadata={DIGEST: digest(file)})
+            found[root / RESULTS / name] = stream.getvalue()
+    return found
+
+
+def main(root: Path) -> None:
+    """Write every README and every figure anew.
+
+    Raises:
+        UsageError: see `readmes`; or rows cannot be read.
+    """
+    for file, text in readmes(root).items():
+        file.write_text(text, encoding="utf-8")
+    for file, image in figures(root).items():
+        file.write_bytes(image)
+
+
+if __name__ == "__main__":
+    try:
+        main(Path.cwd())
+    except UsageError as error:
+        sys.exit(f"error: {error}")

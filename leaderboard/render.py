@@ -1,0 +1,202 @@
+"""How a published table is made of rows: its fields, its conditions, what was not above the control."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gibench.cli.leaderboard import short
+from gibench.errors import UsageError
+from gibench.result import Row
+from gibench.spec import parse
+from gibench.utility.job import TrialRow
+
+from .formats import certified, claims, markdown_table, number, place, records, within
+from .published import read, seeds
+from .ranks import SCENARIO
+from .table import newest, summarize
+from .utility import newest as newest_trials
+from .utility import summarize as costs
+
+RESULTS = Path("leaderboard/results")
+NOT_MEASURED = "Not measured on this version."
+
+Line = dict[str, Any]
+Show = Callable[[Line], str]
+
+
+class Table(NamedTuple):
+    """A published table: of which suite's rows, what stands down its side, and what beside or across.
+
+    Without `across` a line has the fields of `shows`; with it, one column for each value across, which holds them.
+    """
+
+    suite: str
+    down: tuple[str, ...]
+    shows: tuple[str, ...]
+    across: tuple[str, ...] = ()
+    where: Callable[[Line], bool] = lambda line: True
+
+
+def _settings(line: Line, name: str) -> str:
+    return str(dict(parse(line["model"]).settings).get(name, "-"))
+
+
+def _tried(show: Show) -> Show:
+    """A figure, with how many cells ended ok if not all did, and a mark if it is not above the control."""
+
+    def shown(line: Line) -> str:
+        if not line["n_tried"]:
+            return "n/a"
+        ended = "" if line["n_ok"] == line["n_tried"] else f" ({line['n_ok']} / {line['n_tried']} ok)"
+        return show(line) + ended + (" °" if line["above_control"] is False else "")
+
+    return shown
+
+
+def _plainly(show: Callable[[Line, Callable[[str, str], str]], str]) -> Show:
+    return lambda line: show(line, short)
+
+
+def _attack(line: Line) -> str:
+    return f"`{short('attack', line['attack'])}`" + (" (adaptive)" if line["adaptive"] else "")
+
+
+_EXACT = _plainly(within("exact_rate", "exact_low", "exact_high", 2))
+FIELDS: Mapping[str, Show] = {  # heading to what stands below it
+    "attack": _attack,
+    "defense": lambda line: f"`{short('defense', line['defense'])}`",
+    "network": lambda line: f"`{short('model', line['model'])}`",
+    "batch": lambda line: str(line["batch_size"]),
+    "width": lambda line: _settings(line, "width"),
+    "depth": lambda line: _settings(line, "depth"),
+    "labels": lambda line: f"`{line['labels']}`",
+    "training steps": lambda line: str(line["train_steps"]),
+    "budget": lambda line: line["budget"] or "-",
+    "ok / tried": lambda line: f"{line['n_ok']} / {line['n_tried']}",
+    "rank": _plainly(place),
+    "exact": _EXACT,
+    "certified": lambda line: certified(line, 2),
+    "false certificates": _plainly(claims),
+    "PSNR dB": _plainly(within("psnr_median", "psnr_low", "psnr_high", 1)),
+    "seconds": _plainly(number("runtime_s", 2)),
+    "epsilon, delta": lambda line: "-" if line["epsilon"] is None else f"{line['epsilon']:.4g}, {line['delta']:.2g}",
+}
+
+
+def rendered(spec: Table, file: Path) -> str:
+    """The table and below it what it is of; a word that there is none where its rows are not there.
+
+    Raises:
+        UsageError: two lines stand in one field, or the rows cannot be read.
+    """
+    if not file.exists():
+        return NOT_MEASURED
+    rows = newest(read(Row, file))
+    lines = [line for line in records(summarize(rows)) if spec.where(line)]
+    same = {tuple(line[name] for name in (*SCENARIO, "defense", "attack")) for line in lines}
+    shown = [row for row in rows if tuple(getattr(row, name) for name in (*SCENARIO, "defense", "attack")) in same]
+    body = _pivot(spec, lines) if spec.across else _listing(spec, lines)
+    marked = bool(spec.across) and any(line["above_control"] is False for line in lines)
+    return f"\n{body}\n\n{_conditions(shown, file, marked)}\n"
+
+
+def _listing(spec: Table, lines: list[Line]) -> str:
+    fields = (*spec.down, *spec.shows)
+    return markdown_table(list(fields), [[FIELDS[name](line) for name in fields] for line in lines])
+
+
+def _pivot(spec: Table, lines: list[Line]) -> str:
+    cells: dict[tuple[str, ...], dict[str, str]] = {}
+    order = sorted(lines, key=lambda line: (bool(line["control"]), bool(line["adaptive"])))  # attacks first
+    show = _tried(lambda line: " / ".join(FIELDS[name](line) for name in spec.shows))
+    places = [tuple(FIELDS[name](line) for name in spec.down) for line in order]
+    heads = [
+        ", ".join(f"{name} {FIELDS[name](line)}" if name not in _NAMED else FIELDS[name](line) for name in spec.across)
+        for line in order
+    ]
+    for down, across, line in zip(places, heads, order, strict=True):
+        if across in cells.setdefault(down, {}):
+            raise UsageError(f"two rows of {spec.suite} stand in one field of its table: {down}, {across}")
+        cells[down][across] = show(line)
+    columns = list(dict.fromkeys(heads))
+    body = [[*down, *(found.get(name, "") for name in columns)] for down, found in cells.items()]
+    return markdown_table([*spec.down, *columns], body)
+
+
+_NAMED = ("attack", "network", "labels")  # whose values need no name beside them
+
+
+def _conditions(rows: list[Row], file: Path, marked: bool) -> str:
+    """What all of a table's rows are of: rules E1, E10 and E16."""
+    steps = sorted({row.train_steps for row in rows})
+    states = ["initial weights" if step == 0 else f"{step} training steps" for step in steps]
+    parts = [
+        ", ".join(sorted({row.dataset for row in rows})),
+        ", ".join(sorted({f"`{row.model}`" for row in rows})),
+        ", ".join(states),
+        f"batches of {', '.join(map(str, sorted({row.batch_size for row in rows})))}",
+        f"labels {', '.join(sorted({row.labels for row in rows}))}",
+        f"server knows {' or '.join(sorted({row.knows for row in rows}))}",
+        f"seeds {seeds(row.seed for row in rows)}",
+        f"{', '.join(sorted({row.dtype for row in rows}))} on {_machines(rows)}",
+    ]
+    figures = "rates are means, PSNR the median of the cells' medians, in brackets 95 % intervals over cells"
+    control = "; ° is not above the control" if marked else ""
+    return f"{'; '.join(parts)}; {figures}{control} (`{RESULTS / file.name}`, {_dates(rows)})."
+
+
+def _machines(rows: list[Any]) -> str:
+    return ", ".join(sorted({row.hardware or "unknown" for row in rows}))
+
+
+def _dates(rows: list[Any]) -> str:
+    days = sorted({row.started[:10] for row in rows})
+    return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+
+
+def costs_table(file: Path) -> str:
+    """What each defense costs: the accuracy of training with it, seconds and bytes (rule E13)."""
+    if not file.exists():
+        return NOT_MEASURED
+    rows = newest_trials(read(TrialRow, file))
+    body = [
+        [
+            f"`{short('defense', line['defense'])}`",
+            f"{line['n_ok']} / {line['n_tried']}",
+            "-"
+            if line["accuracy"] is None
+            else f"{line['accuracy']:.3f} [{line['accuracy_low']:.3f}, {line['accuracy_high']:.3f}]",
+            "-" if line["overhead"] is None else f"{line['overhead']:.1f}",
+            "-" if line["round_bytes"] is None else f"{line['round_bytes'] / 1000:.1f}",
+            "-" if line["run_epsilon"] is None else f"{line['run_epsilon']:.4g}, {line['delta']:.2g}",
+        ]
+        for line in costs(rows)
+    ]
+    header = [
+        "defense",
+        "ok / tried",
+        "accuracy [least, most]",
+        "overhead of a round",
+        "kB an update",
+        "epsilon, delta of the run",
+    ]
+    rounds = ", ".join(map(str, sorted({row.rounds for row in rows})))
+    where = (
+        f"{', '.join(sorted({row.dataset for row in rows}))}; {', '.join(sorted({f'`{row.model}`' for row in rows}))}"
+    )
+    sizes = ", ".join(map(str, sorted({row.batch_size for row in rows})))
+    below = f"{where}; {rounds} rounds of {sizes} images; seeds {seeds(row.seed for row in rows)}; {_machines(rows)}"
+    return f"\n{markdown_table(header, body)}\n\n{below} (`{RESULTS / file.name}`, {_dates(rows)}).\n"
+
+
+def inventory(folder: Path, suites: Iterable[str]) -> str:
+    """What has been measured on this version: the files of rows, how many, of which seeds, when and on what."""
+    body = []
+    for suite in sorted(set(suites)):
+        file = folder / f"{suite}.csv"
+        if file.exists():
+            rows = read(Row, file)
+            body.append([f"`{suite}`", str(len(rows)), seeds(row.seed for row in rows), _dates(rows), _machines(rows)])
+    return f"\n{markdown_table(['suite', 'cells', 'seeds', 'date', 'machine'], body)}\n" if body else NOT_MEASURED

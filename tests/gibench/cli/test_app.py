@@ -7,6 +7,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
 from PIL import Image
@@ -77,8 +78,8 @@ def japanese(tmp_path, store_file):
     """A working folder with images in a folder whose name cp1252 does not hold."""
     folder = tmp_path / "写真"
     folder.mkdir()
-    for grey in range(30):
-        Image.new("L", (8, 8), 8 * grey).save(folder / f"{grey}.png")
+    for number, pixels in enumerate(np.random.RandomState(0).randint(0, 256, (30, 8, 8), dtype=np.uint8)):
+        Image.fromarray(pixels).save(folder / f"{number}.png")
     (tmp_path / "gibench.db").write_bytes(store_file.read_bytes())
     return tmp_path
 
@@ -90,7 +91,7 @@ def test_a_name_that_the_streams_cannot_hold_loses_no_result(japanese):
         done = run(*command, folder=japanese, PYTHONIOENCODING=encoding)
         assert (done.returncode, "Error" in done.stderr.decode(encoding)) == (0, False)
         out = done.stdout.decode("utf-8" if encoding == "utf-8" else "ascii")
-        assert f"dataset folder:path={shown}" in out
+        assert f"{shown}; split" in out
         assert [line.split() for line in out.splitlines() if line.startswith("random")]
     rows = run(*command, "--json", folder=japanese, PYTHONIOENCODING="ascii").stdout
     assert "写真" in json.loads(rows)[0]["dataset"]

@@ -117,7 +117,7 @@ def test_a_name_shows_settings_defaults_and_references(call):
     assert code == 0
     assert out.startswith("defense dp (gibench ")
     assert "references: Abadi et al." in out
-    assert "    width=200  [int >= 1]  neurons a hidden layer" in call("list", "mlp").out.splitlines()
+    assert "    width=200  [int >= 1 <= 1000000]  neurons a hidden layer" in call("list", "mlp").out.splitlines()
 
 
 def test_a_name_shows_what_must_be_known(call):
@@ -135,7 +135,7 @@ def test_json_describes_every_plugin_and_is_all_there_is_on_standard_output(call
 def test_json_of_one_name_has_its_settings_as_specs_write_them(call):
     (described,) = json.loads(call("list", "mlp", "--json").out)
     assert described["settings"]["width"] == {
-        "type": "int >= 1", "default": "200", "description": "neurons a hidden layer",
+        "type": "int >= 1 <= 1000000", "default": "200", "description": "neurons a hidden layer",
     }  # fmt: skip
 
 

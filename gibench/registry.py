@@ -15,7 +15,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
 
 from gibench.errors import UsageError
-from gibench.spec import Spec, parse
+from gibench.spec import Spec, format_chain, parse, parse_chain
 from gibench.text import RENAME, is_storable
 
 if TYPE_CHECKING:
@@ -165,3 +165,11 @@ def shorten(kind: str, spec: Spec | str) -> Spec:
     return Spec.of(
         spec.name, {key: str(shorten(key, value)) if key in GROUPS else value for key, value in given.items()}
     )
+
+
+def readable(kind: str, text: str) -> str:
+    """One spec, or composed ones, shortened; as they are where a plugin is not installed any more."""
+    try:
+        return format_chain(shorten(kind, spec) for spec in parse_chain(text))
+    except UsageError:
+        return text

@@ -12,8 +12,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from gibench.cli.leaderboard import short
 from gibench.errors import UsageError
+from gibench.registry import readable
 from gibench.result import Row
 
 from . import pick, plots
@@ -54,7 +54,11 @@ TABLES: Mapping[str, Table] = {
         lambda line: "labels" in line["knows"].split(","),
     ),
     "labels": Table(
-        "baselines", ("attack",), _SIZES, ("network", "batch"), lambda line: "labels" not in line["knows"].split(",")
+        "baselines",
+        ("attack",),
+        ("labels found", "PSNR dB"),
+        ("network", "batch"),
+        lambda line: "labels" not in line["knows"].split(","),
     ),
     "paper": Table("paper", ("attack", "batch"), ("exact", "seconds"), ("width",)),
     "defenses-exact": Table("defenses", ("defense",), ("exact",), ("attack",), _plain),
@@ -105,7 +109,7 @@ def figures(root: Path) -> dict[Path, bytes]:
         file = root / RESULTS / f"{suite}.csv"
         if file.exists():
             kind = plots.PLOTS[plot]
-            picked = kind.pick(pick.describe(table(newest(read(Row, file))), short))
+            picked = kind.pick(pick.describe(table(newest(read(Row, file))), readable))
             stream = io.BytesIO()
             plots.draw(kind, picked).savefig(stream, format="png", dpi=150, metadata={DIGEST: digest(file)})
             found[root / RESULTS / name] = stream.getvalue()

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gibench.cli.leaderboard import short
 from gibench.errors import UsageError
+from gibench.registry import readable
 from gibench.result import Row
 from gibench.spec import parse
 from gibench.utility.job import TrialRow
@@ -56,18 +56,18 @@ def _tried(show: Show) -> Show:
 
 
 def _plainly(show: Callable[[Line, Callable[[str, str], str]], str]) -> Show:
-    return lambda line: show(line, short)
+    return lambda line: show(line, readable)
 
 
 def _attack(line: Line) -> str:
-    return f"`{short('attack', line['attack'])}`" + (" (adaptive)" if line["adaptive"] else "")
+    return f"`{readable('attack', line['attack'])}`" + (" (adaptive)" if line["adaptive"] else "")
 
 
 _EXACT = _plainly(within("exact_rate", "exact_low", "exact_high", 2))
 FIELDS: Mapping[str, Show] = {  # heading to what stands below it
     "attack": _attack,
-    "defense": lambda line: f"`{short('defense', line['defense'])}`",
-    "network": lambda line: f"`{short('model', line['model'])}`",
+    "defense": lambda line: f"`{readable('defense', line['defense'])}`",
+    "network": lambda line: f"`{readable('model', line['model'])}`",
     "batch": lambda line: str(line["batch_size"]),
     "width": lambda line: _settings(line, "width"),
     "depth": lambda line: _settings(line, "depth"),
@@ -79,6 +79,7 @@ FIELDS: Mapping[str, Show] = {  # heading to what stands below it
     "exact": _EXACT,
     "certified": lambda line: certified(line, 2),
     "false certificates": _plainly(claims),
+    "labels found": lambda line: "-" if line["labels_found"] is None else f"{line['labels_found']:.2f}",
     "PSNR dB": _plainly(within("psnr_median", "psnr_low", "psnr_high", 1)),
     "seconds": _plainly(number("runtime_s", 2)),
     "epsilon, delta": lambda line: "-" if line["epsilon"] is None else f"{line['epsilon']:.4g}, {line['delta']:.2g}",
@@ -104,6 +105,7 @@ def rendered(spec: Table, file: Path) -> str:
 
 def _listing(spec: Table, lines: list[Line]) -> str:
     fields = (*spec.down, *spec.shows)
+    lines = sorted(lines, key=lambda line: line["batch_size"])  # else as in the summary, the best of rivals first
     return markdown_table(list(fields), [[FIELDS[name](line) for name in fields] for line in lines])
 
 
@@ -163,7 +165,7 @@ def costs_table(file: Path) -> str:
     rows = newest_trials(read(TrialRow, file))
     body = [
         [
-            f"`{short('defense', line['defense'])}`",
+            f"`{readable('defense', line['defense'])}`",
             f"{line['n_ok']} / {line['n_tried']}",
             "-"
             if line["accuracy"] is None

@@ -49,6 +49,7 @@ def leaderboard(
     """
     from gibench.leaderboard import formats, stored
     from gibench.leaderboard.table import summarize, table
+    from gibench.registry import readable
     from gibench.utility.job import TrialRow
 
     form = Format.JSON if as_json else form
@@ -62,9 +63,11 @@ def leaderboard(
     elif form is Format.CSV:
         text = formats.to_csv(listed)
     elif form is Format.MD:  # is published, so defenses state what they were set to (rule E12)
-        text = formats.to_markdown(summarize(rows), lambda kind, spec: spec if kind == "defense" else short(kind, spec))
+        text = formats.to_markdown(
+            summarize(rows), lambda kind, spec: spec if kind == "defense" else readable(kind, spec)
+        )
     else:
-        text = _drawn(formats.to_terminal(summarize(rows), short), output is None)
+        text = _drawn(formats.to_terminal(summarize(rows), readable), output is None)
     if output is None:
         typer.echo(text, nl=False)
         return
@@ -72,23 +75,6 @@ def leaderboard(
         output.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UsageError(f"{output} cannot be written: {error.strerror or error}: choose another --output") from None
-
-
-def short(kind: str, spec: str) -> str:
-    """The spec without what has its default value; as it is stored where its plugin is not installed any more."""
-    from gibench.registry import shorten
-    from gibench.spec import Spec, format_chain, parse, parse_chain
-
-    try:
-        text = format_chain(shorten(kind, part) for part in parse_chain(spec))
-    except UsageError:
-        return spec
-    if kind != "attack":
-        return text
-    brief = parse(text)  # an attack may name another
-    return str(
-        Spec.of(brief.name, {key: short(key, value) if key == "attack" else value for key, value in brief.settings})
-    )
 
 
 def _drawn(group: Group, to_terminal: bool) -> str:

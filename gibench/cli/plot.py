@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from gibench.cli.console import note
-from gibench.cli.leaderboard import short
 from gibench.cli.options import Debug, Experiment, TrackingUri
 from gibench.errors import UsageError
+from gibench.registry import readable
 
 _SUFFIXES = (".png", ".svg", ".pdf")
 _DPI = 150  # of a PNG
@@ -49,7 +49,7 @@ def plot(
     kind = plots.PLOTS[name]
     store = Store(Row, tracking_uri, experiment or "gibench", create=False)
     rows = newest(stored.rows(tracking_uri, experiment or "gibench", diagnostics=True))
-    picked = kind.pick(describe(table(rows), short))
+    picked = kind.pick(describe(table(rows), readable))
     if picked.empty:
         raise UsageError(
             f"the experiment '{experiment or 'gibench'}' has nothing for the plot {name}, which needs rows of "

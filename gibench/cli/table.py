@@ -18,8 +18,7 @@ from gibench.axes import axes_of
 from gibench.errors import UsageError
 from gibench.leaderboard.utility import SCENARIO, summarize
 from gibench.mlflow_store import address, shown
-from gibench.registry import shorten
-from gibench.spec import format_chain, parse_chain
+from gibench.registry import readable
 from gibench.sweep.request import Request
 from gibench.tracking import Store
 
@@ -125,7 +124,7 @@ def _head(axis: str) -> str:
 def _shown(job: Any, axis: str) -> str:
     """The value of an axis, a spec without the settings that have their default value."""
     value, kind = getattr(job, axis), axes_of(type(job))[axis].plugin
-    return format_chain(shorten(kind, spec) for spec in parse_chain(value)) if kind else str(value)
+    return readable(kind, value) if kind else str(value)
 
 
 def _values(group: Group, column: str) -> list[Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import gibench as package
-from gibench.cli.leaderboard import short
+from gibench.registry import readable
 from gibench.result import COLUMNS, Result, Row
 from gibench.tracking import Store
 from gibench.utility.job import TrialRow
@@ -138,7 +138,7 @@ def test_costs_are_exported_in_place_of_the_cells(call, stored):
 
 
 def test_a_spec_within_a_spec_is_shortened_too():
-    assert short("attack", "wrong-gradient:attack='layer-pair:patience=10,starts=2'") == (
+    assert readable("attack", "wrong-gradient:attack='layer-pair:patience=10,starts=2'") == (
         "wrong-gradient:attack=layer-pair"
     )
-    assert short("attack", "gone:attack='x:y=1'") == "gone:attack='x:y=1'"
+    assert readable("attack", "gone:attack='x:y=1'") == "gone:attack='x:y=1'"

@@ -163,7 +163,7 @@ def test_a_path_that_mlflow_cannot_hold_is_refused_before_anything_is_made(name,
     folder = tmp_path / os.fsdecode(name)
     folder.mkdir()
     monkeypatch.chdir(folder)
-    for use in (Store, lambda: Store(Row, create=False), lambda: check_store(None)):
+    for use in (lambda: Store(Row), lambda: Store(Row, create=False), lambda: check_store(None)):
         with pytest.raises(
             UsageError, match=r"the tracking store '.*/gibench\.db' has .*(rename it|in another folder).*"
         ):

@@ -27,7 +27,7 @@ class InvertingGradients(OptimizationAttack):
 
     The total variation is the mean of |dx| plus the mean of |dy| over pixels of the normalised images in all three
     codes, and so here; they publish three weights for it, two thousandfold apart. 0.01, between them, was chosen on the
-    tuning split of `photos`: with 0.2 the attack stays 10 dB lower on `mlp`, with 0.0001 it fits noise on `lenet`. Set
+    tuning split of `photos`: with 0.2 the attack stays far lower on `mlp`, with 0.0001 it fits noise on `lenet`. Set
     `total_variation=0.2` or `0.0001` for what was published.
 
     Deviations: that weight; the total variation leaves out the image's border, where breaching (not the authors)

@@ -37,7 +37,7 @@ class Spear(Attack):
     With half of the entries zero the draws needed grow like 2^(B - 1): `expected_draws` says how many, from B and the
     layer's width alone, and an exhausted budget is the status `budget_exhausted` with the images found so far.
 
-    The prediction is for columns that are half zero. At B = 20 and m = 200 it says 4.6 million, and a single column
+    The prediction is for columns that are half zero. At B = 20 and m = 200 it says 4.8 million, and a single column
     with 45% of zeros takes 12 million.
 
     Deviations from the paper: a kept null vector is made exact by its own zero rows until they are stable, so that its

@@ -54,15 +54,14 @@ class SpearPP(Attack):
     With one hidden layer the sparsest vectors are differences of images of one class. There `objective=two-valued`,
     which `auto` chooses by itself, uses what the server knows of the rest of the network: see `two_valued.py`.
 
-    With `objective=l4` real gradients give nothing (no direction at 64 images and width 1000, by any optimizer): its
-    minima are farther from the sparse vectors than either rounding can mend. `huber` and `logcosh` are the absolute
-    value with a parabola at zero, and `rtr` takes four to seven times the seconds of `radam` for as many directions.
+    With `objective=l4` real gradients give next to nothing: its minima are farther from the sparse vectors than either
+    rounding can mend. `huber` and `logcosh` are the absolute value with a parabola at zero, and `rtr` takes several
+    times the seconds of `radam` for as many directions.
 
-    In trained networks sparsity fails twice. In the first training steps activation patterns align: at 20 images and
-    width 200 the rows that are zero for an image but active for its nearest one fall from 21 to 6 (median), and 2 to
-    6 % of directions are then not determined by their zeros; there the next layer knows the images still. Late,
-    well-classified images send back almost nothing: after 1000 steps columns differ 1e8-fold in norm, and what lies
-    below float32 rounding is gone for both.
+    In trained networks sparsity fails twice. In the first training steps activation patterns align: few rows are zero
+    for an image but active for its nearest one, so that some directions are not determined by their zeros; there the
+    next layer knows the images still. Late, well-classified images send back almost nothing: columns differ by orders
+    of magnitude in norm, and what lies below float32 rounding is gone for both.
     """
 
     references: ClassVar[tuple[str, ...]] = (

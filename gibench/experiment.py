@@ -100,6 +100,7 @@ class _Trial:
             "control": self.attack.control,
             "budget": self.attack.budget,
             "hardware": self.provenance["hardware"],
+            "split_size": len(_attacked(cell)),
             "n_true": len(truth),
         }
 

@@ -90,6 +90,7 @@ class Row(Promise, CellAxes, StoredRow):
     training_shares: str | None = measured("tag")  # what the network's training images share with the private ones
     grad_norm: float | None = measured("metric")  # L2, of the undefended mean gradient
     duplicate_labels: int | None = measured("metric")
+    split_size: int | None = measured("metric")  # images that batches are drawn from, whatever the number of batches
     adaptive: bool | None = measured("tag")
     oracle: bool | None = measured("tag")
     control: bool | None = measured("tag")

@@ -169,9 +169,11 @@ def certified(line: dict[str, Any], digits: int) -> str:
 
 def claims(line: dict[str, Any], shorten: Shorten) -> str:
     """How many certificates are false, of how many, and what rate that leaves open."""
-    if line["false_rate_at_most"] is None or line["control"]:  # a control's claims are of what it was given
+    if line["n_certified"] is None or line["control"]:  # a control's claims are of what it was given
         return "-"
-    return f"{line['false_certificates']} of {line['n_certified']} (< {100 * line['false_rate_at_most']:.2g} %)"
+    bound = line["false_rate_at_most"]
+    counted = f"{line['false_certificates']} of {line['n_certified']}"
+    return counted if bound is None else f"{counted} (< {100 * bound:.2g} %)"
 
 
 def _promise(line: dict[str, Any], shorten: Shorten) -> str:

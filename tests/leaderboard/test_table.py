@@ -2,6 +2,7 @@
 
 import math
 import random
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -158,9 +159,13 @@ def test_intervals_are_those_of_the_cells(make_stored):
 
 
 def test_no_false_certificate_of_many_leaves_a_rate_open(make_stored):
-    line = one([make_stored(seed=seed, n_true=20, certified_rate=0.9) for seed in range(5)])
+    rows = [make_stored(seed=seed, n_true=20, certified_rate=0.9, split_size=520) for seed in range(5)]
+    line = one(rows)
     assert (line["n_certified"], line["false_certificates"]) == (90, 0)
     assert line["false_rate_at_most"] == pytest.approx(1 - 0.05 ** (1 / 90))
+    few = one([replace(row, split_size=50) for row in rows])  # of which the 90 are made, again and again
+    assert (few["n_certified"], few["false_rate_at_most"]) == (90, pytest.approx(1 - 0.05 ** (1 / 50)))
+    assert pd.isna(one([replace(row, split_size=None) for row in rows])["false_rate_at_most"])
 
 
 def test_the_weakest_promise_is_the_one_stated(make_stored):

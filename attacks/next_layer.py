@@ -18,14 +18,13 @@ from torch import Tensor
 from gibench.observation import Observation
 
 from .chunks import chunks
-from .linear_layer import EXACT, SAFETY, LayerGradient, features, first_of_each, next_linear
+from .linear_layer import EXACT, EXCESS, SAFETY, LayerGradient, features, first_of_each, next_linear
 from .low_rank import Factors, factorize
 
 _STEPS = 30
 _SOLVES = 3  # of inverse iteration in a step
 _SHIFT = 1e-15  # keeps the matrix of a perfect fit invertible; its largest eigenvalue is 1 at most
 _SAMPLE = 8  # equations for each unknown: as good as all of them until the pattern is nearly right
-_EXCESS = 10  # equations more than unknowns: with one or two, some pattern of very many has a solution by chance
 _HOLDS = 0.5  # of the rank: with less, the second gradient does not hold the activations
 _ROUNDING = 1.0  # times eps |w| |x|: the network's own arithmetic
 _WITHIN = 4.0  # times what noise explains: a residual that counts as none
@@ -168,7 +167,8 @@ class NextLayer:
         """
         equations = self.equations
         errors = torch.empty_like(judged.noise)
-        noise = torch.maximum(judged.noise, judged.outside)
+        copies = len(equations.features) / self.gradient.factors.distinct_neurons  # repeat one another's errors
+        noise = torch.maximum(judged.noise, judged.outside) * copies**0.5
         inputs = torch.linalg.solve_triangular(self.triangle.T, self.gradient.factors.inputs, upper=False)
         for part, normal in equations.normals(equations.patterns(judged.points)):
             values, vectors = torch.linalg.eigh(normal)
@@ -208,11 +208,12 @@ def read_next_layer(observation: Observation, gradient: LayerGradient, generator
     if second is None or second.rank < _HOLDS * rank:
         found = "shows no rank" if second is None else f"has rank {second.rank}"
         return f"the gradient of layer '{name}' {found}, and with rank {rank} in the first it had to be as much"
-    excess = len(gradient.weight) - second.rank - rank + 1
-    if excess < _EXCESS:
+    neurons = gradient.factors.distinct_neurons
+    excess = neurons - second.rank - rank + 1
+    if excess < EXCESS:
         return (
-            f"{len(gradient.weight)} active neurons are too few to determine {rank} images by two layers: "
-            f"use {_EXCESS - excess} more"
+            f"{neurons} active neurons are too few to determine {rank} images by two layers: "
+            f"use {EXCESS - excess} more, copies not counted"
         )
     basis, triangle = torch.linalg.qr(features(gradient.factors, gradient.layer))
     ones = torch.linalg.solve_triangular(triangle.T, gradient.factors.ones[:, None], upper=False)[:, 0]

@@ -110,6 +110,7 @@ class Judged:
     outside: Tensor  # [K], root mean square of what the equations leave over
     noise: Tensor  # [K], root mean square of what noise explains of it
     pixel_noise: Tensor  # [K], of an image's numbers, given its point
+    active: Tensor  # [K], how many distinct neurons are active
 
     @property
     def residual(self) -> Tensor:
@@ -123,7 +124,7 @@ class Judged:
 
     def select(self, index: Tensor) -> Judged:
         """Those points, in that order."""
-        rest = (part[index] for part in (self.images, self.outside, self.noise, self.pixel_noise))
+        rest = (part[index] for part in (self.images, self.outside, self.noise, self.pixel_noise, self.active))
         return Judged(self.points[:, index], *rest)
 
 
@@ -158,7 +159,8 @@ class NextLayer:
         forward = (layer.norms.square() @ (seen > 0).double()) * (pixel_noise.square() + arithmetic.square())
         free = max(len(seen) - len(inside), 1)
         backward = (self.second.sigma * (inside / self.second.singular_values[:, None]).norm(dim=0)).square()
-        return Judged(points, images, (outside / free).sqrt(), (backward + forward / free).sqrt(), pixel_noise)
+        noise = (backward + forward / free).sqrt()
+        return Judged(points, images, (outside / free).sqrt(), noise, pixel_noise, factors.distinct(seen > 0))
 
     def errors(self, judged: Judged) -> Tensor:
         """Predicted standard deviation of the least certain number of each image, to first order: `[K]`.
@@ -182,12 +184,16 @@ class NextLayer:
 def certain(judged: Judged, errors: Tensor, pixel_scale: Tensor) -> Tensor:
     """The images that round to the true 8-bit pixels, `[K]`.
 
+    The inactive neurons of an image say nothing of it but that they are: only the active ones can contradict a wrong
+    one, so they must be more than its unknowns, copies not counted.
+
     Args:
         judged: the images.
         errors: predicted by `NextLayer.errors`.
         pixel_scale: `[C]`, pixels in [0, 1] per unit of model input.
     """
-    sure: Tensor = judged.solved & (SAFETY * errors * pixel_scale.max() < EXACT)
+    determined = judged.active >= len(judged.points) + EXCESS
+    sure: Tensor = judged.solved & determined & (SAFETY * errors * pixel_scale.max() < EXACT)
     return sure
 
 

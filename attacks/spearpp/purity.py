@@ -39,7 +39,7 @@ def examine(factors: Factors, directions: Directions) -> Purity:
     """Find the null space of L on each direction's zero rows, rows that hold a dimension alone or in pairs left out.
 
     A direction is pure when that space has dimension 1, or when at least two distinct neurons more than the `k - 1`
-    that any direction of a k-dimensional space can zero agree on it, beyond those that chance puts within the tolerance.
+    that any direction of a k-dimensional space can zero agree on it, beyond what chance puts within the tolerance.
     """
     rows = directions.zeros.clone()
     spaces, values, nullity = _null_spaces(factors, rows, directions.vectors)

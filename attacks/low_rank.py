@@ -6,7 +6,7 @@ noise that was added.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -42,6 +42,11 @@ class Factors:
     def distinct(self, rows: Tensor) -> Tensor:
         """How many distinct neurons have one of the rows `[m, K]` at least: `[K]`."""
         return (self.by_neuron(rows.double()) > 0).sum(dim=0)
+
+    def once(self) -> Factors:
+        """The same with each row of L divided by the square root of how many copies it has, so that they sum to one."""
+        weights = torch.bincount(self.neurons)[self.neurons].to(self.basis.dtype).rsqrt()
+        return replace(self, basis=self.basis * weights[:, None])
 
     def by_neuron(self, values: Tensor) -> Tensor:
         """Values `[m, K]` summed over the copies of each distinct neuron."""

@@ -65,7 +65,7 @@ def examine(factors: Factors, directions: Directions) -> Purity:
 def _null_spaces(factors: Factors, rows: Tensor, start: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The smallest singular vectors on the rows `[K, B, 6]`, their values `[K, 6]`, how many of them noise explains."""
     depth = min(_DEPTH, factors.rank)
-    spaces, values = smallest(factors, rows, start, depth)
+    spaces, values = smallest(factors.once(), rows, start, depth)
     limits = torch.stack([limit(factors, spaces[:, :, k].T) for k in range(depth)], dim=1)
     return spaces, values, (values <= limits).cumprod(dim=1).sum(dim=1).clamp_min(1)
 
@@ -92,8 +92,9 @@ def _lone(factors: Factors, rows: Tensor, spaces: Tensor, values: Tensor) -> Ten
     """
     lone = torch.zeros_like(rows)
     energy = values.square() * rows.sum(dim=0)[:, None]  # [K, 6]
+    basis = factors.once().basis
     for part in chunks(rows.shape[1], 8 * len(rows) * spaces.shape[2], rows.device):
-        held = (factors.basis @ spaces[part, :, 1:]).square() / energy[part, None, 1:].clamp_min(1e-300)  # [k, m, 5]
+        held = (basis @ spaces[part, :, 1:]).square() / energy[part, None, 1:].clamp_min(1e-300)  # [k, m, 5]
         leverage = factors.by_neuron(held.sum(dim=2).T * rows[:, part])  # of copies, which are zero together, the sum
         lone[:, part] = rows[:, part] & (leverage[factors.neurons] > _LEVERAGE)
     return lone

@@ -126,6 +126,13 @@ def test_many_copies_of_a_few_neurons_certify_nothing_false(attack, see, context
     assert claims(attack, see(6, seed, model=model), context, seed)[2] == 0
 
 
+@pytest.mark.parametrize("distinct", [21, 22])
+def test_few_active_neurons_certify_no_image(attack, see, context, photos, distinct):
+    model = network(photos, seed=14)
+    copy_neurons(model, "identical", distinct, seed=14)
+    assert claims(attack, see(6, 14, model=model), context, 14)[2] == 0
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("kind", ["identical", "scaled and negated", "nearly", "own bias", "outgoing weights too"])
 def test_copies_of_enough_neurons_leave_every_certificate(context, see, photos, seed, kind):

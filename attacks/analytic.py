@@ -12,6 +12,9 @@ from gibench.attack import Attack, Context, Reconstruction, lacking
 from gibench.observation import Observation
 
 from .first_linear import find_first_linear
+from .neurons import distinct_neurons
+
+_OPPOSITE = 2  # neurons that may agree whatever the batch: their derivatives are each other's negative
 
 
 class Analytic(Attack):
@@ -22,7 +25,8 @@ class Analytic(Attack):
     [0, 1], those that several neurons agree on come first, then those with the most variance.
 
     Images are certified only where all neurons agree, which a batch of one image alone brings about: a few neurons may
-    agree on a mixture of images whose derivatives are alike.
+    agree on a mixture of images whose derivatives are alike. Copies of one neuron do, and so do the two logits of a
+    linear model of two classes, so more than two distinct neurons must agree.
     """
 
     references: ClassVar[tuple[str, ...]] = (
@@ -56,7 +60,9 @@ class Analytic(Attack):
         limit = observation.batch_size if observation.batch_size is not None else max(len(agreed), 1)
         images = [pixels[group].median(0).values for group in groups[:limit]]
         found = torch.stack(images) if images else pixels.new_zeros(0, *observation.image_shape)
-        alone = len(groups) == 1 and len(groups[0]) == int(alive.sum()) > 1
+        alone = len(groups) == 1 and len(groups[0]) == int(alive.sum())
+        layer = [observation.model.get_parameter(f"{name}.{kind}").detach()[alive] for kind in ("weight", "bias")]
+        alone = alone and int(distinct_neurons(*layer).max()) >= _OPPOSITE
         return Reconstruction(
             found.clamp(0, 1),
             certified=torch.full((len(found),), alone, device=found.device),

@@ -20,9 +20,11 @@ from gibench.attack import lacking
 from gibench.observation import Observation
 
 from .low_rank import Factors, factorize
+from .neurons import distinct_neurons
 
 _PASSES_THROUGH = (nn.Flatten, nn.Identity)
 SAFETY = 5.0  # standard deviations of the predicted error that a certificate leaves room for
+EXCESS = 10  # distinct neurons more than unknowns: with one or two, some pattern of very many agrees by chance
 EXACT = 1 / 510  # of the pixel range: a pixel within it rounds to the true 8-bit value
 _RESHAPES = {"flatten", "view", "reshape", "contiguous", "size", "shape"}
 
@@ -150,7 +152,10 @@ def read_gradient(observation: Observation, generator: torch.Generator) -> Layer
         layer = InputLayer(layer.name, layer.weight[live], layer.bias[live])
         weight, bias = weight[live], bias[live]
         factors = factorize(weight, bias, generator)
-    return None if factors is None else LayerGradient(layer, weight, bias, factors, live)
+    if factors is None:
+        return None
+    factors = replace(factors, neurons=distinct_neurons(layer.weight, layer.bias))
+    return LayerGradient(layer, weight, bias, factors, live)
 
 
 def features(factors: Factors, layer: InputLayer) -> Tensor:

@@ -6,7 +6,7 @@ noise that was added.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -28,10 +28,29 @@ class Factors:
     sigma: float  # noise of one entry of dL/dW, read off the energy outside the leading singular values
     gap: float  # the last kept singular value over the first dropped one
     bias_residual: float  # root mean square of what dL/db has outside the span of L, where it should have noise alone
+    neurons: Tensor  # [m], the number of the distinct neuron that each row is of, see `neurons.py`
 
     @property
     def rank(self) -> int:
         return self.basis.shape[1]
+
+    @property
+    def distinct_neurons(self) -> int:
+        """How many neurons there are, copies not counted."""
+        return int(self.neurons.max()) + 1
+
+    def distinct(self, rows: Tensor) -> Tensor:
+        """How many distinct neurons have one of the rows `[m, K]` at least: `[K]`."""
+        return (self.by_neuron(rows.double()) > 0).sum(dim=0)
+
+    def once(self) -> Factors:
+        """The same with each row of L divided by the square root of how many copies it has, so that they sum to one."""
+        weights = torch.bincount(self.neurons)[self.neurons].to(self.basis.dtype).rsqrt()
+        return replace(self, basis=self.basis * weights[:, None])
+
+    def by_neuron(self, values: Tensor) -> Tensor:
+        """Values `[m, K]` summed over the copies of each distinct neuron."""
+        return values.new_zeros(self.distinct_neurons, values.shape[1]).index_add_(0, self.neurons, values)
 
     def noise(self, directions: Tensor) -> Tensor:
         """Standard deviation of the entries of `L q` for unit directions q, the columns of `[B, K]`: `[K]`."""
@@ -83,7 +102,8 @@ def factorize(weight_gradient: Tensor, bias_gradient: Tensor, generator: torch.G
         generator: for the randomised SVD, on the gradient's device.
 
     Returns:
-        The factors, or None when no singular value stands clear of the noise or none of them is noise (no rank gap).
+        The factors, no neuron taken for a copy of another, or None when no singular value stands clear of the noise or
+        none of them is noise (no rank gap).
     """
     eps = torch.finfo(weight_gradient.dtype).eps
     matrix = weight_gradient.double()
@@ -111,6 +131,7 @@ def factorize(weight_gradient: Tensor, bias_gradient: Tensor, generator: torch.G
         sigma=sigma,
         gap=float(values[rank - 1] / values[rank].clamp_min(torch.finfo(torch.float64).tiny)),
         bias_residual=float((bias_gradient - basis @ ones).norm()) / max(len(matrix) - rank, 1) ** 0.5,
+        neurons=torch.arange(len(matrix), device=matrix.device),
     )
 
 

@@ -18,14 +18,13 @@ from torch import Tensor
 from gibench.observation import Observation
 
 from .chunks import chunks
-from .linear_layer import EXACT, SAFETY, LayerGradient, features, first_of_each, next_linear
+from .linear_layer import EXACT, EXCESS, SAFETY, LayerGradient, features, first_of_each, next_linear
 from .low_rank import Factors, factorize
 
 _STEPS = 30
 _SOLVES = 3  # of inverse iteration in a step
 _SHIFT = 1e-15  # keeps the matrix of a perfect fit invertible; its largest eigenvalue is 1 at most
 _SAMPLE = 8  # equations for each unknown: as good as all of them until the pattern is nearly right
-_EXCESS = 10  # equations more than unknowns: with one or two, some pattern of very many has a solution by chance
 _HOLDS = 0.5  # of the rank: with less, the second gradient does not hold the activations
 _ROUNDING = 1.0  # times eps |w| |x|: the network's own arithmetic
 _WITHIN = 4.0  # times what noise explains: a residual that counts as none
@@ -111,6 +110,7 @@ class Judged:
     outside: Tensor  # [K], root mean square of what the equations leave over
     noise: Tensor  # [K], root mean square of what noise explains of it
     pixel_noise: Tensor  # [K], of an image's numbers, given its point
+    active: Tensor  # [K], how many distinct neurons are active
 
     @property
     def residual(self) -> Tensor:
@@ -124,7 +124,7 @@ class Judged:
 
     def select(self, index: Tensor) -> Judged:
         """Those points, in that order."""
-        rest = (part[index] for part in (self.images, self.outside, self.noise, self.pixel_noise))
+        rest = (part[index] for part in (self.images, self.outside, self.noise, self.pixel_noise, self.active))
         return Judged(self.points[:, index], *rest)
 
 
@@ -159,7 +159,8 @@ class NextLayer:
         forward = (layer.norms.square() @ (seen > 0).double()) * (pixel_noise.square() + arithmetic.square())
         free = max(len(seen) - len(inside), 1)
         backward = (self.second.sigma * (inside / self.second.singular_values[:, None]).norm(dim=0)).square()
-        return Judged(points, images, (outside / free).sqrt(), (backward + forward / free).sqrt(), pixel_noise)
+        noise = (backward + forward / free).sqrt()
+        return Judged(points, images, (outside / free).sqrt(), noise, pixel_noise, factors.distinct(seen > 0))
 
     def errors(self, judged: Judged) -> Tensor:
         """Predicted standard deviation of the least certain number of each image, to first order: `[K]`.
@@ -168,7 +169,8 @@ class NextLayer:
         """
         equations = self.equations
         errors = torch.empty_like(judged.noise)
-        noise = torch.maximum(judged.noise, judged.outside)
+        copies = len(equations.features) / self.gradient.factors.distinct_neurons  # repeat one another's errors
+        noise = torch.maximum(judged.noise, judged.outside) * copies**0.5
         inputs = torch.linalg.solve_triangular(self.triangle.T, self.gradient.factors.inputs, upper=False)
         for part, normal in equations.normals(equations.patterns(judged.points)):
             values, vectors = torch.linalg.eigh(normal)
@@ -182,12 +184,16 @@ class NextLayer:
 def certain(judged: Judged, errors: Tensor, pixel_scale: Tensor) -> Tensor:
     """The images that round to the true 8-bit pixels, `[K]`.
 
+    The inactive neurons of an image say nothing of it but that they are: only the active ones can contradict a wrong
+    one, so they must be more than its unknowns, copies not counted.
+
     Args:
         judged: the images.
         errors: predicted by `NextLayer.errors`.
         pixel_scale: `[C]`, pixels in [0, 1] per unit of model input.
     """
-    sure: Tensor = judged.solved & (SAFETY * errors * pixel_scale.max() < EXACT)
+    determined = judged.active >= len(judged.points) + EXCESS
+    sure: Tensor = judged.solved & determined & (SAFETY * errors * pixel_scale.max() < EXACT)
     return sure
 
 
@@ -208,11 +214,12 @@ def read_next_layer(observation: Observation, gradient: LayerGradient, generator
     if second is None or second.rank < _HOLDS * rank:
         found = "shows no rank" if second is None else f"has rank {second.rank}"
         return f"the gradient of layer '{name}' {found}, and with rank {rank} in the first it had to be as much"
-    excess = len(gradient.weight) - second.rank - rank + 1
-    if excess < _EXCESS:
+    neurons = gradient.factors.distinct_neurons
+    excess = neurons - second.rank - rank + 1
+    if excess < EXCESS:
         return (
-            f"{len(gradient.weight)} active neurons are too few to determine {rank} images by two layers: "
-            f"use {_EXCESS - excess} more"
+            f"{neurons} active neurons are too few to determine {rank} images by two layers: "
+            f"use {EXCESS - excess} more, copies not counted"
         )
     basis, triangle = torch.linalg.qr(features(gradient.factors, gradient.layer))
     ones = torch.linalg.solve_triangular(triangle.T, gradient.factors.ones[:, None], upper=False)[:, 0]

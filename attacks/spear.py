@@ -103,7 +103,8 @@ class Spear(Attack):
         factors = gradient.factors
         basis = factors.basis.float()
         rank = factors.rank
-        fewest = max(self.sparsity * len(basis), 1.25 * rank) if rank > 1 else 0
+        layer = len(gradient.live)  # the neurons without a gradient are zeros of every column, and left out of L
+        fewest = max(self.sparsity * layer - (layer - len(basis)), 1.25 * rank) if rank > 1 else 0
         found = sparsest = Directions(
             factors.basis.new_zeros(rank, 0), torch.zeros_like(basis, dtype=torch.bool)[:, :0]
         )

@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..linear_layer import EXACT, SAFETY
+from ..linear_layer import EXACT, EXCESS, SAFETY
 from ..low_rank import Factors
 from .assemble import Batch
 from .refine import near_zero, tolerance
@@ -24,7 +24,7 @@ from .refine import near_zero, tolerance
 _COINCIDENCE = 1.3  # times B
 _FOREIGN = 2.0  # times the noise: more of dL/db outside the span of the columns is not theirs
 _ROUNDING = 1e-6  # of dL/db: what float32 leaves
-_QUORUM = 0.8  # of the neurons must be clear of the error bound for lambda to mean anything
+_QUORUM = 0.8  # of the distinct neurons must be clear of the error bound for lambda to mean anything
 
 
 def trusted(factors: Factors, batch: Batch, pure: Tensor) -> Tensor:
@@ -38,7 +38,7 @@ def trusted(factors: Factors, batch: Batch, pure: Tensor) -> Tensor:
     limit = tolerance(factors, vectors, columns)
     hidden = ((columns <= limit) & ~zeros).sum(dim=0)
     consistent = ~(zeros & (columns > 2 * limit)).any(dim=0) & (hidden <= 2 * near_zero(factors, vectors) + 1)
-    return pure & consistent & matched(batch)
+    return pure & consistent & matched(factors, batch)
 
 
 def certify(factors: Factors, batch: Batch, pure: Tensor, pixel_scale: Tensor) -> Tensor:
@@ -58,11 +58,11 @@ def certified(factors: Factors, batch: Batch, sure: Tensor, pixel_scale: Tensor)
     foreign = _FOREIGN * factors.sigma + _ROUNDING * float(batch.columns.sum(dim=1).square().mean().sqrt())
     if factors.bias_residual > foreign:
         return torch.zeros_like(sure)  # the bias gradient is not of these images, so no scale is sure
-    zeros = batch.directions.zeros.to(torch.float64)
-    outside = zeros.sum(dim=0)[:, None] - zeros.T @ zeros  # [j, i]: zeros of j that are none of i
-    hides = ~sure[:, None] & (outside <= _COINCIDENCE * factors.rank)
-    hides.fill_diagonal_(False)
-    return sure & ~hides.any(dim=0) & precise(batch, pixel_scale)
+    zeros = batch.directions.zeros
+    clear = torch.ones_like(sure)
+    for j in (~sure).nonzero()[:, 0].tolist():
+        clear &= factors.distinct(zeros[:, j, None] & ~zeros) > _COINCIDENCE * factors.rank
+    return sure & clear & precise(batch, pixel_scale)
 
 
 def precise(batch: Batch, pixel_scale: Tensor) -> Tensor:
@@ -73,6 +73,7 @@ def precise(batch: Batch, pixel_scale: Tensor) -> Tensor:
     return certain
 
 
-def matched(batch: Batch) -> Tensor:
-    """The images of lambda 1, by enough votes, `[B]` booleans."""
-    return (batch.matching == 1) & (batch.votes.double().mean(dim=0) >= _QUORUM)
+def matched(factors: Factors, batch: Batch) -> Tensor:
+    """The images of lambda 1, by enough votes of distinct neurons, `[B]` booleans."""
+    enough = max(_QUORUM * factors.distinct_neurons, factors.rank + EXCESS)
+    return (batch.matching == 1) & (factors.distinct(batch.votes) >= enough)

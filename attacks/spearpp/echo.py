@@ -52,5 +52,5 @@ def certify_two_valued(
         backward: of the network.
     """
     classes = backward.classes(fit_signals(factors, backward, ~batch.directions.zeros).t)
-    sure = passed & matched(batch) & echoes(factors, backward, layer, batch, classes)
+    sure = passed & matched(factors, batch) & echoes(factors, backward, layer, batch, classes)
     return certified(factors, batch, sure, pixel_scale)

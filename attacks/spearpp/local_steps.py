@@ -42,6 +42,10 @@ class LocalStepsSpearPP(SpearPP):
     it does not simulate them. `spearpp` asks of a direction that its support be the activation pattern of an image,
     which holds in one step only. Its search comes first, and is believed where patterns agree. Nothing is certified,
     for patterns are what certificates rest on.
+
+    With larger or more steps nearly every neuron fires for an image at some time, and its column keeps few zeros. Of 8
+    images at width 200, those that kept 29 zeros or more were found, those that kept 26 or fewer were not; the other
+    images of their batch then miss a part.
     """
 
     adaptive: ClassVar[bool] = True

@@ -3,7 +3,7 @@
 For two similar images the search may end on `a q_i + c q_j`, which is zero where both images are inactive. On its
 zero rows L then has nullity 2, or nullity 1 carried by a row or two that chance made zero and that hold a dimension
 alone (leverage near 1, or a half each), where a true direction of a generic batch has nullity 1 by all its rows
-together.
+together. Copies of one neuron (`neurons.py`) count as one row here.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class Purity:
 def examine(factors: Factors, directions: Directions) -> Purity:
     """Find the null space of L on each direction's zero rows, rows that hold a dimension alone or in pairs left out.
 
-    A direction is pure when that space has dimension 1, or when at least two rows more than the `k - 1` that any
-    direction of a k-dimensional space can zero agree on it, beyond those that chance puts within the tolerance.
+    A direction is pure when that space has dimension 1, or when at least two distinct neurons more than the `k - 1`
+    that any direction of a k-dimensional space can zero agree on it, beyond what chance puts within the tolerance.
     """
     rows = directions.zeros.clone()
     spaces, values, nullity = _null_spaces(factors, rows, directions.vectors)
@@ -65,18 +65,18 @@ def examine(factors: Factors, directions: Directions) -> Purity:
 def _null_spaces(factors: Factors, rows: Tensor, start: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The smallest singular vectors on the rows `[K, B, 6]`, their values `[K, 6]`, how many of them noise explains."""
     depth = min(_DEPTH, factors.rank)
-    spaces, values = smallest(factors, rows, start, depth)
+    spaces, values = smallest(factors.once(), rows, start, depth)
     limits = torch.stack([limit(factors, spaces[:, :, k].T) for k in range(depth)], dim=1)
     return spaces, values, (values <= limits).cumprod(dim=1).sum(dim=1).clamp_min(1)
 
 
 def _agreement(factors: Factors, direction: Directions, space: Tensor) -> float:
-    """How many zero rows agree on a direction of a null space, beyond the choice of the direction and chance."""
-    live = (factors.basis @ space).norm(dim=1) > limit(factors, space).max()
-    column = (factors.basis @ direction.vectors)[:, 0].abs()
+    """How many distinct neurons agree on a direction of a null space, beyond the choice of the direction and chance."""
+    live = (factors.basis @ space).norm(dim=1, keepdim=True) > limit(factors, space).max()
+    column = (factors.basis @ direction.vectors).abs()
     zero = limit(factors, direction.vectors)
     near = (live & (column > zero) & (column <= 10 * zero)).sum() / 9
-    return float((live & direction.zeros[:, 0]).sum() - (space.shape[1] - 1) - 3 * near)
+    return float(factors.distinct(live & direction.zeros) - (space.shape[1] - 1) - 3 * near)
 
 
 def limit(factors: Factors, vectors: Tensor) -> Tensor:
@@ -92,7 +92,9 @@ def _lone(factors: Factors, rows: Tensor, spaces: Tensor, values: Tensor) -> Ten
     """
     lone = torch.zeros_like(rows)
     energy = values.square() * rows.sum(dim=0)[:, None]  # [K, 6]
+    basis = factors.once().basis
     for part in chunks(rows.shape[1], 8 * len(rows) * spaces.shape[2], rows.device):
-        held = (factors.basis @ spaces[part, :, 1:]).square() / energy[part, None, 1:].clamp_min(1e-300)  # [k, m, 5]
-        lone[:, part] = rows[:, part] & (held.sum(dim=2).T > _LEVERAGE)
+        held = (basis @ spaces[part, :, 1:]).square() / energy[part, None, 1:].clamp_min(1e-300)  # [k, m, 5]
+        leverage = factors.by_neuron(held.sum(dim=2).T * rows[:, part])  # of copies, which are zero together, the sum
+        lone[:, part] = rows[:, part] & (leverage[factors.neurons] > _LEVERAGE)
     return lone

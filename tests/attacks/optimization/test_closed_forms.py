@@ -44,6 +44,28 @@ def test_no_mixture_of_two_images_is_certified_though_most_neurons_see_both(make
     assert not Analytic()(scene.observation, fresh()).reconstruction.certified.any()
 
 
+def test_two_logits_that_always_agree_certify_nothing(make_scene):
+    scene = make_scene(lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 2)), [1, 1, 1], classes=2)
+    found = Analytic()(scene.observation, fresh()).reconstruction
+    assert errors(found.images, scene.images).min() > 1e-2
+    assert not found.certified.any()
+
+
+def test_copies_of_one_neuron_that_agree_certify_nothing(make_scene):
+    def copies():
+        net = nn.Sequential(nn.Flatten(), nn.Linear(192, 30), nn.ReLU(), nn.Linear(30, 5))
+        with torch.no_grad():
+            net[1].bias[0] = 10  # active for every image
+            for tensor in (net[1].weight, net[1].bias, net[3].weight.T):
+                tensor[:] = tensor[:1].clone()
+        return net
+
+    scene = make_scene(copies, [1, 1, 1])
+    found = Analytic()(scene.observation, fresh()).reconstruction
+    assert errors(found.images, scene.images).min() > 1e-2
+    assert not found.certified.any()
+
+
 def test_the_closed_form_returns_no_more_than_the_batch_unless_certified(make_scene, relu_net):
     scene = make_scene(partial(relu_net, 300), [0, 1, 2, 3, 4, 0])
     assert len(Analytic()(scene.observation, fresh()).reconstruction.images) <= 6

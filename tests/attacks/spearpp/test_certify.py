@@ -169,6 +169,7 @@ def test_a_rank_read_too_high_gives_no_false_certificate(plant, context, sigma):
         planted.factors().sigma,
         gap=1.0,
         bias_residual=0.0,
+        neurons=torch.arange(200),
     )
     false, _ = hunted(planted, many, context)
     assert not false.any()

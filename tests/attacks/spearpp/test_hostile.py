@@ -100,12 +100,54 @@ def test_duplicated_neurons_do_no_harm(attack, see, context, photos, seed):
     assert (exact, certified, false) == (6, 6, 0)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_many_copies_of_a_few_neurons_certify_nothing_false(attack, see, context, photos, seed):
+def copy_neurons(model, kind, distinct, seed):
+    """Make the first layer's neurons copies of the first `distinct`, each as often as any other."""
+    generator = torch.Generator().manual_seed(seed)
+    first, second = model[1], model[3]
+    source = torch.arange(len(first.bias)) * distinct // len(first.bias)
+    weight, bias = first.weight[:distinct][source], first.bias[:distinct][source]
+    factors = torch.randn(len(bias), generator=generator)
+    if kind == "scaled and negated":
+        weight, bias = factors[:, None] * weight, factors * bias
+    elif kind == "nearly":
+        weight = weight + 0.1 * weight.std() * torch.randn(weight.shape, generator=generator)
+    elif kind == "own bias":
+        bias = first.bias
+    elif kind == "outgoing weights too":
+        second.weight.data = second.weight.data[:, :distinct][:, source]
+    first.weight.data, first.bias.data = weight.detach().clone(), bias.detach().clone()
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("kind", ["identical", "scaled and negated", "nearly", "own bias", "outgoing weights too"])
+def test_many_copies_of_a_few_neurons_certify_nothing_false(attack, see, context, photos, seed, kind):
     model = network(photos, seed)
-    with torch.no_grad():
-        for parameter in (model[1].weight, model[1].bias):
-            parameter[:] = parameter[: 200 // 10].repeat_interleave(10, dim=0)
+    copy_neurons(model, kind, 20, seed)
+    assert claims(attack, see(6, seed, model=model), context, seed)[2] == 0
+
+
+@pytest.mark.parametrize("distinct", [21, 22])
+def test_few_active_neurons_certify_no_image(attack, see, context, photos, distinct):
+    model = network(photos, seed=14)
+    copy_neurons(model, "identical", distinct, seed=14)
+    assert claims(attack, see(6, 14, model=model), context, 14)[2] == 0
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("kind", ["identical", "scaled and negated", "nearly", "own bias", "outgoing weights too"])
+def test_copies_of_enough_neurons_leave_every_certificate(context, see, photos, seed, kind):
+    model = network(photos, seed)
+    copy_neurons(model, kind, 80, seed)
+    for attack in (ATTACKS["spearpp"], ATTACKS["layer-pair"]):
+        assert claims(attack, see(6, seed, model=model), context, seed)[:3] == (6, 6, 0)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("layer", [1, 3])
+def test_layers_of_low_rank_certify_nothing_false(attack, see, context, photos, seed, rank, layer):
+    model = network(photos, seed)
+    model[layer].weight.data = garbage(model[layer].weight.data, rank, 1.0, seed)
     assert claims(attack, see(6, seed, model=model), context, seed)[2] == 0
 
 

@@ -186,6 +186,17 @@ def test_too_few_neurons_are_said(see, context):
     assert "20 active neurons are too few" in result.diagnostics["finding"]
 
 
+def test_copies_of_neurons_are_no_more_neurons(see, context):
+    model = see(8).observation.model
+    with torch.no_grad():
+        for parameter in (model[1].weight, model[1].bias):
+            parameter[:] = parameter[:20].repeat(10, *[1] * (parameter.ndim - 1))
+    result = LayerPair()(see(8, model=model).observation, context()).reconstruction
+    assert len(result.images) == 0
+    assert "20 active neurons are too few" in result.diagnostics["finding"]
+    assert "copies not counted" in result.diagnostics["finding"]
+
+
 def test_no_rank_gap_gives_no_images(see, context):
     result = LayerPair()(see(20, noise=1.0).observation, context()).reconstruction
     assert len(result.images) == 0

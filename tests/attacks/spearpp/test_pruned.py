@@ -85,12 +85,13 @@ def test_hardly_anything_kept_is_no_error_and_no_certificate(prune, context):
         assert found.certified is None or not found.certified.any()
 
 
-def test_half_of_a_weight_delta_is_enough(see, context):
-    seen = see(BATCH)
+@pytest.mark.parametrize("seed", range(3))
+def test_half_of_a_weight_delta_is_enough(see, context, seed):
+    seen = see(BATCH, seed)
     model, images = seen.observation.model, seen.observation.normalize(seen.truth.images)
     start = {name: value.detach() for name, value in model.named_parameters()}
     gradient = client.mean_gradient(model)
-    end = local_sgd(lambda at, batch: gradient(at, *batch), start, [(images, seen.truth.labels)] * 2, lr=0.1)
+    end = local_sgd(lambda at, batch: gradient(at, *batch), start, [(images, seen.truth.labels)] * 2, lr=0.03)
     delta = Update({name: end[name] - start[name] for name in start}, "weight_delta")
     noise = DefenseContext(torch.Generator().manual_seed(0), BATCH, 1000)
     update = Pruning(sparsity=0.5).release(delta, noise)

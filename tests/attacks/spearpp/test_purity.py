@@ -1,10 +1,14 @@
 """True directions against mixtures of near-duplicates."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gibench.attacks.linear_layer import InputLayer
+from gibench.attacks.neurons import distinct_neurons
 from gibench.attacks.spearpp.purity import examine
 from gibench.attacks.spearpp.refine import Directions, smallest, zero_rows
 
@@ -56,6 +60,31 @@ def test_a_mixture_that_is_zero_at_one_neuron_of_both_is_not_pure(plant_near_dup
     mixed = mixture(factors, truth, (second, -first))
     assert mixed.zeros[both].item()
     assert not examine(factors, mixed).pure.any()
+
+
+def with_copies(planted, neuron, copies):
+    """The gradient with that neuron several times over, to which the next layer listens alike."""
+    more = torch.cat([torch.arange(len(planted.bias_gradient)), neuron.expand(copies)])
+    layer = InputLayer("0", planted.layer.weight[more], planted.layer.bias[more])
+    parts = {name: getattr(planted, name)[more] for name in ("columns", "zeros", "weight_gradient", "bias_gradient")}
+    return replace(planted, layer=layer, **parts)
+
+
+@pytest.mark.parametrize("copies", [2, 5])
+@pytest.mark.parametrize("differing", DIFFERING)
+@pytest.mark.parametrize("seed", range(3))
+def test_copies_of_that_neuron_are_one(plant_near_duplicates, differing, seed, copies):
+    planted = plant_near_duplicates(differing, seed=seed)
+    both = (~planted.zeros[:, :2]).all(dim=1).nonzero()[0]
+    planted = with_copies(planted, both, copies)
+    factors = replace(planted.factors(), neurons=distinct_neurons(planted.layer.weight, planted.layer.bias))
+    truth = planted.truth(factors)
+    first, second = (factors.basis[both] @ truth.vectors[:, :2])[0].tolist()
+    mixed = mixture(factors, truth, (second, -first))
+    assert mixed.zeros[both].item()
+    assert mixed.zeros[-copies:].all()
+    assert not examine(factors, mixed).pure.any()
+    assert examine(factors, truth).pure[2:].all()
 
 
 @pytest.mark.parametrize("differing", DIFFERING)

@@ -152,7 +152,7 @@ def test_the_published_recipe_refuses_it(see, context):
 
 @pytest.mark.slow
 def test_sparsity_goes_on_where_two_values_miss_images(see, context):
-    seen = see(20, 1, width=100, depth=1, labels="same")  # with images that three neurons tell apart
+    seen = see(20, 15, width=100, depth=1, labels="same")
     alone, auto = (SpearPP(objective=name, rounds=2)(seen.observation, context()) for name in ("two-valued", "auto"))
     found = [run.reconstruction.diagnostics["directions_found"] for run in (alone, auto)]
     assert found[0] < 20

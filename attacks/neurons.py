@@ -1,0 +1,43 @@
+"""Which neurons of a layer are copies of one another: a certificate counts what it rests on over distinct ones only.
+
+An activation pattern has one sign for each neuron, and a neuron whose weights and bias are a multiple of another's has
+the same sign or the opposite one for every image. So copies, scaled, negated or nearly so, bear one witness: they add
+no zero, no vote and no equation to those of the first. A layer of low rank has few neurons in this sense however wide
+it is, since there is not room for many that differ.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .chunks import chunks
+
+_COPY = 0.9  # cosine from which two neurons are one; those of a layer as it is built or trained are far below it
+
+
+def distinct_neurons(weight: Tensor, bias: Tensor) -> Tensor:
+    """The number of the distinct neuron that each neuron is, or is a copy of: `[m]`, from 0 on without gaps.
+
+    A neuron is distinct where no earlier one is its copy; a copy belongs to the distinct one that it is nearest to.
+    Under white inputs the cosine is the correlation of the pre-activations.
+
+    Args:
+        weight: `[m, n]`.
+        bias: `[m]`.
+    """
+    rows = torch.cat([weight, bias[:, None]], dim=1).float()
+    rows[(rows == 0).all(dim=1), -1] = 1.0  # constant, like any other neuron without weights
+    rows = rows / rows.norm(dim=1, keepdim=True)
+    m = len(rows)
+    number = torch.arange(m, device=rows.device)
+    first = torch.ones(m, dtype=torch.bool, device=rows.device)
+    for part in chunks(m, 8 * m, rows.device):
+        alike = (rows[part] @ rows.T).abs() >= _COPY
+        first[part] = ~(alike & (number < number[part, None])).any(dim=1)
+    leaders = rows[first]
+    numbers = torch.empty_like(number)
+    for part in chunks(m, 8 * len(leaders), rows.device):
+        numbers[part] = (rows[part] @ leaders.T).abs().argmax(dim=1)
+    numbers[first] = torch.arange(len(leaders), device=rows.device)
+    return numbers

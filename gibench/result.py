@@ -111,7 +111,8 @@ class Row(Promise, CellAxes, StoredRow):
     labels_found: float | None = measured("metric")
     runtime_s: float | None = measured("metric")
     peak_memory_mb: float | None = measured("metric")  # the attack's own
-    utility_accuracy: float | None = measured("metric")
+    utility_accuracy: float | None = measured("metric")  # joined from training runs, see gibench.leaderboard.utility
+    utility_epsilon: float | None = measured("metric")  # of those whole runs
 
 
 def columns_of(kind: Any) -> Mapping[str, Column]:

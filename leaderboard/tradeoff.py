@@ -38,7 +38,7 @@ _KINDS: Mapping[str, _Kind] = {
     "dp": _Kind(
         lambda row, settings: math.nan if row["epsilon"] is None else row["epsilon"],
         frozenset({"noise_multiplier", "target_epsilon"}),
-        "epsilon of one release",
+        "epsilon of one release; accuracy: of its whole training",
         True,
     ),
     "pruning": _Kind(
@@ -87,7 +87,10 @@ def _without(defense: str, varied: frozenset[str]) -> str:
 
 
 def draw(rows: pd.DataFrame) -> Figure:
-    """PSNR above and exact rate below, a line an attack, over each defense's strength; accuracy on the right axis."""
+    """PSNR above and exact rate below, a line an attack, over each defense's strength; accuracy on the right axis.
+
+    Accuracy stands over the epsilon of the training that gave it, not of one of its rounds.
+    """
     kinds = [kind for kind in _KINDS if kind in set(rows["kind"])]
     figure, panels = new_figure(2, len(kinds), size=(1.5 + 4.3 * len(kinds), 7.5))
     attacks = sorted(rows["variant"].unique())
@@ -99,7 +102,8 @@ def draw(rows: pd.DataFrame) -> Figure:
                 style = "o-" if number < len(HUES) else "s--"
                 _line(axes, group[group["variant"] == attack], measure, HUES[number % len(HUES)], attack, style)
             utility = axes.twinx()
-            _line(utility, group, "utility_accuracy", BLACK, "accuracy with it", "^:")
+            trained = group.assign(strength=group["utility_epsilon"].fillna(group["strength"]))
+            _line(utility, trained, "utility_accuracy", BLACK, "accuracy with it", "^:")
             utility.axhline(plain, color=RED, linestyle=":", label="accuracy without")
             utility.set(ylim=(0, 1.05), ylabel="accuracy of training" if column == len(kinds) - 1 else "")
             utility.grid(visible=False)

@@ -33,27 +33,31 @@ def summarize(rows: Iterable[TrialRow]) -> list[dict[str, Any]]:
 def joined(rows: Iterable[Row], trials: Iterable[TrialRow]) -> list[Row]:
     """Attacked cells with `utility_accuracy`: the mean over seeds of the runs with their defense, model and batch size.
 
-    Runs on the cell's own data set count first, then those on `FALLBACK`; of several numbers of rounds the largest.
-    What diverged counts with the accuracy it had; a cell that no run is of keeps what it has.
+    Beside it stands `utility_epsilon`, what those runs promise as a whole, where they promise anything. Runs on the
+    cell's own data set count first, then those on `FALLBACK`; of several numbers of rounds the largest. What diverged
+    counts with the accuracy it had; a cell that no run is of keeps what it has.
     """
     lines = summarize(newest(trials))
     lines.sort(key=lambda line: line["rounds"])
     names = {line["dataset"]: parse(line["dataset"]).name for line in lines}
-    found: dict[tuple[Any, ...], float] = {
-        (*(line[name] for name in ("defense", "model", "batch_size")), key): line["accuracy"]
+    found: dict[tuple[Any, ...], dict[str, float | None]] = {
+        (*(line[name] for name in ("defense", "model", "batch_size")), key): {
+            "utility_accuracy": line["accuracy"],
+            "utility_epsilon": line["run_epsilon"],
+        }
         for line in lines
         if line["accuracy"] is not None
         for key in (line["dataset"], names[line["dataset"]])
     }
 
-    def accuracy(row: Row) -> float | None:
+    def utility(row: Row) -> dict[str, Any]:
         for dataset in (row.dataset, *FALLBACK):
             key = (row.defense, row.model, row.batch_size, dataset)
             if key in found:
                 return found[key]
-        return None
+        return {}
 
-    return [row if (value := accuracy(row)) is None else replace(row, utility_accuracy=value) for row in rows]
+    return [replace(row, **utility(row)) for row in rows]
 
 
 def newest(trials: Iterable[TrialRow]) -> list[TrialRow]:

@@ -78,6 +78,17 @@ def test_leakage_is_on_the_left_axis_and_accuracy_on_the_right(rows):
     assert {float(axes.lines[1].get_ydata()[0]) for axes in accuracies} == {0.95}
 
 
+def test_accuracy_stands_over_the_epsilon_of_its_training(rows):
+    trained = [replace(row, utility_epsilon=10 * row.epsilon) if row.epsilon else row for row in rows]
+    figure = draw(PLOTS["privacy_utility"], picked(trained))
+    private = [axes for axes in figure.axes if axes.get_xlabel().startswith("epsilon")]
+    assert {tuple(axes.lines[0].get_xdata()) for axes in private} == {(4.0, 40.0)}
+    places = [
+        axes.lines[0].get_xdata().tolist() for axes in figure.axes if axes.lines[0].get_label() == "accuracy with it"
+    ]
+    assert places.count([40.0, 400.0]) == 2
+
+
 def test_a_line_is_the_mean_over_seeds(rows, stored):
     more = [replace(row, seed=1, exact_rate=0.0) for row in rows]
     figure = draw(PLOTS["privacy_utility"], picked(rows + more))

@@ -74,6 +74,8 @@ def test_a_cell_has_the_mean_of_its_defense_model_and_batch_size(make_stored):
         trial(defense="dp:delta=1e-06,max_grad_norm=1.0", accuracy=0.1),
     ]
     assert accuracy(row, *trials, *others) == pytest.approx(0.5)
+    (found,) = joined([row], [replace(each, run_epsilon=7.5) for each in trials])
+    assert (found.utility_epsilon, found.epsilon) == (7.5, row.epsilon)
     assert accuracy(row, *others) is None
 
 

@@ -40,12 +40,12 @@ _CHECK = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT":
 _LOCK_TIMEOUT = 60  # seconds that one process waits for another's write to a SQLite file
 
 
-def open_store(uri: str | None, experiment: str, create: bool) -> tuple[MlflowClient, str]:
+def open_store(uri: str | None, experiment: str | None, create: bool) -> tuple[MlflowClient, str]:
     """A client of the store and the experiment's id.
 
     Args:
         uri: see `address`.
-        experiment: its name.
+        experiment: its name; see `experiment_name`.
         create: make the store and the experiment where there is none.
 
     Raises:
@@ -54,7 +54,7 @@ def open_store(uri: str | None, experiment: str, create: bool) -> tuple[MlflowCl
     uri = address(uri)
     client = _client(uri, create)
     with explained(uri), _environment(_CHECK):
-        return client, _experiment(client, experiment, _artifacts(uri), create, shown(uri))
+        return client, _experiment(client, experiment_name(experiment), _artifacts(uri), create, shown(uri))
 
 
 def check_store(uri: str | None) -> str:
@@ -87,6 +87,11 @@ def address(uri: str | None) -> str:
     """
     uri = uri or os.environ.get(VARIABLE) or DEFAULT_URI
     return re.split("[?#]", uri)[0].rstrip("/") if uri.startswith(_SERVERS) else uri
+
+
+def experiment_name(name: str | None) -> str:
+    """The experiment that is meant: the one given, else `MLFLOW_EXPERIMENT_NAME`, else `gibench`."""
+    return name or os.environ.get("MLFLOW_EXPERIMENT_NAME") or "gibench"
 
 
 def shown(uri: str | None) -> str:

@@ -38,14 +38,14 @@ class Store(Generic[AnyRow]):
     """The results of one kind in one experiment of an MLflow store."""
 
     def __init__(
-        self, kind: type[AnyRow], uri: str | None = None, experiment: str = "gibench", create: bool = True
+        self, kind: type[AnyRow], uri: str | None = None, experiment: str | None = None, create: bool = True
     ) -> None:
         """Open the store.
 
         Args:
             kind: of the rows that are written and read; an experiment may hold several.
             uri: see `gibench.mlflow_store.open_store`; None is `MLFLOW_TRACKING_URI`, else `gibench.db` here.
-            experiment: the MLflow experiment's name.
+            experiment: the MLflow experiment's name; None is `MLFLOW_EXPERIMENT_NAME`, else `gibench`.
             create: make what does not exist; a reader leaves it out.
 
         Raises:

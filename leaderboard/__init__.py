@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def leaderboard(tracking_uri: str | None = None, experiment: str = "gibench") -> pd.DataFrame:
+def leaderboard(tracking_uri: str | None = None, experiment: str | None = None) -> pd.DataFrame:
     """The stored rows as a table: the columns of `gibench.result.COLUMNS`, then `run_id` and `started` (UTC).
 
     `utility_accuracy` is joined from the stored training runs, see `gibench.leaderboard.utility.joined`.
@@ -19,7 +19,7 @@ def leaderboard(tracking_uri: str | None = None, experiment: str = "gibench") ->
 
     Args:
         tracking_uri: `sqlite:///FILE` or the address of an MLflow server; None is `gibench.db` in the working folder.
-        experiment: the MLflow experiment's name.
+        experiment: the MLflow experiment's name; None is `MLFLOW_EXPERIMENT_NAME`, else `gibench`.
 
     Raises:
         UsageError: there is no such store or experiment, or it cannot be read.
@@ -33,7 +33,7 @@ def leaderboard(tracking_uri: str | None = None, experiment: str = "gibench") ->
 class _CallablePackage(ModuleType):
     """Python makes a submodule an attribute of its package, so the name `gibench.leaderboard` must serve as both."""
 
-    def __call__(self, tracking_uri: str | None = None, experiment: str = "gibench") -> pd.DataFrame:
+    def __call__(self, tracking_uri: str | None = None, experiment: str | None = None) -> pd.DataFrame:
         return leaderboard(tracking_uri, experiment)
 
 

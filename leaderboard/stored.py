@@ -9,12 +9,12 @@ from gibench.utility.job import TrialRow
 from .utility import joined
 
 
-def rows(tracking_uri: str | None = None, experiment: str = "gibench", diagnostics: bool = False) -> list[Row]:
+def rows(tracking_uri: str | None = None, experiment: str | None = None, diagnostics: bool = False) -> list[Row]:
     """Every stored cell, oldest first, with the utility of its defense where that was measured.
 
     Args:
         tracking_uri: see `gibench.tracking.Store`.
-        experiment: the MLflow experiment's name.
+        experiment: the MLflow experiment's name; None is `MLFLOW_EXPERIMENT_NAME`, else `gibench`.
         diagnostics: see `gibench.tracking.Store.rows`.
 
     Raises:
@@ -24,7 +24,7 @@ def rows(tracking_uri: str | None = None, experiment: str = "gibench", diagnosti
     return joined(store.rows(diagnostics), trials(tracking_uri, experiment))
 
 
-def trials(tracking_uri: str | None = None, experiment: str = "gibench") -> list[TrialRow]:
+def trials(tracking_uri: str | None = None, experiment: str | None = None) -> list[TrialRow]:
     """Every stored training run, oldest first.
 
     Raises:

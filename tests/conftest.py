@@ -68,6 +68,7 @@ def _no_store_of_others():
     """Nothing goes to the store of whoever runs the tests."""
     with pytest.MonkeyPatch.context() as environment:
         environment.delenv("MLFLOW_TRACKING_URI", raising=False)
+        environment.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
         yield
 
 

@@ -55,7 +55,7 @@ def leaderboard(
     form = Format.JSON if as_json else form
     if costs and form not in (Format.CSV, Format.JSON):
         raise UsageError("--costs is for --format csv or json: gibench utility shows its table")
-    where = (tracking_uri, experiment or "gibench")
+    where = (tracking_uri, experiment)
     rows = stored.rows(*where)
     listed = table(stored.trials(*where), TrialRow) if costs else table(rows)
     if form is Format.JSON:

@@ -26,7 +26,10 @@ TrackingUri = Annotated[
     ),
 ]
 Experiment = Annotated[
-    str | None, typer.Option("--experiment", metavar="NAME", show_default="gibench", help="MLflow experiment.")
+    str | None,
+    typer.Option(
+        "--experiment", metavar="NAME", help="MLflow experiment. Default: MLFLOW_EXPERIMENT_NAME, or gibench."
+    ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Run finished cells again.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else there.")]

@@ -39,6 +39,7 @@ def plot(
     from gibench.leaderboard import plots, stored
     from gibench.leaderboard.pick import describe
     from gibench.leaderboard.table import newest, table
+    from gibench.mlflow_store import experiment_name
     from gibench.result import Row
     from gibench.tracking import Store
 
@@ -47,12 +48,12 @@ def plot(
     if output.suffix.lower() not in _SUFFIXES:
         raise UsageError(f"{output} has no suffix that says what to write: end it in {', '.join(_SUFFIXES)}")
     kind = plots.PLOTS[name]
-    store = Store(Row, tracking_uri, experiment or "gibench", create=False)
-    rows = newest(stored.rows(tracking_uri, experiment or "gibench", diagnostics=True))
+    store = Store(Row, tracking_uri, experiment, create=False)
+    rows = newest(stored.rows(tracking_uri, experiment, diagnostics=True))
     picked = kind.pick(describe(table(rows), readable))
     if picked.empty:
         raise UsageError(
-            f"the experiment '{experiment or 'gibench'}' has nothing for the plot {name}, which needs rows of "
+            f"the experiment '{experiment_name(experiment)}' has nothing for the plot {name}, which needs rows of "
             f"{kind.needs}: run its suite, or see --experiment"
         )
     figure = plots.draw(kind, picked, *([store.images(picked["run_id"])] if kind.images else []))

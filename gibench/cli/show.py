@@ -22,7 +22,7 @@ def show(
     from gibench.result import Row
     from gibench.tracking import Store
 
-    row, details = Store(Row, tracking_uri, experiment or "gibench", create=False).row(run)
+    row, details = Store(Row, tracking_uri, experiment, create=False).row(run)
     if as_json:
         print_json([{**row.as_dict(), **details}])
         return

@@ -199,7 +199,6 @@ def _near(path: Path) -> Path:
 def _hints(rows: Sequence[Any], request: Request) -> list[str]:
     uri = shown(request.tracking_uri)
     options = [] if request.tracking_uri is None else ["--tracking-uri", uri]
-    default = Request.model_fields["experiment"].default
-    options += [] if request.experiment == default else ["--experiment", request.experiment]
+    options += [] if request.experiment is None else ["--experiment", request.experiment]
     mlflow = f"open {uri}" if uri.startswith("http") else f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
     return [f"MLflow: {mlflow}", f"one row in full: {shlex.join(['gibench', 'show', rows[0].run_id[:8], *options])}"]

@@ -26,7 +26,7 @@ class Request(Plugin):
     row: ClassVar[type[StoredRow]]
 
     tracking_uri: str | None = Field(None, min_length=1, description="the MLflow store")
-    experiment: str = Field("gibench", min_length=1, description="the MLflow experiment")
+    experiment: str | None = Field(None, min_length=1, description="the MLflow experiment")
 
     def values(self) -> dict[str, list[Any]]:
         """What each axis is to take, as people wrote it."""

@@ -117,6 +117,15 @@ def test_an_address_that_is_none_is_one_clear_line(address):
     assert "secret" not in str(error.value)
 
 
+def test_the_experiment_is_the_one_named_else_the_environments(uri, make_result, monkeypatch):
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
+    run = Store(Row, uri).save(make_result()).run_id
+    assert [row.run_id for row in Store(Row, uri, "mine", create=False).rows()] == [run]
+    assert Store(Row, uri, "unused").rows() == []
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME")
+    assert Store(Row, uri).rows() == []
+
+
 def test_the_environments_store_counts_where_none_is_given(uri, tmp_path, monkeypatch, make_result):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)

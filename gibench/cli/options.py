@@ -28,7 +28,7 @@ TrackingUri = Annotated[
 Experiment = Annotated[
     str | None,
     typer.Option(
-        "--experiment", metavar="NAME", help="MLflow experiment. Default: MLFLOW_EXPERIMENT_NAME, or gibench."
+        "--experiment", metavar="NAME", help="MLflow experiment; without it MLFLOW_EXPERIMENT_NAME or gibench."
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Run finished cells again.")]

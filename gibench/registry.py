@@ -122,9 +122,10 @@ def create(kind: str, spec: Spec | str) -> Plugin:
     """Build the plugin that a spec names, its settings validated.
 
     Raises:
-        UsageError: see `load` and `Plugin.from_settings`.
+        UsageError: see `load` and `Plugin.from_settings`; or a setting cannot be stored.
     """
     spec = parse(spec) if isinstance(spec, str) else spec
+    _check_storable(kind, spec)
     return load(kind, spec.name).from_settings(f"{kind} '{spec.name}'", dict(spec.settings))
 
 
@@ -135,11 +136,15 @@ def resolve(kind: str, spec: Spec | str) -> Spec:
         UsageError: see `create`; or a setting cannot be stored.
     """
     spec = parse(spec) if isinstance(spec, str) else spec
-    settings = create(kind, spec).settings()
-    for key, value in settings.items():
+    resolved = Spec.of(spec.name, create(kind, spec).settings())
+    _check_storable(kind, resolved)  # what a plugin made of its settings, such as a path from the working folder
+    return resolved
+
+
+def _check_storable(kind: str, spec: Spec) -> None:
+    for key, value in spec.settings:
         if not is_storable(value):
             raise UsageError(f"{kind} '{spec.name}': {key}={value!r} holds bytes that are no UTF-8: {RENAME}")
-    return Spec.of(spec.name, settings)
 
 
 def spec_of(kind: str, plugin: Plugin) -> Spec:

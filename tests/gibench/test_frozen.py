@@ -9,10 +9,10 @@ from gibench import batches, chain, client, seeds, training
 from gibench.axes import canonical_defense, expand
 from gibench.errors import NotApplicableError
 from gibench.experiment import load
-from gibench.models.mlp import MLP
 from gibench.observation import ThreatModel
 from gibench.registry import create
 from gibench.spec import parse_chain
+from gibench.utility import trial as module
 from gibench.utility.job import Trial
 from gibench.utility.trial import run_trial
 
@@ -98,7 +98,7 @@ def test_training_changes_all_that_is_not_frozen():
 @pytest.mark.parametrize("defense", ["none", "dp", "fedavg:epochs=1,lr=0.1"])
 def test_a_utility_run_trains_all_that_is_not_frozen(defense, monkeypatch):
     nets = []
-    monkeypatch.setattr(MLP, "build", lambda *arguments: nets.append(build()) or nets[-1])
+    monkeypatch.setattr(module, "build", lambda *arguments: nets.append(build()) or nets[-1])
     row = run_trial(trial(defense), lambda message, fraction: None).row
     assert row.status == "ok"
     for name, parameter in nets[0].named_parameters():
@@ -106,7 +106,7 @@ def test_a_utility_run_trains_all_that_is_not_frozen(defense, monkeypatch):
 
 
 def test_a_utility_run_of_a_wholly_frozen_model_is_skipped_with_the_reason(monkeypatch):
-    monkeypatch.setattr(MLP, "build", lambda *arguments: build(dict(build().named_parameters())))
+    monkeypatch.setattr(module, "build", lambda *arguments: build(dict(build().named_parameters())))
     row = run_trial(trial("none"), lambda message, fraction: None).row
     assert row.status == "skipped"
     assert "every parameter of the model is frozen" in row.reason

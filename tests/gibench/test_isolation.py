@@ -94,7 +94,7 @@ def test_a_careless_defense_does_not_change_what_the_attack_is_told(trace):
 
 def test_an_attack_that_overwrites_the_labels_is_scored_by_the_true_ones(run_one):
     found = run_one("overwrites", knows=EVERYTHING, labels="unique")
-    assert (found.row["status"], found.row["labels_found"]) == ("ok", 1.0)
+    assert (found.row.status, found.row.labels_found) == ("ok", 1.0)
 
 
 def test_a_careless_defense_does_not_change_what_another_promises(run_one):

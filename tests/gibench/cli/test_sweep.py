@@ -86,7 +86,7 @@ def test_a_missing_suite_is_one_clear_line_and_exit_code_2(call):
 
 def test_a_suite_that_comes_with_gibench_goes_by_its_name(call):
     code, out, _ = call("sweep", "smoke", "--dry-run", "--device", "cpu")
-    assert (code, len(out.splitlines())) == (0, 18)
+    assert (code, len(out.splitlines())) == (0, 24)
 
 
 def test_an_unknown_name_says_which_suites_there_are(call):

@@ -228,7 +228,7 @@ def test_a_run_that_is_ended_keeps_its_finished_cells_and_goes_on_later(
     assert code == 0
     assert "[1/3] random | none | mlp:depth=2,width=20 | photos | batch 4 | seed 0: stored before" in err
     assert [row["attack"] for row in json.loads(out)] == ["random", "waits:file=go", "mean-image"]
-    assert json.loads(out)[0] == kept[0]
+    assert json.loads(out)[0] == kept[0].as_dict()
     with sqlite3.connect(workplace / "gibench.db") as database:
         assert database.execute("pragma integrity_check").fetchone() == ("ok",)
 

@@ -96,6 +96,8 @@ def rendered(spec: Table, file: Path) -> str:
         return NOT_MEASURED
     rows = newest(read(Row, file))
     lines = [line for line in records(summarize(rows)) if spec.where(line)]
+    if not lines:
+        return NOT_MEASURED
     same = {tuple(line[name] for name in (*SCENARIO, "defense", "attack")) for line in lines}
     shown = [row for row in rows if tuple(getattr(row, name) for name in (*SCENARIO, "defense", "attack")) in same]
     body = _pivot(spec, lines) if spec.across else _listing(spec, lines)

@@ -220,3 +220,10 @@ def test_seeds_are_written_as_ranges_that_can_be_read_back(numbers):
         first, _, last = part.partition("-")
         found |= set(range(int(first), int(last or first) + 1))
     assert found == numbers
+
+
+def test_a_table_of_which_no_row_was_run_yet_says_so(root, measured):
+    put(root, "defenses", [row for row in measured("defenses") if row.train_steps == 0])
+    made = publish.tables(root)
+    assert made["defenses-trained"] == NOT_MEASURED
+    assert made["defenses-exact"] != NOT_MEASURED

@@ -72,7 +72,8 @@ def _line(group: Sequence[TrialRow], plain: Sequence[TrialRow]) -> dict[str, Any
     tried = [row for row in group if row.status != "skipped"]
     line: dict[str, Any] = {name: getattr(group[0], name) for name in (*SCENARIO, "defense")}
     line |= {
-        name: _mean(tried, name) for name in ("accuracy", "loss", "round_s", "round_bytes", "epsilon", "run_epsilon")
+        name: _mean(tried, name)
+        for name in ("accuracy", "loss", "round_s", "round_bytes", "epsilon", "run_epsilon", "delta")
     }
     accuracies = [row.accuracy for row in tried if row.accuracy is not None]
     line |= {

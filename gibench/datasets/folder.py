@@ -33,10 +33,7 @@ class Folder(Dataset):
     @classmethod
     def _absolute(cls, path: str) -> str:
         """The same text in two working directories names two data sets, so a cell's key holds the whole path."""
-        absolute = os.path.realpath(Path(path).expanduser()) if path else ""
-        if any("\ud800" <= character <= "\udfff" for character in absolute):
-            raise ValueError("the path is not valid UTF-8: rename the directory")
-        return absolute
+        return os.path.realpath(Path(path).expanduser()) if path else ""
 
     def load(self) -> Images:
         tree = _Tree(self.path)

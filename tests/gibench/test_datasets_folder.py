@@ -163,7 +163,7 @@ def test_the_canonical_spec_holds_the_absolute_path(flat, monkeypatch):
 
 
 def test_a_path_that_is_not_utf_8_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="the path is not valid UTF-8: rename the directory"):
+    with pytest.raises(UsageError, match="holds bytes that are no UTF-8: rename it"):
         create("dataset", Spec.of("folder", {"path": os.fsdecode(bytes(tmp_path) + b"/caf\xe9")}))
 
 

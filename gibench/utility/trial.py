@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from statistics import median
 from typing import Any, cast
@@ -20,6 +19,7 @@ from gibench.defense import Batch, Defense, DefenseContext
 from gibench.device import hardware, synchronize
 from gibench.errors import NotApplicableError, UsageError
 from gibench.experiment import build, load
+from gibench.job import Progress
 from gibench.jsonable import jsonable
 from gibench.observation import Update
 from gibench.registry import create
@@ -31,7 +31,6 @@ from gibench.utility.size import bytes_of
 
 LEAST_IMAGES = 500  # to train on; what fewer teach a network says nothing about a defense
 MEASURED = 3  # rounds whose updates are measured in bytes
-Progress = Callable[[str, float | None], None]
 
 
 def run_trial(trial: Trial, progress: Progress) -> Result:

@@ -12,7 +12,7 @@ from gibench.observation import Observation
 
 from .linear_layer import find_input_layer, next_linear, read_gradient, unsupported
 from .next_layer import certain, read_next_layer
-from .spearpp.fixed_points import find_images
+from .spearpp.find_images import find_images
 
 
 class LayerPair(Attack):

@@ -43,8 +43,7 @@ class Equations:
         m, rank = self.features.shape
         if m > 2 * _SAMPLE * rank:
             rows = torch.linspace(0, m - 1, _SAMPLE * rank, device=points.device).long()
-            some = Equations(self.features[rows], torch.linalg.qr(self.activations[rows]).Q, self.ones)
-            points = some.settled(points)
+            points = self.on(rows).settled(points)
         return self.settled(points)
 
     def settled(self, points: Tensor) -> Tensor:
@@ -61,6 +60,25 @@ class Equations:
                 break
         return self._met(points)[0]
 
+    def single(self) -> Equations:
+        """The same in float32."""
+        return Equations(self.features.float(), self.activations.float(), self.ones.float())
+
+    def within(self, space: Tensor) -> Equations:
+        """Those of the coordinates in a space with an orthonormal basis `[B, k]`."""
+        return Equations(self.features @ space, self.activations, self.ones @ space)
+
+    def on(self, rows: Tensor) -> Equations:
+        """Those of some neurons."""
+        return Equations(self.features[rows], torch.linalg.qr(self.activations[rows]).Q, self.ones)
+
+    def outside(self, points: Tensor) -> Tensor:
+        """The share of each point's activations, by energy, that lies outside the span of V: `[K]`."""
+        seen = torch.relu(self.features @ points)
+        rest = seen - self.activations @ (self.activations.T @ seen)
+        share: Tensor = rest.square().sum(dim=0) / seen.square().sum(dim=0)
+        return share
+
     def patterns(self, points: Tensor) -> Tensor:
         """The neurons that are active at each point, `[m, K]` booleans."""
         return self.features @ points > 0
@@ -76,7 +94,7 @@ class Equations:
                 block = torch.cholesky_solve(block, factor)
                 block = block / block.norm(dim=1, keepdim=True)
             solved[:, part] = block[:, :, 0].T
-        return self._oriented(solved)
+        return self.oriented(solved)
 
     def normals(self, patterns: Tensor) -> Iterator[tuple[slice, Tensor]]:
         """`A^T A [k, B, B]` of the equations `A c = 0` of each pattern, in chunks that fit the memory."""
@@ -91,12 +109,13 @@ class Equations:
             inside = products[:, rank:]
             yield part, products[:, :rank] - inside.mT @ inside
 
-    def _oriented(self, points: Tensor) -> Tensor:
+    def oriented(self, points: Tensor) -> Tensor:
+        """The points or their opposites, so that `ones . c` is positive."""
         return points * torch.where(self.ones @ points < 0, -1.0, 1.0)
 
     def _met(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """One point of each pattern, and the patterns."""
-        points = self._oriented(points)
+        points = self.oriented(points)
         patterns, first = first_of_each(self.patterns(points))
         return points[:, first], patterns
 
@@ -124,8 +143,15 @@ class Judged:
 
     def select(self, index: Tensor) -> Judged:
         """Those points, in that order."""
-        rest = (part[index] for part in (self.images, self.outside, self.noise, self.pixel_noise, self.active))
-        return Judged(self.points[:, index], *rest)
+        return Judged(self.points[:, index], *(part[index] for part in self._by_image()))
+
+    def join(self, other: Judged) -> Judged:
+        """These points and then the other ones."""
+        rest = (torch.cat(parts) for parts in zip(self._by_image(), other._by_image(), strict=True))
+        return Judged(torch.cat([self.points, other.points], dim=1), *rest)
+
+    def _by_image(self) -> tuple[Tensor, ...]:
+        return self.images, self.outside, self.noise, self.pixel_noise, self.active
 
 
 @dataclass(frozen=True)
@@ -137,10 +163,14 @@ class NextLayer:
     second: Factors  # of the second layer's gradient
     triangle: Tensor  # R [B, B]: c is R times the image's coordinates in the rows of `gradient.factors.inputs`
 
-    def random(self, count: int, directions: Tensor, generator: torch.Generator) -> Tensor:
-        """Starts `[B, count]` in the space of the images of which `directions [B, K]` are not the directions."""
-        basis = torch.linalg.qr(directions, mode="complete").Q[:, directions.shape[1] :]
-        space = torch.linalg.qr(self.triangle @ basis).Q
+    def space(self, directions: Tensor) -> Tensor:
+        """An orthonormal basis `[B, k]` of where the images lie whose directions `directions [B, K]` are not."""
+        rest = torch.linalg.qr(directions, mode="complete").Q[:, directions.shape[1] :]
+        basis: Tensor = torch.linalg.qr(self.triangle @ rest).Q
+        return basis
+
+    def random(self, count: int, space: Tensor, generator: torch.Generator) -> Tensor:
+        """Starts `[B, count]` in a space with an orthonormal basis `[B, k]`."""
         drawn = torch.randn(space.shape[1], count, generator=generator, device=generator.device, dtype=space.dtype)
         starts: Tensor = space @ drawn
         return starts

@@ -15,14 +15,15 @@ from gibench.attack import Attack, Context, Reconstruction
 from gibench.observation import Observation
 
 from ..linear_layer import LayerGradient, next_linear, read_gradient, unsupported
-from ..next_layer import read_next_layer
+from ..next_layer import NextLayer, certain, read_next_layer
 from . import objectives, optimizers
 from .assemble import Batch, assemble, rescale
 from .backward import head_of, read_backward
 from .certify import certify
 from .clock import Clock
-from .complete import complete
+from .complete import STARTS, complete
 from .echo import certify_two_valued
+from .find_images import find_images
 from .hunt import Found, Hunt, Search
 from .objectives import OBJECTIVES
 from .paper import published
@@ -144,10 +145,7 @@ class SpearPP(Attack):
         claims = certify if self.purity and self.certificates else None
         head = head_of(observation)
         if isinstance(head, str) or not self._may_be_two_valued():
-            asks = self.next_layer and claims is not None and _has_next_layer(observation, gradient)
-            if asks:
-                hunt.search = replace(hunt.search, rounds=min(self.rounds, _ALONE))
-            return finish(hunt, hunt.run(), claims, asks)
+            return self._sparse(observation, gradient, hunt, claims)
         backward = read_backward(observation, hunt.gradient, *head)
         iterations, step = _TWO_VALUED
         two_valued = replace(hunt.search, iterations=self.iterations or iterations, step=self.step or step)
@@ -157,6 +155,25 @@ class SpearPP(Attack):
         if sparse and (other := hunt.run()).merit > found.merit:
             return finish(hunt, other, claims)  # in a trained network images of one class have signals of their own
         return finish(paired, found, partial(certify_two_valued, layer=gradient.layer, backward=backward))
+
+    def _sparse(
+        self, observation: Observation, gradient: LayerGradient, hunt: Hunt, claims: Callable[..., Tensor] | None
+    ) -> Reconstruction:
+        """By products on the next layer's equations, which are cheap; then by sparse columns, if that is not enough."""
+        finish = partial(_reconstruction, observation, gradient, hunt)
+        if not (self.next_layer and claims and _has_next_layer(observation, gradient)):
+            return finish(hunt.run(), claims)
+        with hunt.clock.stage("next layer"):
+            following = read_next_layer(observation, gradient, hunt.context.generator)
+            if isinstance(following, str):
+                return finish(hunt.run(), claims)
+            found = find_images(following, following.triangle[:, :0], 0, STARTS, hunt.context)
+            errors = following.errors(found)
+            sure = certain(found, errors, observation.std.to(found.images))
+        if int(sure.sum()) == hunt.factors.rank:
+            return _whole(observation, hunt, found.images, errors)
+        hunt.search = replace(hunt.search, rounds=min(self.rounds, _ALONE))
+        return finish(hunt.run(), claims, following, found.points)
 
     def _rounds(self) -> Callable[[Hunt], Found] | None:
         """The rounds of search that take the place of all of ours and certify nothing."""
@@ -197,15 +214,37 @@ def _nothing(observation: Observation, finding: str, clock: Clock) -> Reconstruc
     return Reconstruction(images, diagnostics={"finding": finding, "rank": 0, "seconds": clock.seconds})
 
 
+def _whole(observation: Observation, hunt: Hunt, inputs: Tensor, errors: Tensor) -> Reconstruction:
+    """The images that the next layer's gradient gives, all of them certified."""
+    rank = hunt.factors.rank
+    images = observation.denormalize(inputs.view(-1, *observation.image_shape))
+    return Reconstruction(
+        images,
+        certified=torch.ones(len(images), dtype=torch.bool, device=images.device),
+        diagnostics={
+            "finding": _fewer(observation, rank),
+            "rank": rank,
+            "sigma": hunt.factors.sigma,
+            "singular_value_gap": hunt.factors.gap,
+            "images_from_next_layer": rank,
+            "predicted_error_by_image": errors.tolist(),
+            "rounds": 0,
+            "starts": 0,
+            "seconds": dict(hunt.clock.seconds),
+        },
+    )
+
+
 def _reconstruction(
     observation: Observation,
     gradient: LayerGradient,
     hunt: Hunt,
     found: Found,
     claims: Callable[..., Tensor] | None,
-    completed: bool = False,
+    following: NextLayer | None = None,
+    known: Tensor | None = None,
 ) -> Reconstruction:
-    """The images, certified ones first, then by lambda; `completed` by the next layer where they are not certified."""
+    """The images, certified ones first, then by lambda; completed by the next layer where they are not certified."""
     with hunt.clock.stage("assemble"):
         batch = assemble(gradient, found.batch.directions)
     if claims is not None and not found.missing:
@@ -217,12 +256,10 @@ def _reconstruction(
         with hunt.clock.stage("certify"):
             certified = claims(hunt.factors, batch, found.chosen.pure, pixel_scale)
     inputs, error = batch.inputs, batch.error
-    if completed and not bool(certified.all()):
+    if following is not None and known is not None and not bool(certified.all()):
         with hunt.clock.stage("next layer"):
-            following = read_next_layer(observation, gradient, hunt.context.generator)
-            if not isinstance(following, str):
-                whole = not found.missing
-                inputs, error, certified = complete(following, batch, certified, whole, pixel_scale, hunt.context)
+            whole = not found.missing
+            inputs, error, certified = complete(following, known, batch, certified, whole, pixel_scale, hunt.context)
     images = observation.denormalize(inputs.view(-1, *observation.image_shape))
     order = (2.0 * certified + batch.matching).argsort(descending=True, stable=True)
     from_next = int((inputs != batch.inputs).any(dim=1).sum())
@@ -269,12 +306,7 @@ def _diagnostics(observation: Observation, hunt: Hunt, found: Found, batch: Batc
 def _finding(observation: Observation, hunt: Hunt, found: Found, from_next: int) -> str:
     """What is known beside the images, in words."""
     rank, missing = hunt.factors.rank, found.missing
-    findings = []
-    if observation.batch_size is not None and rank < observation.batch_size:
-        findings.append(
-            f"the gradient has rank {rank}, less than the batch of {observation.batch_size}: images are repeated, or "
-            "their part is below the noise; the others can be recovered"
-        )
+    findings = [fewer] if (fewer := _fewer(observation, rank)) else []
     if missing and from_next:
         others = f", the other {rank - from_next} are estimates" if from_next < rank else ""
         findings.append(
@@ -287,3 +319,13 @@ def _finding(observation: Observation, hunt: Hunt, found: Found, from_next: int)
             "that is orthogonal to the directions found, and all images are estimates that miss a part of it"
         )
     return "; ".join(findings)
+
+
+def _fewer(observation: Observation, rank: int) -> str:
+    """That the gradient shows fewer images than the batch is said to have, or nothing."""
+    if observation.batch_size is None or rank >= observation.batch_size:
+        return ""
+    return (
+        f"the gradient has rank {rank}, less than the batch of {observation.batch_size}: images are repeated, or "
+        "their part is below the noise; the others can be recovered"
+    )

@@ -13,20 +13,27 @@ from gibench.attack import Context
 
 from ..next_layer import NextLayer, certain
 from .assemble import Batch
-from .fixed_points import find_images
+from .find_images import find_images
 
-_PATIENCE, _STARTS = 5, 2
+_PATIENCE, STARTS = 5, 2
 _FINE = 1e-2  # of the pixel range: an image this well known is better than one whose own pattern contradicts it
 _SAME = 1e-2  # of the pixel range: closer images are one
 
 
 def complete(
-    following: NextLayer, batch: Batch, certified: Tensor, whole: bool, pixel_scale: Tensor, context: Context
+    following: NextLayer,
+    known: Tensor,
+    batch: Batch,
+    certified: Tensor,
+    whole: bool,
+    pixel_scale: Tensor,
+    context: Context,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The batch's images with those that the next layer knows better in their place.
 
     Args:
         following: the next layer's equations.
+        known: points found already, `[B, K]`.
         batch: of the directions found, and filled up.
         certified: `[B]`, the images that stay.
         whole: whether no direction is missing. Then predicted errors tell which of two images is better, where the old
@@ -39,7 +46,7 @@ def complete(
     """
     patterns = 1.0 - 2.0 * batch.directions.zeros.to(batch.inputs.dtype)
     points = following.equations.fixed_points(following.equations.features.T @ patterns)
-    found = find_images(following, points, _PATIENCE, _STARTS, context)
+    found = find_images(following, torch.cat([known, points], dim=1), _PATIENCE, STARTS, context)
     errors = following.errors(found)
     sure = certain(found, errors, pixel_scale)
     inputs, error, certified = batch.inputs.clone(), batch.error.clone(), certified.clone()

@@ -11,6 +11,7 @@ from gibench.attacks.linear_layer import features
 from gibench.attacks.low_rank import factorize
 from gibench.attacks.next_layer import Equations, NextLayer
 from gibench.attacks.spearpp import SpearPP
+from gibench.attacks.spearpp.find_images import find_images
 
 
 def equations(planted, sigma=0.0, outputs=60):
@@ -52,8 +53,8 @@ def test_random_starts_end_at_the_images(plant, neurons):
     planted = plant(8, neurons)
     following, points = equations(planted)
     generator = torch.Generator().manual_seed(3)
-    nothing = points[:, :0]
-    ends = following.judge(following.equations.fixed_points(following.random(60, nothing, generator)))
+    starts = following.random(60, following.space(points[:, :0]), generator)
+    ends = following.judge(following.equations.fixed_points(starts))
     images = ends.images[ends.solved]
     errors = (images[:, None] - planted.inputs).abs().amax(dim=2)
     assert errors.amin(dim=1).max() < 1e-6
@@ -64,7 +65,7 @@ def test_starts_leave_out_what_is_found(plant):
     planted = plant(8, 100)
     following, points = equations(planted)
     truth = planted.truth(following.gradient.factors).vectors
-    starts = following.random(5, truth[:, :6], torch.Generator().manual_seed(0))
+    starts = following.random(5, following.space(truth[:, :6]), torch.Generator().manual_seed(0))
     rows = torch.linalg.solve_triangular(following.triangle, starts, upper=True)
     assert (truth[:, :6].T @ rows).abs().max() < 1e-9
     mix = torch.linalg.lstsq(points, starts).solution
@@ -203,7 +204,7 @@ def test_no_rank_gap_gives_no_images(see, context):
     assert "no rank gap" in result.diagnostics["finding"]
 
 
-def test_it_completes_what_sparsity_leaves(see, context):
+def test_the_next_layer_comes_first_and_sparse_columns_only_where_it_is_not_enough(see, context):
     seen = see(20, 5, labels="same")
     weak = {"rounds": 1, "splitting": False, "last_images": False}
     alone, both = (SpearPP(next_layer=on, **weak)(seen.observation, context()).reconstruction for on in (False, True))
@@ -212,12 +213,34 @@ def test_it_completes_what_sparsity_leaves(see, context):
     assert seen.exact(both.images).all()
     assert both.certified.all()
     assert both.diagnostics["images_from_next_layer"] == 20
+    assert both.diagnostics["rounds"] == 0
+    noisy = SpearPP()(see(8, noise=1e-5).observation, context()).reconstruction
+    assert noisy.diagnostics["rounds"] > 0
+
+
+def test_what_the_next_layer_knows_completes_a_batch_of_sparse_columns(see, context, monkeypatch):
+    seen = see(20, 5, labels="same")
+    patience = []
+
+    def blind(following, points, rounds, starts, lent):  # the first look, by products alone, finds a part
+        patience.append(rounds)
+        found = find_images(following, points, rounds, starts, lent)
+        return found if rounds else found.select(torch.arange(12))
+
+    monkeypatch.setattr("gibench.attacks.spearpp.attack.find_images", blind)
+    weak = {"rounds": 1, "splitting": False, "last_images": False}
+    both = SpearPP(**weak)(seen.observation, context()).reconstruction
+    assert patience == [0]
+    assert both.diagnostics["rounds"] == 1
+    assert seen.exact(both.images).all()
+    assert both.certified.all()
     assert "20 images come from the next layer's gradient" in both.diagnostics["finding"]
 
 
-def test_certified_images_are_left_alone(see, context):
+def test_images_that_sparse_columns_certify_are_left_alone(see, context, monkeypatch):
     seen = see(8)
-    alone, both = (SpearPP(next_layer=on)(seen.observation, context()).reconstruction for on in (False, True))
-    assert alone.certified.all()
-    assert torch.equal(alone.images, both.images)
-    assert both.diagnostics["images_from_next_layer"] == 0
+    monkeypatch.setattr("gibench.attacks.spearpp.attack.certain", lambda found, *_: torch.zeros_like(found.solved))
+    result = SpearPP()(seen.observation, context()).reconstruction
+    assert result.certified.all()
+    assert seen.exact(result.images).all()
+    assert result.diagnostics["images_from_next_layer"] == 0

@@ -20,16 +20,17 @@ class LayerPair(Attack):
 
     The row space of the second gradient holds each image's activations, and the first gradient's row space its pixels:
     fixed points between an activation pattern and the point that fits it best are images, see `next_layer.py`. Starts
-    are random; once images are found, later starts lie in the space that their directions leave. An image that
-    satisfies its equations within the noise is certified, whatever becomes of the others.
+    are random and all move at once, by products (`products.py`) while these find images, by solves after; once images
+    are found, later starts lie in the space that their directions leave. An image that satisfies its equations within
+    the noise is certified, whatever becomes of the others.
 
     Beside SPEAR and SPEAR++ it needs one layer more, and in exchange no sparse columns: near-duplicates, trained
     networks and widths below four times the batch are no obstacles in themselves.
 
     Ours; the nearest work tests what transformers are fed against the row space of a gradient. DAGER takes discrete
     tokens from a vocabulary and asks of each candidate whether it lies in that space; TIGER moves embeddings to the
-    least distance from it. Here no candidates are listed and no distance is descended: an image is a point of the first
-    gradient's row space, and given a ReLU pattern its place in the second's is a linear problem, solved exactly.
+    least distance from it. Here no candidates are listed: an image is a point of the first gradient's row space, and
+    given a ReLU pattern its place in the second's is a linear problem, so what a descent comes near is solved exactly.
     """
 
     references: ClassVar[tuple[str, ...]] = (
@@ -41,7 +42,7 @@ class LayerPair(Attack):
         "Optimization, 2026, arXiv 2606.18312",
     )
 
-    patience: int = Field(10, ge=1, description="rounds of starts without a new image before it gives up")
+    patience: int = Field(10, ge=1, description="rounds of solves without a new image before it gives up")
     starts: int = Field(2, ge=1, description="of each round, for every image not yet found")
 
     def supports(self, observation: Observation) -> str | None:

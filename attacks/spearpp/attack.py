@@ -49,8 +49,9 @@ class SpearPP(Attack):
     refinement to a stable zero set, the purity and separability tests, the taking apart of mixtures of near-duplicates,
     the search for the last images in the subspace that the others leave, and per-image certificates.
 
-    Where images stay uncertified after that, `next_layer` lets the next linear layer's gradient finish the batch, as
-    `layer-pair` does alone: a direction tells a pattern, and the pattern tells the image, whatever else is missing.
+    `next_layer` asks the next linear layer's gradient first, by products alone, as `layer-pair` does: that costs least,
+    and a batch found and certified whole is done. Else it finishes what stays uncertified after the search: a direction
+    tells a pattern, and the pattern tells the image, whatever else is missing.
 
     With one hidden layer the sparsest vectors are differences of images of one class. There `objective=two-valued`,
     which `auto` chooses by itself, uses what the server knows of the rest of the network: see `two_valued.py`.
@@ -102,7 +103,7 @@ class SpearPP(Attack):
     splitting: bool = Field(True, description="take mixtures of near-duplicates apart")
     last_images: bool = Field(True, description="look for the last images in the subspace that the others leave")
     next_layer: bool = Field(
-        True, description="where directions are missing or uncertified, use the next linear layer's gradient too"
+        True, description="use the next linear layer's gradient, first and for what stays uncertified"
     )
     certificates: bool = Field(True, description="go on until every image is certified; else until lambda is 1")
 

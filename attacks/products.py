@@ -7,13 +7,13 @@ gradients, which end in float64. Neither knows anything of the other images.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from .next_layer import Equations, NextLayer
+from .sphere import normalized, radam, tangent
 
 _ROWS = 4  # equations for each unknown: they tell most of what all of them tell
 _COARSE, _FINE = (60, 1.0), (18, 0.2)  # steps and the first step's length in radians: on those rows, then on all
@@ -51,23 +51,15 @@ def descend(
     """Unit points `[B, K]` after steps from points, and the share of each one's activations outside, `[K]`."""
     forward, span = equations.features, equations.activations
     back, inside = forward.T.contiguous(), span.T.contiguous()
-    points = equations.oriented(points / points.norm(dim=0))
-    momentum, square = torch.zeros_like(points), points.new_zeros(points.shape[1])
-    for k in range(steps):
-        if expired():
-            break
+
+    def slope(points: Tensor) -> Tensor:
         seen = (forward @ points).relu_()
         held = inside @ seen
         size = seen.square().sum(dim=0)
         pull = (span @ held - held.square().sum(dim=0) / size * seen).mul_(seen > 0)
-        slope = back @ pull * (-2 / size)
-        slope -= points * (points * slope).sum(dim=0)
-        momentum = 0.9 * momentum + 0.1 * slope
-        square = 0.999 * square + 0.001 * slope.square().sum(dim=0)
-        rate = step * 0.5 * (1 + math.cos(math.pi * k / steps)) / (1 - 0.9 ** (k + 1))
-        points = points - rate * momentum / (square / (1 - 0.999 ** (k + 1))).sqrt().clamp_min(1e-12)
-        points = points / points.norm(dim=0)
-        momentum = momentum - points * (points * momentum).sum(dim=0)
+        return back @ pull * (-2 / size)
+
+    points = radam(slope, equations.oriented(normalized(points)), steps, step, expired)
     return points, equations.outside(points)
 
 
@@ -76,7 +68,7 @@ def settle(
 ) -> Tensor:
     """Unit points `[B, K]` that fit their activation patterns best, by conjugate gradients from points near them."""
     forward, span = equations.features, equations.activations
-    points = points / points.norm(dim=0)
+    points = normalized(points)
     todo = torch.arange(points.shape[1], device=points.device)
     pattern = equations.patterns(points)
     for _ in range(patterns):
@@ -89,7 +81,7 @@ def settle(
             return forward.T @ (active * (seen - span @ (span.T @ seen)))
 
         moved = minimize(normal, start, steps, end)
-        points[:, todo] = moved / moved.norm(dim=0)
+        points[:, todo] = normalized(moved)
         new = equations.patterns(points[:, todo])
         changed = (new != pattern[:, todo]).any(dim=0)
         pattern[:, todo] = new
@@ -104,15 +96,11 @@ def minimize(normal: Callable[[Tensor], Tensor], start: Tensor, steps: int, end:
 
     Conjugate gradients on the start's complement; a column stops where the residual is below `end`.
     """
-
-    def across(vectors: Tensor) -> Tensor:
-        return vectors - start * (start * vectors).sum(dim=0)
-
     moved = torch.zeros_like(start)
-    residual = across(-normal(start))
+    residual = tangent(start, -normal(start))
     direction, size = residual, residual.square().sum(dim=0)
     for _ in range(steps):
-        image = across(normal(direction))
+        image = tangent(start, normal(direction))
         curvature = (direction * image).sum(dim=0)
         going = (size.sqrt() > end) & (curvature > 1e-6 * direction.square().sum(dim=0))
         if not bool(going.any()):
@@ -140,9 +128,7 @@ def directions(following: NextLayer, points: Tensor) -> Tensor:
     def normal(vectors: Tensor) -> Tensor:
         return basis.T @ (inactive * (basis @ vectors)) / len(basis)
 
-    found = minimize(normal, images / images.norm(dim=0), *_DIRECTIONS)
-    unit: Tensor = found / found.norm(dim=0)
-    return unit
+    return normalized(minimize(normal, normalized(images), *_DIRECTIONS))
 
 
 def merged(points: Tensor, gap: float) -> Tensor:

@@ -15,6 +15,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..sphere import tangent
+
 Name = Literal["l1", "l4", "huber", "logcosh"]
 
 WIDTH = 0.05  # of the root mean square of an entry: within it, huber and logcosh are parabolas
@@ -90,14 +92,3 @@ class Sphere:
             return tangent(points, self.basis.T @ (curvature * (self.basis @ vectors)) - lift * vectors)
 
         return product
-
-
-def tangent(points: Tensor, vectors: Tensor) -> Tensor:
-    """Each vector without its part along its point."""
-    return vectors - points * (points * vectors).sum(dim=0)
-
-
-def normalized(vectors: Tensor) -> Tensor:
-    """Each column at unit length."""
-    unit: Tensor = vectors / vectors.norm(dim=0)
-    return unit

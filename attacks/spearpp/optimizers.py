@@ -1,7 +1,7 @@
 """Minimisers on the unit sphere, all points at once: columns of `[B, N]`, none of which sees another.
 
 Each takes a `Sphere`, unit vectors, the number of iterations and the first step in radians, and gives unit vectors.
-Points move along the tangent space and are normalised (the projection retraction).
+Points move along the tangent space and are normalised (the projection retraction). Riemannian Adam is in `sphere.py`.
 """
 
 from __future__ import annotations
@@ -13,35 +13,16 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .objectives import Sphere, normalized, tangent
+from ..sphere import decayed, normalized, radam
+from .objectives import Sphere
 
 Name = Literal["radam", "rgd", "rtr"]
 
-_BETA1, _BETA2 = 0.9, 0.999
 _SMALLEST = 1e-12  # what a gradient's scale is at least
 
 
-def _decayed(step: float, iteration: int, iterations: int) -> float:
-    """The step of an iteration: to zero along half a cosine."""
-    return step * 0.5 * (1 + math.cos(math.pi * iteration / iterations))
-
-
-def radam(sphere: Sphere, points: Tensor, iterations: int, step: float) -> Tensor:
-    """Riemannian Adam (Becigneul and Ganea, ICLR 2019), its step decayed along a cosine.
-
-    A sphere is one manifold, so each point has one second moment; Adam's normalised direction has about unit length.
-    """
-    momentum = torch.zeros_like(points)
-    second = points.new_zeros(points.shape[1])
-    for iteration in range(iterations):
-        gradient = sphere.gradient(points)
-        momentum = _BETA1 * momentum + (1 - _BETA1) * gradient
-        second = _BETA2 * second + (1 - _BETA2) * gradient.square().sum(dim=0)
-        scale = (second / (1 - _BETA2 ** (iteration + 1))).sqrt().clamp_min(_SMALLEST)
-        rate = _decayed(step, iteration, iterations) / (1 - _BETA1 ** (iteration + 1))
-        points = normalized(points - rate * momentum / scale)
-        momentum = tangent(points, momentum)  # carried to the new point's tangent space
-    return points
+def _radam(sphere: Sphere, points: Tensor, iterations: int, step: float) -> Tensor:
+    return radam(sphere.euclidean, points, iterations, step)
 
 
 def rgd(sphere: Sphere, points: Tensor, iterations: int, step: float) -> Tensor:
@@ -55,7 +36,7 @@ def rgd(sphere: Sphere, points: Tensor, iterations: int, step: float) -> Tensor:
         gradient = sphere.gradient(points)
         if scale is None:
             scale = gradient.norm(dim=0).clamp_min(_SMALLEST)
-        points = normalized(points - _decayed(step, iteration, iterations) * gradient / scale)
+        points = normalized(points - decayed(step, iteration, iterations) * gradient / scale)
     return points
 
 
@@ -118,4 +99,4 @@ def _steihaug(hessian: Callable[[Tensor], Tensor], gradient: Tensor, radius: Ten
     return step, bent
 
 
-OPTIMIZERS: dict[Name, Callable[[Sphere, Tensor, int, float], Tensor]] = {"radam": radam, "rgd": rgd, "rtr": rtr}
+OPTIMIZERS: dict[Name, Callable[[Sphere, Tensor, int, float], Tensor]] = {"radam": _radam, "rgd": rgd, "rtr": rtr}

@@ -8,8 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..sphere import normalized
 from . import objectives, optimizers
-from .objectives import OBJECTIVES, Sphere, normalized
+from .objectives import OBJECTIVES, Sphere
 from .optimizers import OPTIMIZERS
 
 _MET = 1e-4  # of 1 - |cos|: end points as near as that round to the same direction

@@ -9,13 +9,13 @@ and for a given D the t that comes nearest is an eigenvector. We know of no publ
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from ..low_rank import Factors
+from ..sphere import radam
 from .backward import Backward
 from .hunt import Found, Hunt
 from .pool import Pool, untested
@@ -25,7 +25,6 @@ from .select import independent
 from .signals import Signed, distinct, fit_signals, nearest, round_patterns, two_valued
 from .tail import complement
 
-_BETA1, _BETA2 = 0.9, 0.999
 _ACTIVE = 2**0.5  # of a column's root mean square, its signal's: half of the neurons are active
 _BOLDER = 3.0  # times the step that suits l1: shorter ones stop at sums and differences of similar images
 _FIRST, _MORE = 2, 4  # starts for each missing image, in the first round and later
@@ -53,19 +52,12 @@ def minimize_two_valued(basis: Tensor, signals: Tensor, starts: Tensor, iteratio
     basis, wells = basis.float(), _ACTIVE * signals.float()
     transposed = basis.T.contiguous() / len(basis)
     points = starts * torch.where((starts * (transposed @ wells)).sum(dim=0) < 0, -1.0, 1.0)
-    momentum = torch.zeros_like(points)
-    second = points.new_zeros(points.shape[1])
-    for iteration in range(iterations):
+
+    def gradient(points: Tensor) -> Tensor:
         columns = basis @ points
-        gradient = transposed @ torch.sign(torch.where(nearest(columns, wells), columns - wells, columns))
-        gradient -= points * (points * gradient).sum(dim=0)
-        momentum = _BETA1 * momentum + (1 - _BETA1) * gradient
-        second = _BETA2 * second + (1 - _BETA2) * gradient.square().sum(dim=0)
-        rate = step * 0.5 * (1 + math.cos(math.pi * iteration / iterations)) / (1 - _BETA1 ** (iteration + 1))
-        points = points - rate * momentum / (second / (1 - _BETA2 ** (iteration + 1))).sqrt().clamp_min(1e-12)
-        points = points / points.norm(dim=0)
-        momentum -= points * (points * momentum).sum(dim=0)
-    return points
+        return transposed @ torch.sign(torch.where(nearest(columns, wells), columns - wells, columns))
+
+    return radam(gradient, points, iterations, step)
 
 
 def last_signals(

@@ -10,7 +10,8 @@ from pydantic import Field
 from gibench.attack import Attack, Context, Reconstruction, lacking
 from gibench.observation import Observation
 
-from .linear_layer import find_input_layer, next_linear, read_gradient, unsupported
+from .layers import find_input_layer, next_linear
+from .linear_layer import read_gradient, unsupported
 from .next_layer import certain, read_next_layer
 from .spearpp.fixed_points import find_images
 
@@ -47,7 +48,7 @@ class LayerPair(Attack):
     def supports(self, observation: Observation) -> str | None:
         if reason := unsupported(observation):
             return reason
-        layer = find_input_layer(observation.model)
+        layer = find_input_layer(observation.model, observation.image_shape)
         name = None if isinstance(layer, str) else next_linear(observation.model, layer)
         if name is None:
             return "needs a linear layer that the first layer's ReLU feeds, and it alone"

@@ -18,7 +18,8 @@ from torch import Tensor
 from gibench.observation import Observation
 
 from .chunks import chunks
-from .linear_layer import EXACT, EXCESS, SAFETY, LayerGradient, features, first_of_each, next_linear
+from .layers import next_linear
+from .linear_layer import EXACT, EXCESS, SAFETY, LayerGradient, features, first_of_each
 from .low_rank import Factors, factorize
 
 _STEPS = 30

@@ -14,7 +14,8 @@ from torch import Tensor
 from gibench.attack import Attack, Context, Reconstruction
 from gibench.observation import Observation
 
-from ..linear_layer import LayerGradient, next_linear, read_gradient, unsupported
+from ..layers import next_linear
+from ..linear_layer import LayerGradient, read_gradient, unsupported
 from ..next_layer import read_next_layer
 from . import objectives, optimizers
 from .assemble import Batch, assemble, rescale

@@ -14,6 +14,7 @@ from .layers import find_input_layer, next_linear
 from .linear_layer import read_gradient, unsupported
 from .next_layer import certain, read_next_layer
 from .spearpp.fixed_points import find_images
+from .witness import fit_scales, unaccounted
 
 
 class LayerPair(Attack):
@@ -65,6 +66,12 @@ class LayerPair(Attack):
         best = find_images(following, following.triangle[:, :0], self.patience, self.starts, context)
         errors = following.errors(best)
         certified = certain(best, errors, observation.std.to(best.images))
+        withheld = unaccounted(observation, gradient, int(best.solved.sum()), following.second)
+        scales = fit_scales(gradient, following.second, best.images[best.solved], errors[best.solved])
+        if scales is not None and scales.contradict(torch.zeros_like(scales.error)):
+            withheld = "the next layer's gradient contradicts the scales of the first one's bias gradient"
+        if withheld:
+            certified = torch.zeros_like(certified)
         order = certified.to(torch.uint8).argsort(descending=True, stable=True)
         images = observation.denormalize(best.images.view(-1, *observation.image_shape))
         rank, solved = gradient.factors.rank, int(best.solved.sum())
@@ -74,6 +81,7 @@ class LayerPair(Attack):
             diagnostics={
                 "finding": f"{rank - solved} of {rank} images are not found" if solved < rank else "",
                 "rank": rank,
+                "withheld": withheld,
                 "next_rank": following.second.rank,
                 "solved": solved,
                 "residual_by_image": best.residual[order].tolist(),

@@ -22,7 +22,7 @@ _SAME = 1e-2  # of the pixel range: closer images are one
 
 def complete(
     following: NextLayer, batch: Batch, certified: Tensor, whole: bool, pixel_scale: Tensor, context: Context
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, int]:
     """The batch's images with those that the next layer knows better in their place.
 
     Args:
@@ -35,7 +35,7 @@ def complete(
         context: of the attack.
 
     Returns:
-        Inputs `[B, n]`, their predicted errors and certificates `[B]`.
+        Inputs `[B, n]`, their predicted errors and certificates `[B]`, and how many images solve their equations.
     """
     patterns = 1.0 - 2.0 * batch.directions.zeros.to(batch.inputs.dtype)
     points = following.equations.fixed_points(following.equations.features.T @ patterns)
@@ -54,4 +54,4 @@ def complete(
             continue
         inputs[place], error[place], certified[place] = found.images[k], errors[k], sure[k]
         free[place] = False
-    return inputs, error, certified
+    return inputs, error, certified, int(found.solved.sum())

@@ -11,7 +11,7 @@ from torch import Tensor
 from gibench.attack import Attack, Context, Reconstruction, lacking
 from gibench.observation import Observation
 
-from .first_linear import find_first_linear
+from .layers import find_first_linear
 from .neurons import distinct_neurons
 
 _OPPOSITE = 2  # neurons that may agree whatever the batch: their derivatives are each other's negative
@@ -38,7 +38,7 @@ class Analytic(Attack):
     tolerance: float = Field(1e-3, gt=0, description="how far, in pixels of [0, 1], rows that agree may differ")
 
     def supports(self, observation: Observation) -> str | None:
-        name = find_first_linear(observation)
+        name = find_first_linear(observation.model, observation.image_shape)
         if not name:
             return "needs a linear layer fed by the flattened images"
         if observation.model.get_submodule(name).bias is None:
@@ -46,7 +46,7 @@ class Analytic(Attack):
         return lacking(observation, [f"{name}.weight", f"{name}.bias"])
 
     def reconstruct(self, observation: Observation, context: Context) -> Reconstruction:
-        name = find_first_linear(observation)
+        name = find_first_linear(observation.model, observation.image_shape)
         gradient = observation.gradient()
         weight, bias = gradient[f"{name}.weight"].double(), gradient[f"{name}.bias"].double()
         alive = bias.abs() > 1e-6 * bias.abs().max()

@@ -15,7 +15,7 @@ from torch.nn import functional
 from gibench.attack import Attack, Context, Reconstruction, lacking
 from gibench.observation import Observation
 
-from .first_linear import find_first_linear
+from .layers import find_first_linear
 from .low_rank import factorize
 from .optimization.descent import descend
 from .optimization.optimizers import Adam, step_size
@@ -62,7 +62,7 @@ class CocktailParty(Attack):
         return f"{self.max_iterations:,} iterations"
 
     def supports(self, observation: Observation) -> str | None:
-        name = find_first_linear(observation)
+        name = find_first_linear(observation.model, observation.image_shape)
         if not name:
             return "needs a linear layer fed by the flattened images"
         if observation.model.get_submodule(name).bias is None:
@@ -75,7 +75,7 @@ class CocktailParty(Attack):
         return None
 
     def reconstruct(self, observation: Observation, context: Context) -> Reconstruction:
-        name = find_first_linear(observation)
+        name = find_first_linear(observation.model, observation.image_shape)
         gradient = observation.gradient()
         weight, bias = gradient[f"{name}.weight"].double(), gradient[f"{name}.bias"].double()
         count = observation.batch_size

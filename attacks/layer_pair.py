@@ -10,9 +10,11 @@ from pydantic import Field
 from gibench.attack import Attack, Context, Reconstruction, lacking
 from gibench.observation import Observation
 
-from .linear_layer import find_input_layer, next_linear, read_gradient, unsupported
-from .next_layer import certain, read_next_layer
+from .layers import find_input_layer, next_linear
+from .linear_layer import read_gradient, unsupported
+from .next_layer import read_next_layer
 from .spearpp.find_images import find_images
+from .witness import claims
 
 
 class LayerPair(Attack):
@@ -48,7 +50,7 @@ class LayerPair(Attack):
     def supports(self, observation: Observation) -> str | None:
         if reason := unsupported(observation):
             return reason
-        layer = find_input_layer(observation.model)
+        layer = find_input_layer(observation.model, observation.image_shape)
         name = None if isinstance(layer, str) else next_linear(observation.model, layer)
         if name is None:
             return "needs a linear layer that the first layer's ReLU feeds, and it alone"
@@ -63,8 +65,7 @@ class LayerPair(Attack):
         if isinstance(following, str):
             return _nothing(observation, following, gradient.factors.rank)
         best = find_images(following, following.triangle[:, :0], self.patience, self.starts, context)
-        errors = following.errors(best)
-        certified = certain(best, errors, observation.std.to(best.images))
+        certified, errors, withheld = claims(observation, following, best)
         order = certified.to(torch.uint8).argsort(descending=True, stable=True)
         images = observation.denormalize(best.images.view(-1, *observation.image_shape))
         rank, solved = gradient.factors.rank, int(best.solved.sum())
@@ -74,6 +75,7 @@ class LayerPair(Attack):
             diagnostics={
                 "finding": f"{rank - solved} of {rank} images are not found" if solved < rank else "",
                 "rank": rank,
+                "withheld": withheld,
                 "next_rank": following.second.rank,
                 "solved": solved,
                 "residual_by_image": best.residual[order].tolist(),

@@ -7,107 +7,30 @@ vectors. Source: Dimitrov et al., "SPEAR: Exact Gradient Inversion of Batches in
 
 from __future__ import annotations
 
-import math
-import operator
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, fx, nn
+from torch import Tensor
 
 from gibench.attack import lacking
 from gibench.observation import Observation
 
+from .layers import InputLayer, find_input_layer
 from .low_rank import Factors, factorize
 from .neurons import distinct_neurons
 
-_PASSES_THROUGH = (nn.Flatten, nn.Identity)
 SAFETY = 5.0  # standard deviations of the predicted error that a certificate leaves room for
 EXCESS = 10  # distinct neurons more than unknowns: with one or two, some pattern of very many agrees by chance
 EXACT = 1 / 510  # of the pixel range: a pixel within it rounds to the true 8-bit value
-_RESHAPES = {"flatten", "view", "reshape", "contiguous", "size", "shape"}
-
-
-@dataclass(frozen=True)
-class InputLayer:
-    """The linear layer that is fed by the flattened input and followed by a ReLU."""
-
-    name: str  # of the module, as in model.named_modules()
-    weight: Tensor  # [m, n]
-    bias: Tensor  # [m]
-    original: Tensor | None = None  # [m, n], where `weight` is in other coordinates of the inputs
-
-    @property
-    def size(self) -> int:
-        """How many numbers the layer is fed an image, n."""
-        return (self.weight if self.original is None else self.original).shape[1]
-
-    @cached_property
-    def norms(self) -> Tensor:
-        """The length of each neuron's weights, `[m]` in float64."""
-        norms: Tensor = (self.weight if self.original is None else self.original).double().norm(dim=1)
-        return norms
-
-    @property
-    def eps(self) -> float:
-        """The rounding error of the network's own arithmetic."""
-        return torch.finfo((self.weight if self.original is None else self.original).dtype).eps
-
-    def of(self, gradient: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """This layer's part of a gradient: `dL/dW [m, n]` and `dL/db [m]`."""
-        return gradient[f"{self.name}.weight"], gradient[f"{self.name}.bias"]
-
-
-def find_input_layer(model: nn.Module) -> InputLayer | str:
-    """The layer that linear-layer attacks work on, or the reason why this model has none."""
-    try:
-        graph = fx.symbolic_trace(model).graph
-    except Exception as error:  # fx raises whatever the model's own control flow raises; it becomes the reason shown
-        return f"the model cannot be traced to find its first layer ({type(error).__name__})"
-    modules = dict(model.named_modules())
-    layer: tuple[str, nn.Linear] | None = None
-    reached = {node for node in graph.nodes if node.op == "placeholder"}
-    for node in graph.nodes:
-        if node.op == "placeholder" or not any(argument in reached for argument in node.all_input_nodes):
-            continue
-        module = modules.get(str(node.target)) if node.op == "call_module" else None
-        if layer is None and (isinstance(module, _PASSES_THROUGH) or _reshapes(node)):
-            reached.add(node)
-        elif layer is None and isinstance(module, nn.Linear):
-            layer, reached = (str(node.target), module), {node}
-        elif layer is None:
-            kind = type(module).__name__ if module else node.name
-            return f"needs a linear layer fed by the input, and this model begins with {kind}"
-        elif not (isinstance(module, nn.ReLU) or node.target in (F.relu, torch.relu, "relu")):
-            kind = type(module).__name__ if module else "the model's output" if node.op == "output" else node.name
-            return f"needs a ReLU right after the first linear layer, which {kind} is not"
-        else:
-            name, linear = layer
-            if linear.bias is None:
-                return f"needs a bias in the first linear layer ('{name}' has none) to find the scale of each image"
-            return InputLayer(name, linear.weight.detach(), linear.bias.detach())
-    return "needs a linear layer fed by the input and a ReLU after it, and this model has no such pair"
-
-
-def _reshapes(node: fx.Node) -> bool:
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    return name in _RESHAPES or node.target in (operator.getitem, getattr)
 
 
 def unsupported(observation: Observation) -> str | None:
     """Why attacks on the first linear layer's rank do not apply, or None when they do."""
-    layer = find_input_layer(observation.model)
+    layer = find_input_layer(observation.model, observation.image_shape)
     if isinstance(layer, str):
         return layer
     if reason := lacking(observation, [f"{layer.name}.weight", f"{layer.name}.bias"]):
         return reason
-    size = math.prod(observation.image_shape)
-    if layer.weight.shape[1] != size:
-        return (
-            f"needs a first layer fed by the whole image of {size} values, and layer '{layer.name}' takes "
-            f"{layer.weight.shape[1]}"
-        )
     limit = min(layer.weight.shape)
     if observation.batch_size is not None and observation.batch_size > limit:
         return (
@@ -143,7 +66,7 @@ def read_gradient(observation: Observation, generator: torch.Generator) -> Layer
         observation: one that `unsupported` has nothing against.
         generator: for the randomised SVD, on the observation's device.
     """
-    layer = find_input_layer(observation.model)
+    layer = find_input_layer(observation.model, observation.image_shape)
     assert isinstance(layer, InputLayer)  # else it is unsupported
     weight, bias = layer.of(observation.gradient())
     factors = factorize(weight, bias, generator)
@@ -208,14 +131,3 @@ def first_of_each(patterns: Tensor) -> tuple[Tensor, Tensor]:
     number = torch.arange(len(group), device=patterns.device)
     first = torch.full_like(number, len(number))[: different.shape[1]].scatter_reduce(0, group, number, "amin")
     return different, first
-
-
-def next_linear(model: nn.Module, layer: InputLayer) -> str | None:
-    """The name of the linear layer that the ReLU after `layer` feeds, and nothing else; None where there is none."""
-    modules = dict(model.named_modules())
-    node = next(node for node in fx.symbolic_trace(model).graph.nodes if str(node.target) == layer.name)
-    for _ in range(2):  # the ReLU, and what it feeds
-        if len(node.users) != 1:
-            return None
-        node = next(iter(node.users))
-    return str(node.target) if isinstance(modules.get(str(node.target)), nn.Linear) else None

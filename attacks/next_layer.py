@@ -18,7 +18,9 @@ from torch import Tensor
 from gibench.observation import Observation
 
 from .chunks import chunks
-from .linear_layer import EXACT, EXCESS, SAFETY, LayerGradient, features, first_of_each, next_linear
+from .kinks import determined_moves
+from .layers import next_linear
+from .linear_layer import EXACT, EXCESS, SAFETY, LayerGradient, features, first_of_each
 from .low_rank import Factors, factorize
 
 _STEPS = 30
@@ -27,6 +29,8 @@ _SHIFT = 1e-15  # keeps the matrix of a perfect fit invertible; its largest eige
 _SAMPLE = 8  # equations for each unknown: as good as all of them until the pattern is nearly right
 _HOLDS = 0.5  # of the rank: with less, the second gradient does not hold the activations
 _ROUNDING = 1.0  # times eps |w| |x|: the network's own arithmetic
+_TURNS = 4.0  # standard deviations of the angle by which noise turns a direction of V
+_SURE = 1e-5  # an angle that softens no equation
 _WITHIN = 4.0  # times what noise explains: a residual that counts as none
 
 
@@ -185,7 +189,7 @@ class NextLayer:
         inside = equations.activations.T @ seen
         outside = (seen - equations.activations @ inside).square().sum(dim=0)
         pixel_noise = factors.sigma * rows.norm(dim=0) / len(seen) ** 0.5
-        arithmetic = _ROUNDING * layer.eps * images.norm(dim=1)
+        arithmetic = self._arithmetic(images)
         forward = (layer.norms.square() @ (seen > 0).double()) * (pixel_noise.square() + arithmetic.square())
         free = max(len(seen) - len(inside), 1)
         backward = (self.second.sigma * (inside / self.second.singular_values[:, None]).norm(dim=0)).square()
@@ -195,20 +199,29 @@ class NextLayer:
     def errors(self, judged: Judged) -> Tensor:
         """Predicted standard deviation of the least certain number of each image, to first order: `[K]`.
 
-        It is large where other points satisfy the equations nearly as well, as between images of one pattern.
+        It is large where other points satisfy the equations nearly as well, as between images of one pattern, under
+        any pattern that may be the image's: see `kinks.py`.
         """
-        equations = self.equations
         errors = torch.empty_like(judged.noise)
-        copies = len(equations.features) / self.gradient.factors.distinct_neurons  # repeat one another's errors
+        copies = len(self.equations.features) / self.gradient.factors.distinct_neurons  # repeat one another's errors
         noise = torch.maximum(judged.noise, judged.outside) * copies**0.5
         inputs = torch.linalg.solve_triangular(self.triangle.T, self.gradient.factors.inputs, upper=False)
-        for part, normal in equations.normals(equations.patterns(judged.points)):
-            values, vectors = torch.linalg.eigh(normal)
-            stiff = values.clamp_min(_SHIFT).sqrt()
+        blur = (
+            self.gradient.layer.norms[:, None] * (judged.pixel_noise**2 + self._arithmetic(judged.images) ** 2).sqrt()
+        )
+        angles = _TURNS * len(blur) ** 0.5 * self.second.sigma / self.second.singular_values
+        shaky = (self.equations.activations * angles)[:, angles > _SURE]
+        for part, normal in self.equations.normals(self.equations.patterns(judged.points)):
             for k, place in enumerate(range(part.start, part.stop)):
-                moved = vectors[k, :, 1:].T @ (inputs - equations.ones[:, None] * judged.images[place])
-                errors[place] = noise[place] * (moved / stiff[k, 1:, None]).norm(dim=0).max()
+                point = judged.points[:, place]
+                moves = determined_moves(self.equations, shaky, normal[k], point, noise[place], blur[:, place])
+                errors[place] = torch.inf if moves is None else (moves.T @ inputs).norm(dim=0).max()
         return (errors.square() + judged.pixel_noise.square()).sqrt()
+
+    def _arithmetic(self, images: Tensor) -> Tensor:
+        """What the network's own arithmetic does to a number of each image `[K, n]`, of unit weights: `[K]`."""
+        size: Tensor = _ROUNDING * self.gradient.layer.eps * images.norm(dim=1)
+        return size
 
 
 def certain(judged: Judged, errors: Tensor, pixel_scale: Tensor) -> Tensor:

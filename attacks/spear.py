@@ -14,11 +14,12 @@ from gibench.observation import Observation
 
 from .linear_layer import LayerGradient, read_gradient, unsupported
 from .spearpp.assemble import Batch, assemble
-from .spearpp.certify import certify
+from .spearpp.certify import certify, confirmed
 from .spearpp.purity import examine
 from .spearpp.refine import Directions, distinct, refine
 from .spearpp.select import independent, swap
 from .spearpp.tail import complement
+from .witness import read_second, unaccounted
 
 _NEAR = 1e-3  # of the largest entry: what counts as zero in float32, before the null vector is made exact
 _KNOWN = 0.99999  # cosine from which a null vector is one found before, unless it has more zeros
@@ -74,10 +75,14 @@ class Spear(Attack):
         batch, missing, drawn = self._sample(gradient, expected, context)
         matches = batch.matches and not missing
         short = not matches and not context.expired()
-        certified = torch.zeros_like(batch.matching, dtype=torch.bool)
+        certified, withheld = torch.zeros_like(batch.matching, dtype=torch.bool), ""
         if matches:
-            pure = examine(factors, batch.directions).pure
-            certified = certify(factors, batch, pure, observation.std.to(batch.inputs))
+            second = read_second(observation, gradient, context.generator)
+            batch, scales = confirmed(gradient, second, batch)
+            withheld = unaccounted(observation, gradient, factors.rank, second)
+            if scales is not None and not withheld:
+                pure = examine(factors, batch.directions).pure
+                certified = certify(factors, batch, pure, observation.std.to(batch.inputs)) & scales.sharp
         order = (2.0 * certified + batch.matching).argsort(descending=True, stable=True)
         images = observation.denormalize(batch.inputs.view(-1, *observation.image_shape))
         return Reconstruction(
@@ -91,6 +96,7 @@ class Spear(Attack):
                 "sparsity_matching": float(batch.agree.sum() / batch.votes.sum().clamp_min(1)),
                 "draws": drawn,
                 "expected_draws": expected,
+                "withheld": withheld,
             },
             status="budget_exhausted" if short else "ok",
             reason=f"{drawn} row sets did not show the whole batch, expected were {expected:.2g}: raise draws"

@@ -14,12 +14,15 @@ from torch import Tensor
 from gibench.attack import Attack, Context, Reconstruction
 from gibench.observation import Observation
 
-from ..linear_layer import LayerGradient, next_linear, read_gradient, unsupported
-from ..next_layer import NextLayer, certain, read_next_layer
+from ..layers import next_linear
+from ..linear_layer import LayerGradient, read_gradient, unsupported
+from ..next_layer import NextLayer, read_next_layer
+from ..witness import claims as next_claims
+from ..witness import read_second, unaccounted
 from . import objectives, optimizers
 from .assemble import Batch, assemble, rescale
 from .backward import head_of, read_backward
-from .certify import certify
+from .certify import certify, confirmed
 from .clock import Clock
 from .complete import STARTS, complete
 from .echo import certify_two_valued
@@ -169,8 +172,7 @@ class SpearPP(Attack):
             if isinstance(following, str):
                 return finish(hunt.run(), claims)
             found = find_images(following, following.triangle[:, :0], 0, STARTS, hunt.context)
-            errors = following.errors(found)
-            sure = certain(found, errors, observation.std.to(found.images))
+            sure, errors, _ = next_claims(observation, following, found)
         if int(sure.sum()) == hunt.factors.rank:
             return _whole(observation, hunt, found.images, errors)
         hunt.search = replace(hunt.search, rounds=min(self.rounds, _ALONE))
@@ -248,19 +250,28 @@ def _reconstruction(
     """The images, certified ones first, then by lambda; completed by the next layer where they are not certified."""
     with hunt.clock.stage("assemble"):
         batch = assemble(gradient, found.batch.directions)
+    second, scales = None, None
     if claims is not None and not found.missing:
         with hunt.clock.stage("scales"):
-            batch = _rescaled(observation, gradient, batch)
+            second = read_second(observation, gradient, hunt.context.generator)
+            confirmed_batch, scales = confirmed(gradient, second, batch)
+            batch = _rescaled(observation, gradient, batch) if confirmed_batch is batch else confirmed_batch
     pixel_scale = observation.std.to(batch.inputs)
     certified = torch.zeros_like(found.chosen.pure)
-    if claims is not None and not found.missing:
+    if scales is not None and claims is not None:
         with hunt.clock.stage("certify"):
-            certified = claims(hunt.factors, batch, found.chosen.pure, pixel_scale)
-    inputs, error = batch.inputs, batch.error
+            certified = claims(hunt.factors, batch, found.chosen.pure, pixel_scale) & scales.sharp
+    inputs, error, solved = batch.inputs, batch.error, hunt.factors.rank - found.missing
     if following is not None and known is not None and not bool(certified.all()):
         with hunt.clock.stage("next layer"):
-            whole = not found.missing
-            inputs, error, certified = complete(following, known, batch, certified, whole, pixel_scale, hunt.context)
+            second = following.second
+            inputs, error, certified, others = complete(
+                following, known, batch, certified, not found.missing, pixel_scale, hunt.context
+            )
+            solved = max(solved, others)
+    withheld = unaccounted(observation, gradient, solved, second) if bool(certified.any()) else ""
+    if withheld:
+        certified = torch.zeros_like(certified)
     images = observation.denormalize(inputs.view(-1, *observation.image_shape))
     order = (2.0 * certified + batch.matching).argsort(descending=True, stable=True)
     from_next = int((inputs != batch.inputs).any(dim=1).sum())
@@ -270,6 +281,7 @@ def _reconstruction(
         diagnostics=_diagnostics(observation, hunt, found, batch, order)
         | {
             "finding": _finding(observation, hunt, found, from_next),
+            "withheld": withheld,
             "images_from_next_layer": from_next,
             "predicted_error_by_image": error[order].tolist(),
         },
@@ -285,7 +297,8 @@ def _rescaled(observation: Observation, gradient: LayerGradient, batch: Batch) -
         return batch
     open_to = 4 * batch.scale_error
     factor = torch.maximum(torch.minimum(refined[0], 1 + open_to), 1 - open_to)
-    error = torch.where(factor == refined[0], refined[1], open_to)  # where they contradict each other, neither is sure
+    apart = (refined[0] - factor).abs() + open_to  # where they contradict each other, neither is sure
+    error = torch.where(factor == refined[0], refined[1], apart)
     return rescale(gradient, batch, factor, error)
 
 

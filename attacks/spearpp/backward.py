@@ -10,12 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from gibench.attack import lacking
 from gibench.observation import Observation
 
-from ..linear_layer import InputLayer, LayerGradient, find_input_layer
+from ..layers import InputLayer, find_input_layer, head_after
+from ..linear_layer import LayerGradient
 
 _GREYS = 64  # flat images, from black to white, that show what probabilities the model gives
 _FEWEST = 4  # neurons for each class: with fewer, a signal can be fitted to any pattern
@@ -45,15 +46,11 @@ def head_of(observation: Observation) -> tuple[str, nn.Linear] | str:
         observation: one that `unsupported` has nothing against.
     """
     model = observation.model
-    layer = find_input_layer(model)
+    layer = find_input_layer(model, observation.image_shape)
     assert isinstance(layer, InputLayer)  # else it is unsupported
-    modules = dict(model.named_modules())
-    calls = (node for node in fx.symbolic_trace(model).graph.nodes if node.op == "call_module")
-    chain = [next(node for node in calls if node.target == layer.name)]
-    while len(chain[-1].users) == 1:
-        chain.append(next(iter(chain[-1].users)))
-    head = modules.get(str(chain[2].target)) if len(chain) == 4 else None
-    if not isinstance(head, nn.Linear) or head.bias is None:
+    name = head_after(model, layer)
+    head = None if name is None else model.get_submodule(name)
+    if name is None or not isinstance(head, nn.Linear) or head.bias is None:
         return "two-valued columns need a network of one hidden layer: Linear, ReLU, Linear with a bias"
     classes, neurons = head.weight.shape
     if not 2 <= classes <= neurons / _FEWEST:
@@ -61,7 +58,6 @@ def head_of(observation: Observation) -> tuple[str, nn.Linear] | str:
             f"two-valued columns need {_FEWEST} hidden neurons for each of at least 2 classes, and this network has "
             f"{neurons} neurons and {classes} classes: use a wider layer"
         )
-    name = str(chain[2].target)
     return lacking(observation, [f"{name}.bias"]) or (name, head)
 
 

@@ -13,12 +13,16 @@ region, and a test of subspaces tells whether exactly one record is in it. Here 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from ..linear_layer import EXACT, EXCESS, SAFETY
+from ..linear_layer import EXACT, EXCESS, SAFETY, LayerGradient
 from ..low_rank import Factors
-from .assemble import Batch
+from ..witness import Scales, fit_scales
+from .assemble import Batch, rescale
+from .purity import examine
 from .refine import near_zero, tolerance
 
 _COINCIDENCE = 1.3  # times B
@@ -41,6 +45,24 @@ def trusted(factors: Factors, batch: Batch, pure: Tensor) -> Tensor:
     return pure & consistent & matched(factors, batch)
 
 
+def confirmed(gradient: LayerGradient, second: Factors | None, batch: Batch) -> tuple[Batch, Scales | None]:
+    """The batch with the scales of the next layer where these contradict the bias gradient's; and what it says of them.
+
+    Args:
+        gradient: of the first layer.
+        second: of the next one; None where none is seen, which confirms nothing.
+        batch: all B directions found.
+    """
+    if second is None:
+        return batch, None
+    size = batch.inputs.norm(dim=1) / gradient.layer.size**0.5
+    error = (batch.error.square() - (size * batch.scale_error).square()).clamp_min(0).sqrt()
+    scales = fit_scales(gradient, second, batch.inputs, error)
+    if scales is not None and scales.contradict(batch.scale_error):
+        batch = rescale(gradient, batch, scales.factor, scales.error)
+    return batch, scales
+
+
 def certify(factors: Factors, batch: Batch, pure: Tensor, pixel_scale: Tensor) -> Tensor:
     """The images certified to round to the true 8-bit pixels, `[B]` booleans.
 
@@ -50,7 +72,11 @@ def certify(factors: Factors, batch: Batch, pure: Tensor, pixel_scale: Tensor) -
         pure: `[B]`, the purity test of each direction.
         pixel_scale: `[C]`, pixels in [0, 1] per unit of model input.
     """
-    return certified(factors, batch, trusted(factors, batch, pure), pixel_scale)
+    sure = trusted(factors, batch, pure)
+    if bool(sure.any()):  # a neuron that may be on either side of zero for its image is no evidence for the direction
+        decided = replace(batch.directions, zeros=batch.directions.zeros & batch.votes)
+        sure = sure & examine(factors, decided).pure
+    return certified(factors, batch, sure, pixel_scale)
 
 
 def certified(factors: Factors, batch: Batch, sure: Tensor, pixel_scale: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ def complete(
     whole: bool,
     pixel_scale: Tensor,
     context: Context,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, int]:
     """The batch's images with those that the next layer knows better in their place.
 
     Args:
@@ -42,7 +42,7 @@ def complete(
         context: of the attack.
 
     Returns:
-        Inputs `[B, n]`, their predicted errors and certificates `[B]`.
+        Inputs `[B, n]`, their predicted errors and certificates `[B]`, and how many images solve their equations.
     """
     patterns = 1.0 - 2.0 * batch.directions.zeros.to(batch.inputs.dtype)
     points = following.equations.fixed_points(following.equations.features.T @ patterns)
@@ -61,4 +61,4 @@ def complete(
             continue
         inputs[place], error[place], certified[place] = found.images[k], errors[k], sure[k]
         free[place] = False
-    return inputs, error, certified
+    return inputs, error, certified, int(found.solved.sum())

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..linear_layer import InputLayer
+from ..layers import InputLayer
 from ..low_rank import Factors
 from .assemble import Batch
 from .backward import Backward

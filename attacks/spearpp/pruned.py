@@ -13,7 +13,8 @@ from torch import Tensor
 from gibench.attack import Context, Reconstruction
 from gibench.observation import Observation
 
-from ..linear_layer import EXACT, SAFETY, InputLayer, find_input_layer
+from ..layers import InputLayer, find_input_layer
+from ..linear_layer import EXACT, SAFETY
 from ..low_rank import whiten
 from .attack import SpearPP
 from .completion import Completion, complete
@@ -45,7 +46,7 @@ class PrunedSpearPP(SpearPP):
 
     def reconstruct(self, observation: Observation, context: Context) -> Reconstruction:
         context.progress("completing the gradient", None)
-        layer = find_input_layer(observation.model)
+        layer = find_input_layer(observation.model, observation.image_shape)
         assert isinstance(layer, InputLayer)  # else it is unsupported
         tensors = dict(observation.update.tensors)
         weight, bias = layer.of(tensors)

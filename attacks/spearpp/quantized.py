@@ -14,7 +14,7 @@ from torch import Tensor
 from gibench.attack import Context, Reconstruction
 from gibench.observation import Observation
 
-from ..linear_layer import InputLayer, find_input_layer
+from ..layers import InputLayer, find_input_layer
 from ..low_rank import whiten
 from .attack import SpearPP
 
@@ -45,7 +45,7 @@ class QuantizedSpearPP(SpearPP):
     adaptive: ClassVar[bool] = True
 
     def reconstruct(self, observation: Observation, context: Context) -> Reconstruction:
-        layer = find_input_layer(observation.model)
+        layer = find_input_layer(observation.model, observation.image_shape)
         assert isinstance(layer, InputLayer)  # else it is unsupported
         weight, bias = (part.double() for part in layer.of(observation.gradient()))
         count = levels(weight)

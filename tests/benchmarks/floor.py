@@ -19,7 +19,8 @@ import torch
 
 from gibench import batches, client, seeds
 from gibench.attack import Context
-from gibench.attacks.linear_layer import InputLayer, find_input_layer, solve_inputs
+from gibench.attacks.layers import InputLayer, find_input_layer
+from gibench.attacks.linear_layer import solve_inputs
 from gibench.attacks.low_rank import factorize
 from gibench.attacks.spearpp import SpearPP
 from gibench.datasets.photos import Photos
@@ -52,7 +53,7 @@ def seconds(call: Callable[[], object], repeats: int = REPEATS) -> float:
 
 def floors(observation: Observation, batch_size: int) -> tuple[float, float]:
     """Seconds of the decomposition and the least squares, the batch size untold and told."""
-    layer = find_input_layer(observation.model)
+    layer = find_input_layer(observation.model, observation.image_shape)
     assert isinstance(layer, InputLayer)
     weight, bias = layer.of(observation.gradient())
     untold = seconds(lambda: factorize(weight, bias, torch.Generator().manual_seed(0)))

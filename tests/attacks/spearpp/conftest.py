@@ -8,7 +8,8 @@ from torch import Tensor
 
 from gibench import batches, client, seeds
 from gibench.attack import Context
-from gibench.attacks.linear_layer import InputLayer, LayerGradient
+from gibench.attacks.layers import InputLayer
+from gibench.attacks.linear_layer import LayerGradient
 from gibench.attacks.low_rank import Factors, factorize
 from gibench.attacks.spearpp.refine import Directions
 from gibench.datasets.base import Images, Split

@@ -239,7 +239,8 @@ def test_what_the_next_layer_knows_completes_a_batch_of_sparse_columns(see, cont
 
 def test_images_that_sparse_columns_certify_are_left_alone(see, context, monkeypatch):
     seen = see(8)
-    monkeypatch.setattr("gibench.attacks.spearpp.attack.certain", lambda found, *_: torch.zeros_like(found.solved))
+    nothing = torch.zeros(8, dtype=torch.bool), torch.zeros(8), ""
+    monkeypatch.setattr("gibench.attacks.spearpp.attack.next_claims", lambda *_: nothing)
     result = SpearPP()(seen.observation, context()).reconstruction
     assert result.certified.all()
     assert seen.exact(result.images).all()

@@ -7,8 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from gibench.attacks.linear_layer import InputLayer, find_input_layer, match_patterns, solve_inputs
+from gibench.attacks.layers import InputLayer, find_first_linear, find_input_layer, next_linear
+from gibench.attacks.linear_layer import match_patterns, solve_inputs
 from gibench.attacks.low_rank import factorize
+
+SHAPE = (3, 2, 2)
 
 
 class Forward(nn.Module):
@@ -38,6 +41,19 @@ REFUSED = {
     "a sigmoid": (lambda self, x: self.second(torch.sigmoid(self.first(x.flatten(1)))), "needs a ReLU right after"),
     "two linear layers": (lambda self, x: self.second(self.first(x.flatten(1))), "Linear is not"),
     "nothing after the layer": (lambda self, x: self.first(x.flatten(1)), "needs a ReLU right after"),
+    "channels in another order": (
+        lambda self, x: self.second(F.relu(self.first(x[:, [2, 1, 0]].flatten(1)))),
+        "as it is",
+    ),
+    "rows for columns": (lambda self, x: self.second(F.relu(self.first(x.mT.flatten(1)))), "as it is"),
+    "a part": (
+        lambda self, x: self.second(F.relu(self.first(x[:, :, :1].repeat(1, 1, 2, 1).flatten(1)))),
+        "begins with repeat",
+    ),
+    "the layer twice": (
+        lambda self, x: self.second(F.relu(self.first(x.flatten(1)))) + self.first(x.flatten(1))[:, :2],
+        "as it is, once",
+    ),
     "branches on the input": (lambda self, x: self.first(x.flatten(1)) if x.sum() > 0 else x, "cannot be traced"),
 }
 
@@ -45,7 +61,7 @@ REFUSED = {
 @pytest.mark.parametrize("way", FOUND)
 def test_the_layer_is_found_however_the_images_are_flattened(way):
     model = Forward(FOUND[way])
-    layer = find_input_layer(model)
+    layer = find_input_layer(model, SHAPE)
     assert layer.name == "first"
     assert torch.equal(layer.weight, model.first.weight)
     assert torch.equal(layer.bias, model.first.bias)
@@ -53,21 +69,57 @@ def test_the_layer_is_found_however_the_images_are_flattened(way):
 
 def test_the_layer_is_found_behind_an_identity_in_a_nested_model():
     inner = nn.Sequential(nn.Linear(12, 7), nn.ReLU(), nn.Linear(7, 2))
-    assert find_input_layer(nn.Sequential(nn.Flatten(), nn.Identity(), inner)).name == "2.0"
+    assert find_input_layer(nn.Sequential(nn.Flatten(), nn.Identity(), inner), SHAPE).name == "2.0"
 
 
 @pytest.mark.parametrize("model", REFUSED)
 def test_a_model_without_such_a_layer_is_refused_with_the_reason(model):
     forward, reason = REFUSED[model]
-    assert reason in find_input_layer(Forward(forward))
+    assert reason in find_input_layer(Forward(forward), SHAPE)
+
+
+@pytest.mark.parametrize("way", ["channels in another order", "rows for columns", "the layer twice"])
+def test_moved_pixels_are_no_flattened_images(way):
+    assert find_first_linear(Forward(REFUSED[way][0]), SHAPE) == ""
+    assert find_first_linear(Forward(FOUND["flatten"]), SHAPE) == "first"
+
+
+def test_the_search_is_in_the_mode_that_the_client_used_and_leaves_the_model_as_it_was():
+    model = nn.Sequential(
+        nn.Flatten(), nn.Dropout(0.2), nn.Linear(12, 7), nn.ReLU(), nn.BatchNorm1d(7), nn.Linear(7, 2)
+    )
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    drawn = torch.get_rng_state()
+    assert find_first_linear(model, SHAPE) == ""
+    model[1].eval()
+    assert find_first_linear(model, SHAPE) == "2"
+    assert model[4].training
+    assert torch.equal(torch.get_rng_state(), drawn)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_a_layer_that_is_not_fed_the_whole_image_is_refused():
+    assert "takes 12" in find_input_layer(Forward(FOUND["flatten"]), (3, 2, 4))
+
+
+def test_a_next_layer_that_is_called_twice_is_none():
+    def twice(self, x):
+        return self.second(self.first(x.flatten(1)).relu()) + self.second(x.flatten(1)[:, :7])
+
+    for forward, expected in ((FOUND["flatten"], "second"), (twice, None)):
+        model = Forward(forward)
+        assert next_linear(model, find_input_layer(model, SHAPE)) == expected
 
 
 def test_a_convolution_first_is_refused_by_its_name():
-    assert "begins with Conv2d" in find_input_layer(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten()))
+    assert "begins with Conv2d" in find_input_layer(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten()), SHAPE)
 
 
 def test_a_layer_without_bias_is_refused_with_the_reason():
-    assert "needs a bias in the first linear layer ('first'" in find_input_layer(Forward(FOUND["flatten"], bias=False))
+    assert "needs a bias in the first linear layer ('first'" in find_input_layer(
+        Forward(FOUND["flatten"], bias=False), SHAPE
+    )
 
 
 def test_the_layer_takes_its_own_part_of_a_gradient():

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gibench.attacks.linear_layer import InputLayer
+from gibench.attacks.layers import InputLayer
 from gibench.attacks.neurons import distinct_neurons
 from gibench.attacks.spearpp.purity import examine
 from gibench.attacks.spearpp.refine import Directions, smallest, zero_rows

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from gibench.attacks.linear_layer import find_input_layer
+from gibench.attacks.layers import find_input_layer
 from gibench.attacks.spearpp import SpearPP
 from gibench.attacks.spearpp.quantized import Cells, QuantizedSpearPP, coefficients, least_powers, levels, whitened
 from gibench.defense import DefenseContext
@@ -110,7 +110,7 @@ def test_images_are_moved_towards_the_true_ones(plant):
 
 def test_what_is_beyond_the_rank_becomes_white_noise_of_the_same_size(quantize, context):
     seen = quantize(8, seed=1).observation
-    layer = find_input_layer(seen.model)
+    layer = find_input_layer(seen.model, seen.image_shape)
     before, after = (
         layer.of(dict(each.update.tensors))[0].double() for each in (seen, whitened(seen, layer, context().generator))
     )

@@ -1,0 +1,92 @@
+"""How far an image may move under its equations, whichever of the patterns that it may have is the true one.
+
+A neuron whose pre-activation is zero within the noise may be active or not, and the equations of one pattern may be
+stiff where those of the other are not. On the line through two images of one pattern every point satisfies the
+equations; beyond where a further neuron changes sides none does, so that the point where it does is the only solution
+of the pattern on the far side, and a fixed point. It is no image. So the activations of such neurons are left free:
+what the equations of all others determine, every pattern does.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+_OPEN = 4.0  # standard deviations of a pre-activation within which a neuron may be on either side
+_PASSES = 6  # each neuron that is left free may blur others
+
+
+class LinearEquations(Protocol):
+    """`relu(F c)` lies in the span of V."""
+
+    @property
+    def features(self) -> Tensor:
+        """F `[m, B]`."""
+
+    @property
+    def activations(self) -> Tensor:
+        """V `[m, r]`, orthonormal."""
+
+    @property
+    def ones(self) -> Tensor:
+        """`[B]`: `ones . c = 1` for an image."""
+
+
+def determined_moves(
+    equations: LinearEquations, shaky: Tensor, normal: Tensor, point: Tensor, noise: Tensor, blur: Tensor
+) -> Tensor | None:
+    """Independent moves of one point, `[B, B - 1]`, one a column, each as long as one standard deviation.
+
+    Args:
+        equations: of all images.
+        shaky: `[m, s]`, how far noise may have turned the directions V, each times the uncertainty of its own angle;
+            those whose angle is sure may be left out. What such a turn could explain is no stiffness.
+        normal: `A^T A [B, B]` of the equations of the point's own pattern.
+        point: `[B]`, with `ones . c = 1`.
+        noise: of one equation.
+        blur: `[m]`, of each pre-activation, for a point that is exact.
+
+    Returns:
+        None where so many neurons are open that nothing is determined.
+    """
+    features, least = equations.features, torch.finfo(normal.dtype).eps
+    values = features @ point
+    lengths = features.norm(dim=1)
+    others = torch.linalg.qr(point[:, None], mode="complete").Q[:, 1:]  # its own multiples all satisfy the equations
+    active, left_open = values > 0, torch.zeros_like(values, dtype=torch.bool)
+    for _ in range(_PASSES):
+        turned = shaky[active].T @ features[active]
+        stiffness, vectors = torch.linalg.eigh(others.T @ (normal - turned.T @ turned) @ others)
+        moves = others @ vectors
+        moves = moves - torch.outer(point, equations.ones @ moves)  # of an image one number is 1
+        moves = noise * moves / stiffness.clamp_min(least).sqrt()
+        near = values.abs() <= _OPEN * (blur + lengths * moves.norm())  # at most
+        deviation = (blur[near].square() + (features[near] @ moves).square().sum(dim=1)).sqrt()
+        now_open = left_open.clone()
+        now_open[near] |= values[near].abs() <= _OPEN * deviation
+        if torch.equal(now_open, left_open):
+            settled: Tensor = moves
+            return settled
+        left_open = now_open
+        active = active & ~left_open
+        relaxed = _without(equations, active, left_open)
+        if relaxed is None:
+            return None
+        normal = relaxed
+    return None
+
+
+def _without(equations: LinearEquations, active: Tensor, left_open: Tensor) -> Tensor | None:
+    """`A^T A [B, B]` of the active neurons, the activations of open ones being whatever suits the equations best."""
+    free = equations.activations[left_open]  # [o, r]
+    if len(free) >= len(active) - free.shape[1] - equations.features.shape[1]:
+        return None
+    rows = equations.features[active]
+    inside = equations.activations[active].T @ rows
+    normal = rows.T @ rows - inside.T @ inside
+    held = torch.eye(len(free), dtype=free.dtype, device=free.device) - free @ free.T
+    taken = free @ inside
+    answer, failed = torch.linalg.solve_ex(held, taken)
+    return None if bool(failed) else normal - taken.T @ answer

@@ -22,7 +22,7 @@ class LayerPair(Attack):
 
     The row space of the second gradient holds each image's activations, and the first gradient's row space its pixels:
     fixed points between an activation pattern and the point that fits it best are images, see `next_layer.py`. Starts
-    are random and all move at once, by products (`products.py`) while these find images, by solves after; once images
+    are random and all move at once, by products (`next_layer_search.py`) while these find images, by solves after; once images
     are found, later starts lie in the space that their directions leave. An image that satisfies its equations within
     the noise is certified, whatever becomes of the others.
 

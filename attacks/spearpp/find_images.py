@@ -1,6 +1,6 @@
 """Looks for all images of a batch by the next layer's equations, in rounds of random starts.
 
-Products find most images at a fraction of what solves cost (`products.py`); what they miss, near-duplicates and the
+Products find most images at a fraction of what solves cost (`next_layer_search.py`); what they miss, near-duplicates and the
 images of trained networks, is looked for by solves (`Equations.fixed_points`) until those find nothing either. What is
 found is judged by the same tests whichever way it came.
 """
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gibench.attack import Context
 
-from .. import products
+from .. import next_layer_search as products
 from ..next_layer import Judged, NextLayer
 from .refine import smallest
 from .select import independent

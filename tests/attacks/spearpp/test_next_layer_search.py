@@ -5,8 +5,8 @@ import itertools
 import pytest
 import torch
 
-from gibench.attacks import products
-from gibench.attacks.products import candidates, merged, minimize
+from gibench.attacks import next_layer_search as products
+from gibench.attacks.next_layer_search import candidates, merged, minimize
 from gibench.attacks.spearpp.find_images import find_images
 from tests.attacks.spearpp.test_layer_pair import equations
 

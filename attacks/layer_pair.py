@@ -63,7 +63,7 @@ class LayerPair(Attack):
             return _nothing(observation, following, gradient.factors.rank)
         best = find_images(following, following.triangle[:, :0], self.patience, self.starts, context)
         errors = following.errors(best)
-        certified = certain(best, errors, observation.std.to(best.images))
+        certified = certain(best, errors, observation.std.to(errors))
         order = certified.to(torch.uint8).argsort(descending=True, stable=True)
         images = observation.denormalize(best.images.view(-1, *observation.image_shape))
         rank, solved = gradient.factors.rank, int(best.solved.sum())

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -106,11 +107,17 @@ class Judged:
     """Points and how well they satisfy their equations."""
 
     points: Tensor  # [B, K], scaled so that `ones . c = 1`
-    images: Tensor  # [K, n], as the model takes them
+    rows: Tensor  # [B, K], the images' coordinates in the rows of `inputs`
+    inputs: Tensor  # [B, n], see `Factors`
     outside: Tensor  # [K], root mean square of what the equations leave over
     noise: Tensor  # [K], root mean square of what noise explains of it
     pixel_noise: Tensor  # [K], of an image's numbers, given its point
     active: Tensor  # [K], how many distinct neurons are active
+
+    @cached_property
+    def images(self) -> Tensor:
+        """The images as the model takes them, `[K, n]`; not needed to tell how well the equations hold."""
+        return self.rows.T @ self.inputs
 
     @property
     def residual(self) -> Tensor:
@@ -124,8 +131,8 @@ class Judged:
 
     def select(self, index: Tensor) -> Judged:
         """Those points, in that order."""
-        rest = (part[index] for part in (self.images, self.outside, self.noise, self.pixel_noise, self.active))
-        return Judged(self.points[:, index], *rest)
+        rest = (part[index] for part in (self.outside, self.noise, self.pixel_noise, self.active))
+        return Judged(self.points[:, index], self.rows[:, index], self.inputs, *rest)
 
 
 @dataclass(frozen=True)
@@ -150,17 +157,18 @@ class NextLayer:
         equations, factors, layer = self.equations, self.gradient.factors, self.gradient.layer
         points = points / (equations.ones @ points)
         rows = torch.linalg.solve_triangular(self.triangle, points, upper=True)
-        images = rows.T @ factors.inputs
         seen = torch.relu(equations.features @ points)
         inside = equations.activations.T @ seen
         outside = (seen - equations.activations @ inside).square().sum(dim=0)
         pixel_noise = factors.sigma * rows.norm(dim=0) / len(seen) ** 0.5
-        arithmetic = _ROUNDING * layer.eps * images.norm(dim=1)
+        size = (factors.singular_values[:, None] * rows).norm(dim=0) / len(seen) ** 0.5  # of the image
+        arithmetic = _ROUNDING * layer.eps * size
         forward = (layer.norms.square() @ (seen > 0).double()) * (pixel_noise.square() + arithmetic.square())
         free = max(len(seen) - len(inside), 1)
         backward = (self.second.sigma * (inside / self.second.singular_values[:, None]).norm(dim=0)).square()
         noise = (backward + forward / free).sqrt()
-        return Judged(points, images, (outside / free).sqrt(), noise, pixel_noise, factors.distinct(seen > 0))
+        active = factors.distinct(seen > 0)
+        return Judged(points, rows, factors.inputs, (outside / free).sqrt(), noise, pixel_noise, active)
 
     def errors(self, judged: Judged) -> Tensor:
         """Predicted standard deviation of the least certain number of each image, to first order: `[K]`.
@@ -176,8 +184,9 @@ class NextLayer:
             values, vectors = torch.linalg.eigh(normal)
             stiff = values.clamp_min(_SHIFT).sqrt()
             for k, place in enumerate(range(part.start, part.stop)):
-                moved = vectors[k, :, 1:].T @ (inputs - equations.ones[:, None] * judged.images[place])
-                errors[place] = noise[place] * (moved / stiff[k, 1:, None]).norm(dim=0).max()
+                turn = vectors[k, :, 1:].T / stiff[k, 1:, None]
+                moved = turn @ inputs - torch.outer(turn @ equations.ones, judged.images[place])
+                errors[place] = noise[place] * moved.norm(dim=0).max()
         return (errors.square() + judged.pixel_noise.square()).sqrt()
 
 
@@ -208,7 +217,8 @@ def read_next_layer(observation: Observation, gradient: LayerGradient, generator
     name = next_linear(observation.model, gradient.layer)
     if name is None:
         return "needs a linear layer that the first layer's ReLU feeds, and it alone"
-    weight = observation.gradient()[f"{name}.weight"][:, gradient.live]
+    weight = observation.gradient()[f"{name}.weight"]
+    weight = weight if bool(gradient.live.all()) else weight[:, gradient.live]
     second = factorize(weight, weight[:, 0], generator)  # of its bias nothing is asked
     rank = gradient.factors.rank
     if second is None or second.rank < _HOLDS * rank:

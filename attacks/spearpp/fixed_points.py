@@ -29,7 +29,7 @@ def find_images(following: NextLayer, points: Tensor, patience: int, starts: int
     least, vain = rank + 1, 0
     while True:
         solved = best.select(best.solved.nonzero()[:, 0])
-        missing = rank - len(solved.images)
+        missing = rank - solved.points.shape[1]
         least, vain = (missing, 0) if missing < least else (least, vain + 1)
         context.progress(f"{rank - missing} of {rank} images found", 1 - missing / rank)
         if not missing or vain >= patience or context.expired():

@@ -160,8 +160,9 @@ def test_the_noise_of_a_direction_is_what_planted_noise_does_to_its_column(plant
 @given(st.integers(1, 10), st.integers(0, 1000))
 def test_inputs_are_solved_from_the_true_columns(plant, batch_size, seed):
     planted = plant(batch_size, 80, 50, seed)
-    solved = solve_inputs(planted.columns, planted.weight_gradient)
+    solved, ones = solve_inputs(planted.columns, planted.weight_gradient, planted.bias_gradient[:, None])
     torch.testing.assert_close(solved, planted.inputs, rtol=0, atol=1e-8)
+    torch.testing.assert_close(ones, torch.ones(batch_size, 1, dtype=torch.float64), rtol=0, atol=1e-8)
 
 
 def test_true_inputs_match_the_support_at_every_vote(plant):

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from .chunks import chunks
 
+_SMALLER = 8  # times than other chunks: a piece is read again right after it is converted, from the cache
+
 
 def times(matrix: Tensor, block: Tensor) -> Tensor:
     """`matrix [m, n] @ block [n, k]` in the precision of the block."""
@@ -40,8 +42,8 @@ def energy_outside(matrix: Tensor, left: Tensor, right: Tensor) -> Tensor:
     wide = matrix.shape[0] < matrix.shape[1]
     found = torch.zeros((), dtype=torch.float64, device=matrix.device)
     for part, piece in _pieces(matrix, left.dtype):
-        explained = left @ right[:, part] if wide else left[part] @ right
-        found += (piece - explained).double().square().sum()
+        factors = (left, right[:, part]) if wide else (left[part], right)
+        found += torch.addmm(piece, *factors, alpha=-1).double().square().sum()
     return found
 
 
@@ -57,5 +59,5 @@ def row_norms(matrix: Tensor) -> Tensor:
 def _pieces(matrix: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
     """Slices along the matrix's longer side, columns or rows, and what stands there in another precision."""
     m, n = matrix.shape
-    for part in chunks(max(m, n), 8 * min(m, n), matrix.device):
+    for part in chunks(max(m, n), _SMALLER * 8 * min(m, n), matrix.device):
         yield part, (matrix[:, part] if m < n else matrix[part]).to(dtype)

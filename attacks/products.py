@@ -38,7 +38,7 @@ def energy(matrix: Tensor) -> Tensor:
 
 
 def energy_outside(matrix: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """The sum of the squares of all entries of `matrix [m, n] - left [m, k] @ right [k, n]`, which is in their precision."""
+    """The sum of the squares of all entries of `matrix [m, n] - left [m, k] @ right [k, n]`, in their precision."""
     wide = matrix.shape[0] < matrix.shape[1]
     found = torch.zeros((), dtype=torch.float64, device=matrix.device)
     for part, piece in _pieces(matrix, left.dtype):

@@ -10,6 +10,7 @@ clipping does not matter.
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
@@ -49,13 +50,17 @@ def refine_scales(observation: Observation, inputs: Tensor, sigma: float) -> tup
     }
     shape = (-1, *observation.image_shape)
     factor = torch.ones_like(inputs[:, 0])
-    lowest = torch.inf
+    lowest = torch.full_like(factor[0], torch.inf)
     best: tuple[Tensor, Tensor] | None = None
     for _ in range(_STEPS):
         images = (inputs * factor[:, None]).view(shape)
         seen = _linear_inputs(model, images, targets)
         ahead, behind = (_linear_inputs(model, images * (1 + change), targets) for change in (_CHANGE, -_CHANGE))
-        likelihood, normal, right = 0.0, 0.0, 0.0  # its negative logarithm, the matrix and the right side of a step
+        likelihood, normal, right = (
+            torch.zeros_like(factor[0]),
+            0.0,
+            0.0,
+        )  # its negative logarithm, the matrix and the right side of a step
         for name, (weight, bias) in targets.items():
             basis, triangle = torch.linalg.qr(_with_one(seen[name], 1.0).T)
             tangent = _with_one((ahead[name] - behind[name]) / (2 * _CHANGE), 0.0)
@@ -93,15 +98,15 @@ class _Linear(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         layer = self._layer[0]
-        values = times(layer.weight, inputs.flatten(0, -2).T).T.unflatten(0, inputs.shape[:-1])
-        return values if layer.bias is None else values + layer.bias
+        values = times(layer.weight, inputs.flatten(0, -2).T).T.reshape(*inputs.shape[:-1], layer.out_features)
+        return values if layer.bias is None else values + layer.bias.double()
 
 
 def _with_one(values: Tensor, last: float) -> Tensor:
     return torch.cat([values, torch.full_like(values[:, :1], last)], dim=1)
 
 
-def _linear_inputs(model: nn.Module, images: Tensor, wanted: dict[str, Tensor]) -> dict[str, Tensor]:
+def _linear_inputs(model: nn.Module, images: Tensor, wanted: Collection[str]) -> dict[str, Tensor]:
     """What enters each of the linear layers in `wanted`, `[B, n_l]`."""
     found: dict[str, Tensor] = {}
     handles = [

@@ -22,9 +22,9 @@ class LayerPair(Attack):
 
     The row space of the second gradient holds each image's activations, and the first gradient's row space its pixels:
     fixed points between an activation pattern and the point that fits it best are images, see `next_layer.py`. Starts
-    are random and all move at once, by products (`next_layer_search.py`) while these find images, by solves after; once images
-    are found, later starts lie in the space that their directions leave. An image that satisfies its equations within
-    the noise is certified, whatever becomes of the others.
+    are random and all move at once, by products (`next_layer_search.py`) while these find images, by solves after; once
+    images are found, later starts lie in the space that their directions leave. An image that satisfies its equations
+    within the noise is certified, if no image of the batch may hide in the mean of several.
 
     Beside SPEAR and SPEAR++ it needs one layer more, and in exchange no sparse columns: near-duplicates, trained
     networks and widths below four times the batch are no obstacles in themselves.

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from .products import row_norms
+
 _PASSES_THROUGH = (nn.Flatten, nn.Identity)
 _RESHAPES = {"flatten", "view", "reshape", "contiguous", "size", "shape"}
 _PROBES = 2  # random images
@@ -37,8 +39,7 @@ class InputLayer:
     @cached_property
     def norms(self) -> Tensor:
         """The length of each neuron's weights, `[m]` in float64."""
-        norms: Tensor = (self.weight if self.original is None else self.original).double().norm(dim=1)
-        return norms
+        return row_norms(self.weight if self.original is None else self.original)
 
     @property
     def eps(self) -> float:

@@ -18,6 +18,7 @@ from gibench.observation import Observation
 from .layers import InputLayer, find_input_layer
 from .low_rank import Factors, factorize
 from .neurons import distinct_neurons
+from .products import times
 
 SAFETY = 5.0  # standard deviations of the predicted error that a certificate leaves room for
 EXCESS = 10  # distinct neurons more than unknowns: with one or two, some pattern of very many agrees by chance
@@ -54,8 +55,8 @@ class LayerGradient:
         """The same with inputs in coordinates of the gradient's row space: B numbers an image instead of n."""
         factors = self.factors
         rows = len(factors.basis) ** 0.5 * factors.inputs / factors.singular_values[:, None]  # orthonormal, [B, n]
-        layer = InputLayer(self.layer.name, self.layer.weight.double() @ rows.T, self.layer.bias, self.layer.weight)
-        weight = self.weight.double() @ rows.T
+        layer = InputLayer(self.layer.name, times(self.layer.weight, rows.T), self.layer.bias, self.layer.weight)
+        weight = times(self.weight, rows.T)
         return replace(self, layer=layer, weight=weight, factors=replace(factors, inputs=factors.inputs @ rows.T))
 
 
@@ -69,33 +70,39 @@ def read_gradient(observation: Observation, generator: torch.Generator) -> Layer
     layer = find_input_layer(observation.model, observation.image_shape)
     assert isinstance(layer, InputLayer)  # else it is unsupported
     weight, bias = layer.of(observation.gradient())
-    factors = factorize(weight, bias, generator)
-    live = torch.ones_like(bias, dtype=torch.bool) if factors is None else factors.live()
-    if not bool(live.all()):
-        layer = InputLayer(layer.name, layer.weight[live], layer.bias[live])
-        weight, bias = weight[live], bias[live]
-        factors = factorize(weight, bias, generator)
+    live = (weight != 0).any(dim=1)  # exact zeros tell who never fired, unless noise hides them: then the factors do
+    factors = factorize(_some(weight, live), _some(bias, live), generator)
+    if factors is not None and not bool((fired := factors.live()).all()):
+        live[live.clone()] = fired
+        factors = factorize(_some(weight, live), _some(bias, live), generator)
     if factors is None:
         return None
+    layer = InputLayer(layer.name, _some(layer.weight, live), _some(layer.bias, live))
     factors = replace(factors, neurons=distinct_neurons(layer.weight, layer.bias))
-    return LayerGradient(layer, weight, bias, factors, live)
+    return LayerGradient(layer, _some(weight, live), _some(bias, live), factors, live)
+
+
+def _some(rows: Tensor, chosen: Tensor) -> Tensor:
+    """The chosen rows, `[m]` booleans; no copy of all of them."""
+    return rows if bool(chosen.all()) else rows[chosen]
 
 
 def features(factors: Factors, layer: InputLayer) -> Tensor:
     """F `[m, B]`: image i's pre-activations are `F c_i`, with `c_i` the i-th row of `Q^-1`; the bias is included."""
-    return layer.weight.double() @ factors.inputs.T + torch.outer(layer.bias.double(), factors.ones)
+    return times(layer.weight, factors.inputs.T) + torch.outer(layer.bias.double(), factors.ones)
 
 
-def solve_inputs(columns: Tensor, weight_gradient: Tensor) -> Tensor:
-    """Least-squares X `[B, n]` of `G^T X = dL/dW`, a fit over all m rows.
+def solve_inputs(columns: Tensor, *gradients: Tensor) -> tuple[Tensor, ...]:
+    """Least-squares X `[B, n]` of `G^T X = dL/dW`, a fit over all m rows, for each of several gradients.
 
     Args:
         columns: `G^T [m, B]` in float64, its zeros set exactly.
-        weight_gradient: `dL/dW [m, n]`.
+        gradients: `dL/dW [m, n]`, or `dL/db [m, 1]` for what the images' ones are.
     """
     basis, triangle = torch.linalg.qr(columns)
-    inputs: Tensor = torch.linalg.solve_triangular(triangle, basis.T @ weight_gradient.double(), upper=True)
-    return inputs
+    return tuple(
+        torch.linalg.solve_triangular(triangle, times(gradient.T, basis).T, upper=True) for gradient in gradients
+    )
 
 
 def match_patterns(
@@ -116,9 +123,8 @@ def match_patterns(
     Returns:
         `agree` and `votes`, `[m, B]` booleans; what does not vote does not agree.
     """
-    weight, bias = layer.weight.double(), layer.bias.double()
-    linear = weight @ inputs.T
-    activation = linear + bias[:, None]
+    linear = times(layer.weight, inputs.T)
+    activation = linear + layer.bias.double()[:, None]
     norms = layer.norms[:, None]
     rounding = 8 * layer.eps * norms * inputs.norm(dim=1)
     votes = activation.abs() > rounding + 4 * (norms * error + linear.abs() * scale_error)

@@ -6,14 +6,24 @@ noise that was added.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from .products import energy, energy_outside, times
+
 _GAP = 2.0  # from one singular value to the next: what rounding noise does not show by itself (1.3 at most, measured)
 _STORED = 0.2  # of the spacing of floating-point numbers: the standard deviation of rounding to the nearest of them
-_SPARE, _ITERATIONS = 8, 8  # columns beside the rank, and steps, of a subspace iteration
+_SPARE = 16  # columns beside the rank
+_ITERATIONS = 8  # steps of a subspace iteration for a known rank
+_FIRST = 32  # columns of a range
+_SEEN = 4  # columns beside the rank that show the noise
+_POWERS = 1  # power iterations of a range in the matrix's precision
+_STEPS = 4  # of the power iteration in float64 at most
+_BLIND = 4.0  # times the rounding error of the largest singular value: what arithmetic makes of nothing
+_STILL, _RISEN = 1e-3, 1.5  # relative growth of a kept singular value, and growth of a dropped one, that is none
 _DEAD = 1e-6  # of the largest row of L: below it a neuron has no gradient
 
 
@@ -68,33 +78,65 @@ class Factors:
 
 @dataclass
 class _Sketch:
-    """A randomised SVD that grows until the noise floor shows."""
+    """A randomised range of a matrix, in the matrix's precision, float32 at least; it grows on demand."""
 
-    matrix: Tensor  # [m, n] float64
+    matrix: Tensor  # [m, n]
     generator: torch.Generator
     range: Tensor = field(init=False)  # orthonormal [m, k]
 
     def __post_init__(self) -> None:
-        self.range = self.matrix.new_zeros(len(self.matrix), 0)
+        dtype = torch.promote_types(self.matrix.dtype, torch.float32)
+        self.range = torch.zeros(len(self.matrix), 0, dtype=dtype, device=self.matrix.device)
 
-    def grow(self, columns: int) -> None:
-        """Add columns to the range, with two power iterations so that a slowly falling spectrum is caught."""
+    def grow(self) -> None:
+        """Twice as many columns, by power iterations so that a slowly falling spectrum is caught."""
+        size = self.range.shape[1]
+        columns = min(max(_FIRST, size), min(self.matrix.shape) - size)
         probe = torch.randn(
-            self.matrix.shape[1], columns, generator=self.generator, device=self.matrix.device, dtype=torch.float64
+            self.matrix.shape[1], columns, generator=self.generator, device=self.matrix.device, dtype=self.range.dtype
         )
-        block = self.matrix @ probe
-        for _ in range(3):
-            block = torch.linalg.qr(self._outside(block)).Q
-            block = self.matrix @ (self.matrix.T @ block)
-        block = torch.linalg.qr(self._outside(block)).Q
-        self.range = torch.linalg.qr(torch.cat([self.range, block], dim=1)).Q
+        block = _orthonormal(self._outside(times(self.matrix, probe)))
+        for _ in range(_POWERS):
+            block = _orthonormal(self._outside(_power(self.matrix, block)))
+        self.range = _orthonormal(torch.cat([self.range, block], dim=1))
 
     def _outside(self, block: Tensor) -> Tensor:
         return block - self.range @ (self.range.T @ block)
 
 
+@dataclass(frozen=True)
+class _Reading:
+    """The singular values and vectors that a range has hold of, and how many of them are signal."""
+
+    left: Tensor  # [m, k]
+    values: Tensor  # [k]
+    right: Tensor  # [k, n]
+    rank: int
+    sigma: float
+
+    @property
+    def spare(self) -> bool:
+        """Whether the noise is seen: the range holds clearly more than the signal."""
+        return self.rank < len(self.values) - _SEEN
+
+    def settled(self, before: _Reading) -> bool:
+        """Whether a power step has changed nothing that decides.
+
+        A value grows as the range turns towards its vector, by the square of the angle that is left, and one that the
+        range had no hold of comes up among the first that are dropped.
+        """
+        if self.rank != before.rank:
+            return False
+        grown = self.values[: self.rank + 1] / before.values[: self.rank + 1]
+        return bool((grown[: self.rank] < 1 + _STILL).all() and (grown[self.rank :] < _RISEN).all())
+
+
 def factorize(weight_gradient: Tensor, bias_gradient: Tensor, generator: torch.Generator) -> Factors | None:
     """Rank, noise level and factors of a linear layer's gradient; the batch size is read off the singular values.
+
+    The range is sought in the gradient's own precision, where products are cheap, and turned by power steps in float64,
+    a piece of the gradient at a time, until nothing changes that decides: values that fall over more orders of
+    magnitude than float32 has show only there.
 
     Args:
         weight_gradient: `dL/dW [m, n]`.
@@ -105,45 +147,84 @@ def factorize(weight_gradient: Tensor, bias_gradient: Tensor, generator: torch.G
         The factors, no neuron taken for a copy of another, or None when no singular value stands clear of the noise or
         none of them is noise (no rank gap).
     """
-    eps = torch.finfo(weight_gradient.dtype).eps
-    matrix = weight_gradient.double()
-    limit = min(matrix.shape)
-    entry = float(matrix.square().mean().sqrt())
+    m, limit = len(weight_gradient), min(weight_gradient.shape)
+    entry = (float(energy(weight_gradient)) / max(weight_gradient.numel(), 1)) ** 0.5
     if entry == 0.0:
         return None
-    sketch = _Sketch(matrix, generator)
+    sketch = _Sketch(weight_gradient, generator)
+    spare = _SPARE
     while True:
-        sketch.grow(min(max(32, sketch.range.shape[1]), limit - sketch.range.shape[1]))
-        inner = sketch.range.T @ matrix
-        left, values, right = torch.linalg.svd(inner, full_matrices=False)
-        rank, sigma = _rank(matrix - sketch.range @ inner, values, entry, eps)
-        if rank < len(values) - 4 or len(values) == limit:
-            break
+        sketch.grow()
+        found = _read(weight_gradient, sketch.range, entry)
+        if found.spare or len(found.values) == limit:
+            found = _refined(weight_gradient, found, entry, spare)
+            if found.spare or len(found.values) == limit:
+                break
+            spare = limit  # more is hidden from the gradient's own precision than there was room for
+    rank, values = found.rank, found.values
     if rank in (0, limit):
         return None
-    basis = len(matrix) ** 0.5 * (sketch.range @ left[:, :rank])
-    ones = basis.T @ bias_gradient.double() / len(matrix)
+    basis = m**0.5 * found.left[:, :rank]
+    ones = basis.T @ bias_gradient.double() / m
     return Factors(
         basis=basis,
-        inputs=values[:rank, None] * right[:rank] / len(matrix) ** 0.5,
+        inputs=values[:rank, None] * found.right[:rank] / m**0.5,
         ones=ones,
         singular_values=values[:rank],
-        sigma=sigma,
+        sigma=found.sigma,
         gap=float(values[rank - 1] / values[rank].clamp_min(torch.finfo(torch.float64).tiny)),
-        bias_residual=float((bias_gradient - basis @ ones).norm()) / max(len(matrix) - rank, 1) ** 0.5,
-        neurons=torch.arange(len(matrix), device=matrix.device),
+        bias_residual=float((bias_gradient - basis @ ones).norm()) / max(m - rank, 1) ** 0.5,
+        neurons=torch.arange(m, device=basis.device),
     )
 
 
-def _rank(residual: Tensor, values: Tensor, entry: float, eps: float) -> tuple[int, float]:
+def _refined(matrix: Tensor, found: _Reading, entry: float, spare: int) -> _Reading:
+    """What the range holds in float64, with so many spare columns beside the rank at most."""
+    found = _read(matrix, _orthonormal(found.left[:, : found.rank + spare].double()), entry)
+    for _ in range(_STEPS):
+        before = found
+        found = _read(matrix, _orthonormal(times(matrix, before.right.T)), entry)
+        if found.settled(before):
+            break
+    return found
+
+
+def _read(matrix: Tensor, range_: Tensor, entry: float) -> _Reading:
+    """The singular values that an orthonormal range `[m, k]` has hold of, in its precision, those below it as zero."""
+    basis, triangle = torch.linalg.qr(times(matrix.T, range_))
+    turn, values, mix = torch.linalg.svd(triangle)
+    values = values.where(values > _BLIND * torch.finfo(values.dtype).eps * values[0], 0.0)
+    left, right = range_ @ mix.T, (basis @ turn).T
+    outside = float(energy_outside(matrix, left, values[:, None] * right))
+    rank, sigma = _rank(outside, matrix.shape, values.double(), entry, torch.finfo(matrix.dtype).eps)
+    return _Reading(left, values, right, rank, sigma)
+
+
+def _orthonormal(block: Tensor) -> Tensor:
+    basis: Tensor = torch.linalg.qr(block).Q
+    return basis
+
+
+def _power(matrix: Tensor, block: Tensor) -> Tensor:
+    """`A A^T block`, no square of an entry formed, which may be too small for float32."""
+    return times(matrix, _orthonormal(times(matrix.T, block)))
+
+
+def _rank(outside: float, shape: Sequence[int], values: Tensor, entry: float, eps: float) -> tuple[int, float]:
     """How many of the singular values are signal, and the noise of one entry.
 
     White noise of an m x n matrix has no singular value above `sigma (sqrt(m) + sqrt(n))`, give or take a few per
     cent. Rounding noise is not white: at its level the last clear gap decides instead, not the widest, since in a
     trained network the signal itself falls over many orders of magnitude.
+
+    Args:
+        outside: sum of squares of what the singular vectors do not explain.
+        shape: m and n.
+        values: the singular values, `[k]`.
+        entry: root mean square of the entries.
+        eps: of their format.
     """
-    m, n = residual.shape
-    outside = float(residual.square().sum())
+    m, n = shape
     rank, sigma = len(values), 0.0
     for _ in range(len(values)):  # each pass moves the values below the edge into the noise, until that is stable
         noise = outside + float(values[rank:].square().sum())

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .chunks import chunks
 
+_PIECE = 2**17  # bytes a neuron: of pieces that small, half of all pairs are compared and not each of them twice
 _COPY = 0.9  # cosine from which two neurons are one; those of a layer as it is built or trained are far below it
 
 
@@ -28,16 +29,17 @@ def distinct_neurons(weight: Tensor, bias: Tensor) -> Tensor:
     """
     rows = torch.cat([weight, bias[:, None]], dim=1).float()
     rows[(rows == 0).all(dim=1), -1] = 1.0  # constant, like any other neuron without weights
-    rows = rows / rows.norm(dim=1, keepdim=True)
+    rows /= rows.norm(dim=1, keepdim=True)
     m = len(rows)
     number = torch.arange(m, device=rows.device)
     first = torch.ones(m, dtype=torch.bool, device=rows.device)
-    for part in chunks(m, 8 * m, rows.device):
-        alike = (rows[part] @ rows.T).abs() >= _COPY
-        first[part] = ~(alike & (number < number[part, None])).any(dim=1)
-    leaders = rows[first]
+    for part in chunks(m, max(8 * m, _PIECE), rows.device):
+        alike = (rows[part] @ rows[: part.stop].T).abs() >= _COPY
+        first[part] = ~(alike & (number[: part.stop] < number[part, None])).any(dim=1)
     numbers = torch.empty_like(number)
-    for part in chunks(m, 8 * len(leaders), rows.device):
-        numbers[part] = (rows[part] @ leaders.T).abs().argmax(dim=1)
-    numbers[first] = torch.arange(len(leaders), device=rows.device)
+    numbers[first] = torch.arange(int(first.sum()), device=rows.device)
+    if not bool(first.all()):
+        copies, leaders = number[~first], rows[first]
+        for part in chunks(len(copies), 8 * len(leaders), rows.device):
+            numbers[copies[part]] = (rows[copies[part]] @ leaders.T).abs().argmax(dim=1)
     return numbers

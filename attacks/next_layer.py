@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -128,12 +129,18 @@ class Equations:
 class Judged:
     """Points and how well they satisfy their equations."""
 
+    inputs: Tensor  # [B, n], see `Factors`
     points: Tensor  # [B, K], scaled so that `ones . c = 1`
-    images: Tensor  # [K, n], as the model takes them
+    rows: Tensor  # [B, K], the images' coordinates in the rows of `inputs`
     outside: Tensor  # [K], root mean square of what the equations leave over
     noise: Tensor  # [K], root mean square of what noise explains of it
     pixel_noise: Tensor  # [K], of an image's numbers, given its point
     active: Tensor  # [K], how many distinct neurons are active
+
+    @cached_property
+    def images(self) -> Tensor:
+        """The images as the model takes them, `[K, n]`; not needed to tell how well the equations hold."""
+        return self.rows.T @ self.inputs
 
     @property
     def residual(self) -> Tensor:
@@ -147,15 +154,15 @@ class Judged:
 
     def select(self, index: Tensor) -> Judged:
         """Those points, in that order."""
-        return Judged(self.points[:, index], *(part[index] for part in self._by_image()))
+        return Judged(self.inputs, *(part[..., index] for part in self._by_image()))
 
     def join(self, other: Judged) -> Judged:
         """These points and then the other ones."""
-        rest = (torch.cat(parts) for parts in zip(self._by_image(), other._by_image(), strict=True))
-        return Judged(torch.cat([self.points, other.points], dim=1), *rest)
+        mine, others = self._by_image(), other._by_image()
+        return Judged(self.inputs, *(torch.cat(parts, dim=-1) for parts in zip(mine, others, strict=True)))
 
     def _by_image(self) -> tuple[Tensor, ...]:
-        return self.images, self.outside, self.noise, self.pixel_noise, self.active
+        return self.points, self.rows, self.outside, self.noise, self.pixel_noise, self.active
 
 
 @dataclass(frozen=True)
@@ -184,17 +191,17 @@ class NextLayer:
         equations, factors, layer = self.equations, self.gradient.factors, self.gradient.layer
         points = points / (equations.ones @ points)
         rows = torch.linalg.solve_triangular(self.triangle, points, upper=True)
-        images = rows.T @ factors.inputs
         seen = torch.relu(equations.features @ points)
         inside = equations.activations.T @ seen
         outside = (seen - equations.activations @ inside).square().sum(dim=0)
         pixel_noise = factors.sigma * rows.norm(dim=0) / len(seen) ** 0.5
-        arithmetic = self._arithmetic(images)
+        arithmetic = self._arithmetic(rows)
         forward = (layer.norms.square() @ (seen > 0).double()) * (pixel_noise.square() + arithmetic.square())
         free = max(len(seen) - len(inside), 1)
         backward = (self.second.sigma * (inside / self.second.singular_values[:, None]).norm(dim=0)).square()
         noise = (backward + forward / free).sqrt()
-        return Judged(points, images, (outside / free).sqrt(), noise, pixel_noise, factors.distinct(seen > 0))
+        active = factors.distinct(seen > 0)
+        return Judged(factors.inputs, points, rows, (outside / free).sqrt(), noise, pixel_noise, active)
 
     def errors(self, judged: Judged) -> Tensor:
         """Predicted standard deviation of the least certain number of each image, to first order: `[K]`.
@@ -206,9 +213,7 @@ class NextLayer:
         copies = len(self.equations.features) / self.gradient.factors.distinct_neurons  # repeat one another's errors
         noise = torch.maximum(judged.noise, judged.outside) * copies**0.5
         inputs = torch.linalg.solve_triangular(self.triangle.T, self.gradient.factors.inputs, upper=False)
-        blur = (
-            self.gradient.layer.norms[:, None] * (judged.pixel_noise**2 + self._arithmetic(judged.images) ** 2).sqrt()
-        )
+        blur = self.gradient.layer.norms[:, None] * (judged.pixel_noise**2 + self._arithmetic(judged.rows) ** 2).sqrt()
         angles = _TURNS * len(blur) ** 0.5 * self.second.sigma / self.second.singular_values
         shaky = (self.equations.activations * angles)[:, angles > _SURE]
         for part, normal in self.equations.normals(self.equations.patterns(judged.points)):
@@ -218,9 +223,11 @@ class NextLayer:
                 errors[place] = torch.inf if moves is None else (moves.T @ inputs).norm(dim=0).max()
         return (errors.square() + judged.pixel_noise.square()).sqrt()
 
-    def _arithmetic(self, images: Tensor) -> Tensor:
-        """What the network's own arithmetic does to a number of each image `[K, n]`, of unit weights: `[K]`."""
-        size: Tensor = _ROUNDING * self.gradient.layer.eps * images.norm(dim=1)
+    def _arithmetic(self, rows: Tensor) -> Tensor:
+        """What the network's own arithmetic does to a number of each image `rows [B, K]`, of unit weights: `[K]`."""
+        factors = self.gradient.factors
+        images = (factors.singular_values[:, None] * rows).norm(dim=0) / len(factors.basis) ** 0.5
+        size: Tensor = _ROUNDING * self.gradient.layer.eps * images
         return size
 
 
@@ -251,7 +258,8 @@ def read_next_layer(observation: Observation, gradient: LayerGradient, generator
     name = next_linear(observation.model, gradient.layer)
     if name is None:
         return "needs a linear layer that the first layer's ReLU feeds, and it alone"
-    weight = observation.gradient()[f"{name}.weight"][:, gradient.live]
+    weight = observation.gradient()[f"{name}.weight"]
+    weight = weight if bool(gradient.live.all()) else weight[:, gradient.live]
     second = factorize(weight, weight[:, 0], generator)  # of its bias nothing is asked
     rank = gradient.factors.rank
     if second is None or second.rank < _HOLDS * rank:

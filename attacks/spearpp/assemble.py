@@ -43,10 +43,9 @@ class Batch:
 def assemble(gradient: LayerGradient, directions: Directions) -> Batch:
     """Least squares over all rows: the inputs of B independent directions, and their scale from the bias gradient."""
     unscaled = (gradient.factors.basis @ directions.vectors).masked_fill(directions.zeros, 0.0)
-    solution = solve_inputs(unscaled, torch.cat([gradient.weight, gradient.bias[:, None]], dim=1))
-    scale = solution[:, -1]
-    inputs = solution[:, :-1] / scale[:, None]
-    return _checked(gradient, directions, unscaled * scale, inputs, scale, None)
+    inputs, ones = solve_inputs(unscaled, gradient.weight, gradient.bias[:, None])
+    scale = ones[:, 0]
+    return _checked(gradient, directions, unscaled * scale, inputs / ones, scale, None)
 
 
 def rescale(gradient: LayerGradient, batch: Batch, by: Tensor, scale_error: Tensor) -> Batch:

@@ -8,11 +8,13 @@ the missing ones, so nothing is biased.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from ..chunks import chunks
 
 _RIDGE = 1e-12  # of a whole line's Gram matrix: decides where the known entries leave a line's factor open
 _FIRST, _PASSES = 3, 200  # passes at most: before the last dimension is there, and after
@@ -134,20 +136,23 @@ def _solve(basis: Tensor, lines: Tensor, known: Tensor) -> Tensor:
 
     Of several solutions the shortest, about.
     """
-    gram = _gram(basis, known)
-    gram.diagonal(dim1=1, dim2=2).add_(_RIDGE)
-    factor = torch.linalg.cholesky_ex(gram)[0]
-    solution: Tensor = torch.cholesky_solve((lines.T @ basis)[:, :, None], factor)[:, :, 0]
+    solution = lines.T @ basis
+    for part, gram in _grams(basis, known):
+        gram.diagonal(dim1=1, dim2=2).add_(_RIDGE)
+        factor = torch.linalg.cholesky_ex(gram)[0]
+        solution[part] = torch.cholesky_solve(solution[part, :, None], factor)[:, :, 0]
     return solution
 
 
 def _determined(basis: Tensor, known: Tensor) -> Tensor:
     """The smallest eigenvalue of each line's Gram matrix, `[n]`; that of a whole line is 1."""
-    smallest: Tensor = torch.linalg.eigvalsh(_gram(_orthonormal(basis), known))[:, 0]
-    return smallest.clamp(0, 1)
+    smallest = [torch.linalg.eigvalsh(gram)[:, 0] for _, gram in _grams(_orthonormal(basis), known)]
+    return torch.cat(smallest).clamp(0, 1)
 
 
-def _gram(basis: Tensor, known: Tensor) -> Tensor:
-    rank = basis.shape[1]
-    products = (basis[:, :, None] * basis[:, None, :]).flatten(1)
-    return (known.T.to(basis) @ products).view(-1, rank, rank)
+def _grams(basis: Tensor, known: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """The Gram matrix `[B, B]` of the known rows of `basis [m, B]`, for chunks of the columns of `known [m, n]`."""
+    m, rank = basis.shape
+    for part in chunks(known.shape[1], 8 * rank * (m + rank), basis.device):
+        seen = basis * known.T[part, :, None]
+        yield part, seen.mT @ basis

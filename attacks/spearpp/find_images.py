@@ -1,8 +1,8 @@
 """Looks for all images of a batch by the next layer's equations, in rounds of random starts.
 
-Products find most images at a fraction of what solves cost (`next_layer_search.py`); what they miss, near-duplicates and the
-images of trained networks, is looked for by solves (`Equations.fixed_points`) until those find nothing either. What is
-found is judged by the same tests whichever way it came.
+Products (`next_layer_search.py`) find most images at a fraction of what solves cost; what they miss is looked for by
+solves (`Equations.fixed_points`) until those find nothing either. What is found is judged by the same tests whichever
+way it came.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gibench.attack import Context
 
-from .. import next_layer_search as products
+from .. import next_layer_search as search
 from ..next_layer import Judged, NextLayer
 from .refine import smallest
 from .select import independent
@@ -49,7 +49,7 @@ def find_images(following: NextLayer, points: Tensor, patience: int, starts: int
         count = starts * missing + _MORE
         if by_products:
             space = following.space(best.directions)
-            new = products.candidates(
+            new = search.candidates(
                 equations, space, following.random(count, space, context.generator), context.expired
             )
         else:
@@ -80,7 +80,7 @@ class _Best:
         fresh = solved >= self.count
         across = points.new_empty(len(points), len(solved))
         across[:, ~fresh] = self.directions[:, solved[~fresh]]
-        across[:, fresh] = products.directions(following, found.points[:, : len(solved)][:, fresh])
+        across[:, fresh] = search.directions(following, found.points[:, : len(solved)][:, fresh])
         return _Best(found, across)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from gibench.attack import Context, Reconstruction
 from gibench.observation import Observation
 
+from ..chunks import chunks
 from ..layers import InputLayer, find_input_layer
 from ..low_rank import whiten
 from .attack import SpearPP
@@ -24,7 +25,7 @@ _ROUNDS = 2
 _POWERS = (2, 4, 8, 16)
 _STEPS = 8  # of Newton's method, for each power
 _DEVIATIONS = 4  # by which a pre-activation is surely negative
-_CHUNK = 2**24  # numbers in a batch of systems of equations
+_COPIES = 3  # of each system of equations while it is made and solved
 _RIDGE = 1e-12
 
 
@@ -151,12 +152,12 @@ def levels(tensor: Tensor) -> int:
 def coefficients(inputs: Tensor, seen: Tensor, free: Tensor) -> Tensor:
     """Least squares of each row of `seen [m, n]` on those of the inputs `[B, n]` that are free for it: `[m, B]`."""
     gram, products = inputs @ inputs.T, (seen @ inputs.T) * free
-    size, found = _rows_at_once(len(inputs)), []
-    for allowed, product in zip(*(torch.split(part, size) for part in (free, products)), strict=True):
+    for part in chunks(len(seen), _COPIES * 8 * len(inputs) ** 2, inputs.device):
+        allowed = free[part]
         systems = torch.where(allowed[:, :, None] & allowed[:, None, :], gram, 0.0)
         systems.diagonal(dim1=1, dim2=2).add_(_RIDGE * gram.diagonal().mean() + ~allowed)
-        found.append(torch.linalg.solve(systems, product))
-    return torch.cat(found)
+        products[part] = torch.linalg.solve(systems, products[part])
+    return products
 
 
 def least_powers(
@@ -167,23 +168,19 @@ def least_powers(
     p takes the given values in turn, each from where the last has led; for errors that are uniform on an interval a
     high one is nearly the best.
     """
-    found = []
-    size = _rows_at_once(matrix.shape[1])
-    for part, target in zip(torch.split(start, size, 1), torch.split(seen, size, 1), strict=True):
-        x = part
+    found = torch.empty_like(start)
+    m, unknowns = matrix.shape
+    for part in chunks(seen.shape[1], 8 * unknowns * (m + _COPIES * unknowns), matrix.device):
+        x, target = start[:, part], seen[:, part]
         for power in powers:
             for _ in range(1 if power == 2 else _STEPS):
                 if expired():
                     break
                 residual = matrix @ x - target
                 weights = (residual.abs() / residual.abs().amax(dim=0).clamp_min(1e-300)) ** (power - 2)
-                systems = torch.einsum("mp,mb,mc->pbc", weights, matrix, matrix)
+                systems = (weights.T[:, :, None] * matrix).mT @ matrix
                 systems.diagonal(dim1=1, dim2=2).add_(_RIDGE * systems.diagonal(dim1=1, dim2=2).mean(1, keepdim=True))
                 step = torch.linalg.solve(systems, (matrix.T @ (weights * residual)).T)
                 x = x - step.T / (power - 1)
-        found.append(x)
-    return torch.cat(found, dim=1)
-
-
-def _rows_at_once(unknowns: int) -> int:
-    return max(1, _CHUNK // unknowns**2)
+        found[:, part] = x
+    return found

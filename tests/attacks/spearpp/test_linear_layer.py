@@ -178,6 +178,49 @@ def test_images_that_a_trained_network_knows_well_count_as_long_as_rounding_leav
     assert factorize(weight, bias, torch.Generator().manual_seed(0)).rank == 19
 
 
+def steep(planted, digits):
+    """A float32 gradient whose images' parts fall evenly over so many orders of magnitude."""
+    sizes = torch.logspace(0, -digits, planted.columns.shape[1], dtype=torch.float64)
+    return ((planted.columns * sizes) @ planted.inputs).float()
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("digits", [0, 4, 6, 7])
+@pytest.mark.parametrize("size", [20, 36])
+def test_values_below_what_float32_products_show_are_those_of_a_full_decomposition(plant, digits, size, seed):
+    weight = steep(plant(size, 150, 200, seed), digits)
+    factors = factorize(weight, weight[:, 0], generator())
+    left, values, right = torch.linalg.svd(weight.double(), full_matrices=False)
+    assert factors.rank == size
+    torch.testing.assert_close(factors.singular_values, values[:size], rtol=1e-6, atol=0)
+    intrinsic = values[size] / values[:size]  # how far rounding itself has turned each vector, about
+    for found, true in ((factors.basis / 150**0.5, left[:, :size]), (factors.inputs.T, right[:size].T)):
+        basis = torch.linalg.qr(found).Q
+        outside = (true - basis @ (basis.T @ true)).norm(dim=0)
+        assert (outside < 0.05 * intrinsic + 1e-12).all()
+    free = (150 - size) * (200 - size)
+    assert factors.sigma == pytest.approx(float(values[size:].square().sum() / free) ** 0.5, rel=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e25])
+def test_the_rank_does_not_depend_on_the_scale(plant, scale):
+    weight = (plant(20, 150, 200).weight_gradient * scale).float()
+    assert factorize(weight, weight[:, 0], generator()).rank == 20
+
+
+def test_a_gradient_is_factorised_in_pieces(plant, monkeypatch):
+    weight = steep(plant(20, 150, 200), 6)
+    whole = factorize(weight, weight[:, 0], generator())
+    monkeypatch.setattr("gibench.attacks.chunks._CPU", 1)
+    pieces = factorize(weight, weight[:, 0], generator())
+    torch.testing.assert_close(pieces.singular_values, whole.singular_values, rtol=1e-9, atol=0)
+
+
+def test_an_input_of_one_number_has_no_gap():
+    weight = torch.randn(50, 1, generator=generator())
+    assert factorize(weight, weight[:, 0], generator()) is None
+
+
 def test_a_zero_gradient_has_no_rank():
     assert factorize(torch.zeros(30, 40), torch.zeros(30), generator()) is None
 
@@ -212,8 +255,9 @@ def test_the_noise_of_a_direction_is_what_planted_noise_does_to_its_column(plant
 @given(st.integers(1, 10), st.integers(0, 1000))
 def test_inputs_are_solved_from_the_true_columns(plant, batch_size, seed):
     planted = plant(batch_size, 80, 50, seed)
-    solved = solve_inputs(planted.columns, planted.weight_gradient)
+    solved, ones = solve_inputs(planted.columns, planted.weight_gradient, planted.bias_gradient[:, None])
     torch.testing.assert_close(solved, planted.inputs, rtol=0, atol=1e-8)
+    torch.testing.assert_close(ones, torch.ones(batch_size, 1, dtype=torch.float64), rtol=0, atol=1e-8)
 
 
 def test_true_inputs_match_the_support_at_every_vote(plant):

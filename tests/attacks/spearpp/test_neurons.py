@@ -39,7 +39,7 @@ def test_neurons_drawn_apart_are_distinct(count, size, seed):
 def test_what_is_worked_on_at_once_changes_nothing(monkeypatch, chunk):
     rows = normal(0, 30, 3)
     whole = distinct_neurons(rows, normal(1, 30))
-    monkeypatch.setattr("gibench.attacks.chunks._CPU", chunk * 8 * 30)
+    monkeypatch.setattr("gibench.attacks.chunks._CPU", chunk * 2**17)
     assert torch.equal(distinct_neurons(rows, normal(1, 30)), whole)
     assert 3 < len(whole.unique()) < 30
 

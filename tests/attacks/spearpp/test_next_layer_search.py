@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from gibench.attacks import next_layer_search as products
+from gibench.attacks import next_layer_search
 from gibench.attacks.next_layer_search import candidates, merged, minimize
 from gibench.attacks.spearpp.find_images import find_images
 from tests.attacks.spearpp.test_layer_pair import equations
@@ -17,7 +17,7 @@ def never():
 
 def columns(following, points):
     """The columns of G^T of points' directions."""
-    return following.gradient.factors.basis @ products.directions(following, points)
+    return following.gradient.factors.basis @ next_layer_search.directions(following, points)
 
 
 @pytest.mark.parametrize("neurons", [60, 100, 400])  # of 400 a part of the equations is descended first
@@ -36,7 +36,7 @@ def test_random_starts_end_at_the_images(plant, neurons):
 def test_what_is_searched_leaves_out_what_is_found(plant):
     planted = plant(8, 100)
     following, points = equations(planted)
-    space = following.space(products.directions(following, points[:, :5]))
+    space = following.space(next_layer_search.directions(following, points[:, :5]))
     starts = following.random(60, space, torch.Generator().manual_seed(3))
     ends = following.judge(candidates(following.equations, space, starts, never))
     errors = (ends.images[ends.solved][:, None] - planted.inputs).abs().amax(dim=2)
@@ -49,7 +49,9 @@ def test_directions_have_their_zeros_and_are_across_all_other_images(plant):
     found = columns(following, points)
     assert found.masked_select(planted.zeros).abs().max() < 1e-6 * found.abs().max()
     truth = planted.truth(following.gradient.factors).vectors
-    torch.testing.assert_close((products.directions(following, points) * truth).sum(0).abs(), torch.ones(8).double())
+    torch.testing.assert_close(
+        (next_layer_search.directions(following, points) * truth).sum(0).abs(), torch.ones(8).double()
+    )
 
 
 def test_conjugate_gradients_find_the_least_point_across_the_start():

@@ -18,11 +18,13 @@ def test_sampled_rounding_finds_the_true_directions_near_by(plant, distance):
 
 
 def test_rounded_directions_are_unit_vectors_that_are_zero_on_as_many_rows_as_determine_them(plant):
-    factors = plant(8, 200, 60).factors()
-    ends = torch.randn(8, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    planted = plant(12, 200, 60)
+    assert not planted.zeros.all(dim=1).any()  # row sets with a dead neuron are singular
+    factors = planted.factors()
+    ends = torch.randn(12, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     rounded = sampled_rounding(factors, ends, torch.Generator().manual_seed(1))
     torch.testing.assert_close(rounded.vectors.norm(dim=0), torch.ones(20, dtype=torch.float64))
-    assert (rounded.zeros.sum(dim=0) >= 7).all()
+    assert (rounded.zeros.sum(dim=0) >= 11).all()
 
 
 def test_chunks_change_nothing_but_the_memory_they_take(plant, distance, monkeypatch):

@@ -10,6 +10,7 @@ from pydantic import Field
 from gibench.attack import Attack, Context, Reconstruction, lacking
 from gibench.observation import Observation
 
+from .likelihood import polish
 from .linear_layer import find_input_layer, next_linear, read_gradient, unsupported
 from .next_layer import certain, read_next_layer
 from .spearpp.fixed_points import find_images
@@ -21,7 +22,8 @@ class LayerPair(Attack):
     The row space of the second gradient holds each image's activations, and the first gradient's row space its pixels:
     fixed points between an activation pattern and the point that fits it best are images, see `next_layer.py`. Starts
     are random; once images are found, later starts lie in the space that their directions leave. An image that
-    satisfies its equations within the noise is certified, whatever becomes of the others.
+    satisfies its equations within the noise is certified, whatever becomes of the others. Under noise a whole batch is
+    moved to where all layers' gradients are most likely, see `likelihood.py`.
 
     Beside SPEAR and SPEAR++ it needs one layer more, and in exchange no sparse columns: near-duplicates, trained
     networks and widths below four times the batch are no obstacles in themselves.
@@ -64,8 +66,10 @@ class LayerPair(Attack):
         best = find_images(following, following.triangle[:, :0], self.patience, self.starts, context)
         errors = following.errors(best)
         certified = certain(best, errors, observation.std.to(best.images))
+        likely = polish(observation, gradient, best.images, errors, certified, context)
+        certified = likely.certified
         order = certified.to(torch.uint8).argsort(descending=True, stable=True)
-        images = observation.denormalize(best.images.view(-1, *observation.image_shape))
+        images = observation.denormalize(likely.inputs.view(-1, *observation.image_shape))
         rank, solved = gradient.factors.rank, int(best.solved.sum())
         return Reconstruction(
             images.nan_to_num(0.5, 1, 0)[order],
@@ -76,7 +80,8 @@ class LayerPair(Attack):
                 "next_rank": following.second.rank,
                 "solved": solved,
                 "residual_by_image": best.residual[order].tolist(),
-                "predicted_error_by_image": errors[order].tolist(),
+                "predicted_error_by_image": likely.error[order].tolist(),
+                "most_likely": likely.moved,
             },
         )
 

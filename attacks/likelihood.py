@@ -67,10 +67,11 @@ def polish(
         context: of the attack.
     """
     unchanged = Likely(inputs, error, certified, False)
-    sigma, seen = gradient.factors.sigma, gradient.weight
-    rounding = torch.finfo(seen.dtype).eps * float(seen.double().square().mean().sqrt())
-    layers = read_layers(observation) if sigma > _SEEN * rounding and len(inputs) == gradient.factors.rank else None
-    if layers is None or not bool(torch.isfinite(inputs).all()):
+    sigma = gradient.factors.sigma
+    layers = read_layers(observation)
+    if layers is None or sigma < _SEEN * layers[0].rounding:
+        return unchanged
+    if len(inputs) != gradient.factors.rank or not bool(torch.isfinite(inputs).all()):
         return unchanged
     context.progress("maximum likelihood over all layers", None)
     best = _climb(layers, inputs.double(), error.double(), sigma, context)
@@ -198,8 +199,7 @@ def _noise(point: Point, sigma: float) -> list[float]:
             continue
         basis = torch.linalg.qr(with_one(fed).T).Q
         rest = layer.target - (layer.target @ basis) @ basis.T
-        floor = torch.finfo(torch.float32).eps * float(layer.target.square().mean().sqrt())
-        found.append(max((float(rest.square().sum()) / (len(rest) * free)) ** 0.5, floor, _TINY**0.5))
+        found.append(max((float(rest.square().sum()) / (len(rest) * free)) ** 0.5, layer.rounding))
     return found
 
 

@@ -27,6 +27,7 @@ class Layer:
     weight: Tensor  # [m, n]
     bias: Tensor  # [m]
     target: Tensor  # [m, n + 1], dL/dW beside dL/db
+    rounding: float = 0.0  # of an entry of the gradient as it was sent
 
 
 def read_layers(observation: Observation) -> list[Layer] | None:
@@ -48,15 +49,14 @@ def read_layers(observation: Observation) -> list[Layer] | None:
         return None
     if not all(f"{name}.weight" in gradient for name, _ in linear):
         return None
-    return [
-        Layer(
-            module.weight.detach().double(),
-            module.bias.detach().double(),
-            torch.cat([gradient[f"{name}.weight"], gradient[f"{name}.bias"][:, None]], dim=1).double(),
-        )
-        for name, module in linear
-        if isinstance(module, nn.Linear)
-    ]
+    return [_layer(module, gradient[f"{name}.weight"], gradient[f"{name}.bias"]) for name, module in linear]
+
+
+def _layer(module: nn.Module, weight: Tensor, bias: Tensor) -> Layer:
+    assert isinstance(module, nn.Linear)
+    target = torch.cat([weight, bias[:, None]], dim=1).double()
+    rounding = torch.finfo(weight.dtype).eps * float(target.square().mean().sqrt())
+    return Layer(module.weight.detach().double(), module.bias.detach().double(), target, rounding)
 
 
 class Point:

@@ -14,6 +14,7 @@ from torch import Tensor
 from gibench.attack import Attack, Context, Reconstruction
 from gibench.observation import Observation
 
+from ..likelihood import Likely, polish
 from ..linear_layer import LayerGradient, next_linear, read_gradient, unsupported
 from ..next_layer import read_next_layer
 from . import objectives, optimizers
@@ -50,6 +51,8 @@ class SpearPP(Attack):
 
     Where images stay uncertified after that, `next_layer` lets the next linear layer's gradient finish the batch, as
     `layer-pair` does alone: a direction tells a pattern, and the pattern tells the image, whatever else is missing.
+
+    Under noise the batch is then moved to where all layers' gradients are most likely, see `likelihood.py`.
 
     With one hidden layer the sparsest vectors are differences of images of one class. There `objective=two-valued`,
     which `auto` chooses by itself, uses what the server knows of the rest of the network: see `two_valued.py`.
@@ -223,9 +226,14 @@ def _reconstruction(
             if not isinstance(following, str):
                 whole = not found.missing
                 inputs, error, certified = complete(following, batch, certified, whole, pixel_scale, hunt.context)
-    images = observation.denormalize(inputs.view(-1, *observation.image_shape))
-    order = (2.0 * certified + batch.matching).argsort(descending=True, stable=True)
     from_next = int((inputs != batch.inputs).any(dim=1).sum())
+    likely = Likely(inputs, error, certified, False)
+    if claims is not None:
+        with hunt.clock.stage("likelihood"):
+            likely = polish(observation, gradient, inputs, error, certified, hunt.context)
+    certified = likely.certified
+    images = observation.denormalize(likely.inputs.view(-1, *observation.image_shape))
+    order = (2.0 * certified + batch.matching).argsort(descending=True, stable=True)
     return Reconstruction(
         images.nan_to_num(0.5, 1, 0)[order],
         certified=certified[order],
@@ -233,7 +241,8 @@ def _reconstruction(
         | {
             "finding": _finding(observation, hunt, found, from_next),
             "images_from_next_layer": from_next,
-            "predicted_error_by_image": error[order].tolist(),
+            "predicted_error_by_image": likely.error[order].tolist(),
+            "most_likely": likely.moved,
         },
     )
 

@@ -81,7 +81,7 @@ def polish(
     first = _first_order(point, sigma)
     sure = certified
     if bool(certified.any()):
-        first, worst = _errors(point, noise, context)
+        first, worst = predicted_errors(point, noise, context)
         sure = certified & (SAFETY * worst * observation.std.to(worst).max() < EXACT)
     stays = certified & ~sure
     moved = torch.where(stays[:, None], inputs, point.fed[0].to(inputs))
@@ -155,11 +155,16 @@ def _first_order(point: Point, sigma: float) -> Tensor:
     return sigma * torch.cholesky_inverse(factor(sent @ sent.T)).diagonal().sqrt()
 
 
-def _errors(point: Point, noise: Sequence[float], context: Context) -> tuple[Tensor, Tensor]:
+def predicted_errors(point: Point, noise: Sequence[float], context: Context) -> tuple[Tensor, Tensor]:
     """Standard deviations of each image's numbers, of their mean square and of the largest: `[B]`, `[B]`.
 
-    Noise is drawn and its error solved for. An error of the scale moves the extremes most, and few draws may understate
-    it.
+    They are the Cramer-Rao bound at the point: noise is drawn and the error that it makes solved for. An error of the
+    scale moves the extremes most, and few draws may understate it.
+
+    Args:
+        point: a batch at its patterns.
+        noise: of an entry of each layer's gradient.
+        context: for the draws, and for how long.
     """
     images = point.fed[0]
     basis = _basis(point)

@@ -60,7 +60,7 @@ def bound(model, inputs, labels):
 
 
 def test_derivatives_are_those_of_automatic_differentiation():
-    seen, inputs, labels = observe(0, 1e-6)
+    seen, inputs, labels = observe(0, 1e-6, width=20)
     layers = read_layers(seen)
     probabilities = seen.model(inputs).detach().softmax(dim=1)
     sent = (probabilities - nn.functional.one_hot(labels, 10)) / BATCH
@@ -176,7 +176,7 @@ def test_wrong_patterns_are_put_right():
     """Errors move pre-activations across zero, a few of each batch."""
     flipped = 0
     for seed in range(6):
-        seen, inputs, _ = observe(seed, 1e-6)
+        seen, inputs, _ = observe(seed, 1e-5)
         start = moved(inputs, 1e-2, seed)
         layers, sent = read_layers(seen), torch.zeros(BATCH, 10, dtype=torch.float64)
         pairs = zip(Point(layers, inputs, sent).patterns, Point(layers, start, sent).patterns, strict=True)

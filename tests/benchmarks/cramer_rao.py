@@ -4,7 +4,8 @@ The Cramer-Rao bound of the images, from the true batch and its activation patte
 of whatever recovers them without bias is no smaller than the inverse of the Gauss-Newton matrix of all layers'
 gradients. What the loss sends back counts as unknown, as it is for the attacks. The diagonal is estimated by solving
 for draws of noise. It is proportional to the noise, so that one estimate serves all of it. Beside the PSNR stands the
-share of images of which every pixel keeps its 8-bit value, errors taken as gaussian and alike over the image. `photos`,
+share of images of which every pixel keeps its 8-bit value, errors taken as gaussian and alike over each colour of
+the image. `photos`,
 five hidden layers; a line of `leaderboard/results/cramer-rao.csv` for each seed and noise:
 
     python tests/benchmarks/cramer_rao.py 20x200
@@ -21,34 +22,22 @@ import torch
 from torch import Tensor
 
 from gibench import batches, client, seeds
-from gibench.attacks.likelihood import solve
+from gibench.attack import Context
+from gibench.attacks.likelihood import predicted_errors
 from gibench.attacks.relu_chain import Point, read_layers
 from gibench.datasets.photos import Photos
 from gibench.defenses.none import NoDefense
 from gibench.models.mlp import MLP
 from gibench.observation import ThreatModel
 
-SIZES, SEEDS, DEPTH, DRAWS = ["20x200"], 5, 5, 8
+SIZES, SEEDS, DEPTH = ["20x200"], 5, 5
 NOISE = (1e-7, 3e-7, 1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
 FILE = Path("leaderboard/results/cramer-rao.csv")
 HALF_LEVEL = 1 / 510
 
 
-def bound(point: Point, generator: torch.Generator) -> Tensor:
-    """The least root mean square error of each image's numbers for unit noise, `[B]`."""
-    right = []
-    weights = [1.0] * len(point.layers)
-    for _ in range(DRAWS):
-        noise = [torch.randn(layer.target.shape, generator=generator, dtype=torch.float64) for layer in point.layers]
-        right.append(point.slope(noise, weights))
-    known = [torch.zeros_like(z) for z in point.before]
-    vectors = [torch.cat(parts) for parts in zip(*right, strict=True)]
-    vectors[2:] = [part * 0 for part in vectors[2:]]
-    return solve(point, vectors, weights, known, lambda: False)[0].square().mean(dim=(0, 2)).sqrt()
-
-
-def truth(batch_size: int, width: int, seed: int) -> tuple[Point, float]:
-    """The batch of a seed with what its loss sends back, and a pixel per unit of the network's input."""
+def truth(batch_size: int, width: int, seed: int) -> tuple[Point, Tensor]:
+    """The batch of a seed with what its loss sends back, and pixels per unit of the network's input, `[C]`."""
     images = Photos().load()
     batch = batches.draw(images, batch_size, "iid", 1, seeds.generator(seed, "data"))
     with seeds.isolated(seed, "model"):
@@ -61,7 +50,7 @@ def truth(batch_size: int, width: int, seed: int) -> tuple[Point, float]:
     sent = model(inputs.to(seen.mean)).double().softmax(dim=1) - torch.nn.functional.one_hot(
         batch.labels, images.num_classes
     )
-    return Point(layers, inputs, sent.detach() / batch_size), float(seen.std.square().mean().sqrt())
+    return Point(layers, inputs, sent.detach() / batch_size), seen.std.double()
 
 
 def main() -> None:
@@ -72,12 +61,14 @@ def main() -> None:
         for size in sys.argv[1:] or SIZES:
             batch_size, width = map(int, size.split("x"))
             for seed in range(SEEDS):
-                point, pixel = truth(batch_size, width, seed)
-                unit = pixel * bound(point, seeds.generator(seed, "attack"))
+                point, colours = truth(batch_size, width, seed)
+                context = Context(seeds.generator(seed, "attack"), torch.device("cpu"))
+                unit = predicted_errors(point, [1.0] * len(point.layers), context)[0]
+                pixels = point.fed[0].shape[1] / len(colours)
                 for std in NOISE:
-                    error = std * unit
-                    decibels = float((-20 * error.log10()).quantile(0.5))
-                    exact = float((HALF_LEVEL / math.sqrt(2) / error).erf().pow(point.fed[0].shape[1]).mean())
+                    error = std * unit[:, None] * colours
+                    decibels = float((-10 * error.square().mean(dim=1).log10()).quantile(0.5))
+                    exact = float((HALF_LEVEL / math.sqrt(2) / error).erf().pow(pixels).prod(dim=1).mean())
                     line = [batch_size, width, DEPTH, seed, std, f"{decibels:.3f}", f"{exact:.4f}"]
                     writer.writerow(line)
                     print(*line, flush=True)

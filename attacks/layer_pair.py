@@ -11,6 +11,7 @@ from gibench.attack import Attack, Context, Reconstruction, lacking
 from gibench.observation import Observation
 
 from .layers import find_input_layer, next_linear
+from .likelihood import polish
 from .linear_layer import read_gradient, unsupported
 from .next_layer import read_next_layer
 from .spearpp.find_images import find_images
@@ -24,7 +25,8 @@ class LayerPair(Attack):
     fixed points between an activation pattern and the point that fits it best are images, see `next_layer.py`. Starts
     are random and all move at once, by products (`next_layer_search.py`) while these find images, by solves after; once
     images are found, later starts lie in the space that their directions leave. An image that satisfies its equations
-    within the noise is certified, if no image of the batch may hide in the mean of several.
+    within the noise is certified, if no image of the batch may hide in the mean of several. Under noise a whole batch
+    is moved to where all layers' gradients are most likely, see `likelihood.py`.
 
     Beside SPEAR and SPEAR++ it needs one layer more, and in exchange no sparse columns: near-duplicates, trained
     networks and widths below four times the batch are no obstacles in themselves.
@@ -66,8 +68,10 @@ class LayerPair(Attack):
             return _nothing(observation, following, gradient.factors.rank)
         best = find_images(following, following.triangle[:, :0], self.patience, self.starts, context)
         certified, errors, withheld = claims(observation, following, best)
+        likely = polish(observation, gradient, best.images, errors, certified, context)
+        certified = likely.certified
         order = certified.to(torch.uint8).argsort(descending=True, stable=True)
-        images = observation.denormalize(best.images.view(-1, *observation.image_shape))
+        images = observation.denormalize(likely.inputs.view(-1, *observation.image_shape))
         rank, solved = gradient.factors.rank, int(best.solved.sum())
         return Reconstruction(
             images.nan_to_num(0.5, 1, 0)[order],
@@ -79,7 +83,8 @@ class LayerPair(Attack):
                 "next_rank": following.second.rank,
                 "solved": solved,
                 "residual_by_image": best.residual[order].tolist(),
-                "predicted_error_by_image": errors[order].tolist(),
+                "predicted_error_by_image": likely.error[order].tolist(),
+                "most_likely": likely.moved,
             },
         )
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from gibench.spec import parse
 
-from . import matrix, pick, tradeoff
+from . import matrix, noise, pick, tradeoff
 from .figures import (
     BLACK,
     BLUE,
@@ -172,6 +172,7 @@ PLOTS: Mapping[str, Plot] = {
     "privacy_utility": Plot(
         tradeoff.pick, tradeoff.draw, "dp, pruning or fedavg, each alone, at two strengths or more"
     ),
+    "noise": Plot(noise.pick, noise.draw, "attacks against noise at two standard deviations or more"),
     "matrix": Plot(matrix.pick, matrix.draw, "two attacks or more against two defenses or more"),
 }
 

@@ -15,6 +15,7 @@ from gibench.attack import Attack, Context, Reconstruction
 from gibench.observation import Observation
 
 from ..layers import next_linear
+from ..likelihood import Likely, polish
 from ..linear_layer import LayerGradient, read_gradient, unsupported
 from ..next_layer import NextLayer, read_next_layer
 from ..witness import claims as next_claims
@@ -55,6 +56,8 @@ class SpearPP(Attack):
     `next_layer` asks the next linear layer's gradient first, by products alone, as `layer-pair` does: that costs least,
     and a batch found and certified whole is done. Else it finishes what stays uncertified after the search: a direction
     tells a pattern, and the pattern tells the image, whatever else is missing.
+
+    Under noise the batch is then moved to where all layers' gradients are most likely, see `likelihood.py`.
 
     With one hidden layer the sparsest vectors are differences of images of one class. There `objective=two-valued`,
     which `auto` chooses by itself, uses what the server knows of the rest of the network: see `two_valued.py`.
@@ -272,9 +275,14 @@ def _reconstruction(
     withheld = unaccounted(observation, gradient, solved, second) if bool(certified.any()) else ""
     if withheld:
         certified = torch.zeros_like(certified)
-    images = observation.denormalize(inputs.view(-1, *observation.image_shape))
-    order = (2.0 * certified + batch.matching).argsort(descending=True, stable=True)
     from_next = int((inputs != batch.inputs).any(dim=1).sum())
+    likely = Likely(inputs, error, certified, False)
+    if claims is not None:
+        with hunt.clock.stage("likelihood"):
+            likely = polish(observation, gradient, inputs, error, certified, hunt.context)
+    certified = likely.certified
+    images = observation.denormalize(likely.inputs.view(-1, *observation.image_shape))
+    order = (2.0 * certified + batch.matching).argsort(descending=True, stable=True)
     return Reconstruction(
         images.nan_to_num(0.5, 1, 0)[order],
         certified=certified[order],
@@ -283,7 +291,8 @@ def _reconstruction(
             "finding": _finding(observation, hunt, found, from_next),
             "withheld": withheld,
             "images_from_next_layer": from_next,
-            "predicted_error_by_image": error[order].tolist(),
+            "predicted_error_by_image": likely.error[order].tolist(),
+            "most_likely": likely.moved,
         },
     )
 

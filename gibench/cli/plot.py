@@ -21,7 +21,7 @@ def plot(
         str,
         typer.Argument(
             metavar="NAME",
-            help="scaling, wall, hard_batches, training, objectives, ablation, privacy_utility or matrix.",
+            help="scaling, wall, hard_batches, training, objectives, ablation, privacy_utility, noise or matrix.",
         ),
     ],
     output: Annotated[Path, typer.Option("--output", metavar="FILE", help="The file to write: .png, .svg or .pdf.")],
@@ -32,9 +32,9 @@ def plot(
     """Draw a figure of what is stored, without running anything.
 
     A plot takes the rows of the experiment that it is of: those of its attacks (spearpp, and spear for wall; any for
-    privacy_utility and matrix), in the one scenario that has most points to show. It never mixes data sets, threat
-    models or hardware; the newest row of a cell counts. leaderboard/suites has a suite for each plot; for a figure of
-    one suite alone, run it under an --experiment of its own.
+    privacy_utility, noise and matrix), in the one scenario that has most points to show. It never mixes data sets,
+    threat models or hardware; the newest row of a cell counts. leaderboard/suites has a suite for each plot; for a
+    figure of one suite alone, run it under an --experiment of its own.
     """
     from gibench.leaderboard import plots, stored
     from gibench.leaderboard.pick import describe

@@ -40,28 +40,28 @@ class Log:
     waits: Counter[str] = field(default_factory=Counter)  # of the host for the device
     copies: Counter[str] = field(default_factory=Counter)  # between the two
 
-    def in_files(self, *names: str) -> int:
-        """The waits in files of these names."""
-        return sum(count for line, count in self.waits.items() if line.partition(":")[0] in names)
+    def waits_in(self, folder: str) -> int:
+        """The waits that a top-level folder is to blame for."""
+        return sum(count for line, count in self.waits.items() if line.startswith(f"{folder}/"))
 
 
 class DeviceTensor(Tensor):
     """A tensor of the device, around one of the CPU that holds its values."""
 
-    inner: Tensor
+    held: Tensor
 
     @staticmethod
-    def __new__(cls, inner: Tensor) -> DeviceTensor:
+    def __new__(cls, held: Tensor) -> DeviceTensor:
         made = Tensor._make_wrapper_subclass(
             cls,
-            inner.shape,
-            strides=inner.stride(),
-            storage_offset=inner.storage_offset(),
-            dtype=inner.dtype,
-            layout=inner.layout,
+            held.shape,
+            strides=held.stride(),
+            storage_offset=held.storage_offset(),
+            dtype=held.dtype,
+            layout=held.layout,
             device=torch.device(NAME),
         )
-        made.inner = inner
+        made.held = held
         return made
 
     def __repr__(self) -> str:
@@ -83,17 +83,19 @@ class DeviceGenerator(_Generator):
     device = torch.device(NAME)
 
 
-def _generator(device: torch.device | str = "cpu") -> torch.Generator:
-    return DeviceGenerator() if torch.device(device).type == NAME else _Generator(device)
+class _AnyGenerator(_Generator):
+    """What `torch.Generator` is meanwhile: it makes one of either kind."""
+
+    def __new__(cls, device: torch.device | str = "cpu") -> torch.Generator:  # type: ignore[misc]
+        return DeviceGenerator() if torch.device(device).type == NAME else _Generator(device)
 
 
 def _line() -> str:
-    """The innermost line of this project that is being run: `folder/file.py:number`."""
+    """The innermost line of this project that is being run: `folder/.../file.py:number`."""
     frame = sys._getframe(1)
     while frame is not None:
         if frame.f_code.co_filename.startswith(_OURS):
-            path = Path(frame.f_code.co_filename)
-            return f"{path.parent.name}/{path.name}:{frame.f_lineno}"
+            return f"{Path(frame.f_code.co_filename).relative_to(_HERE)}:{frame.f_lineno}"
         frame = frame.f_back
     return "elsewhere:0"
 
@@ -125,11 +127,11 @@ class _Operations(TorchDispatchMode):
             self._refuse_mixtures(name, args, tensors)
             if name in _WAITS or (name in _INDEXING and _by_mask(name, args)):
                 self.log.waits[_line()] += 1
-        named = {key: _each(_inner, value) for key, value in kwargs.items()}
-        result = operation(*_each(_inner, args), **named)
+        named = {key: _each(held, value) for key, value in kwargs.items()}
+        result = operation(*_each(held, args), **named)
         if torch.Tag.inplace_view in operation.tags and ours:
             _reshape_in_place(operation, args, kwargs)
-        known = {id(tensor.inner): tensor for tensor in ours}  # what was changed in place
+        known = {id(tensor.held): tensor for tensor in ours}  # what was changed in place
         return _each(lambda tensor: known[id(tensor)] if id(tensor) in known else DeviceTensor(tensor), result) if here else result
 
     def _copied(self, name: str, tensors: list[Tensor], here: bool) -> None:
@@ -166,8 +168,9 @@ def _by_mask(name: str, args: Any) -> bool:
     return masks and not ("put" in name and args[2].numel() == 1)
 
 
-def _inner(tensor: Tensor) -> Tensor:
-    return tensor.inner if isinstance(tensor, DeviceTensor) else tensor
+def held(tensor: Tensor) -> Tensor:
+    """Its values on the CPU, whatever it is on."""
+    return tensor.held if isinstance(tensor, DeviceTensor) else tensor
 
 
 def _each(function: Callable[[Tensor], Any], values: Any) -> Any:
@@ -196,7 +199,7 @@ class _Functions(TorchFunctionMode):
                 return torch.tensor(*args[1:], dtype=kwargs.get("dtype", first.dtype)).to(NAME)
             if function is Tensor.tolist:
                 self.log.waits[_line()] += 1
-                return first.inner.tolist()
+                return first.held.tolist()
             if function in (Tensor.__getitem__, Tensor.__setitem__):
                 return function(first, _indices(args[1]), *args[2:])
         if isinstance(generator := kwargs.get("generator"), _Generator):
@@ -223,7 +226,7 @@ def simulated() -> Iterator[Log]:
     log = Log()
     replaces = torch.__future__.get_overwrite_module_params_on_conversion()
     torch.__future__.set_overwrite_module_params_on_conversion(True)  # a parameter's values cannot move to the device
-    torch.Generator = _generator  # type: ignore[assignment, misc]
+    torch.Generator = _AnyGenerator  # type: ignore[misc]
     try:
         with _Operations(log), _Functions(log):
             yield log

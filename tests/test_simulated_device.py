@@ -11,7 +11,7 @@ from gibench.registry import create, entries
 from gibench.spec import parse_chain
 from gibench.threat_model import KNOWLEDGE, ThreatModel
 from tests.benchmarks.gpu import attacks
-from tests.simulated_device import NAME, simulated
+from tests.simulated_device import NAME, held, simulated
 
 DEFENSES = {
     "fedavg": "fedavg:epochs=2,local_batch_size=2,momentum=0.5,clients=2",
@@ -35,7 +35,7 @@ def observe(device, images, defense="none", model="mlp:width=80,depth=3"):
     with seeds.isolated(0, "model"):
         network = create("model", model).build(images.image_shape, images.num_classes).to(device)
     noise = seeds.generator(0, "defense", device)
-    return client.observe(network, images, truth, defenses, ThreatModel(KNOWLEDGE), noise, BATCH).observation
+    return client.observe(network, images, truth, defenses, ThreatModel(frozenset(KNOWLEDGE)), noise, BATCH).observation
 
 
 def attacked(name, device, images, defense="none"):
@@ -45,6 +45,28 @@ def attacked(name, device, images, defense="none"):
     return create("attack", name)(observation, Context(generator, torch.device(device)))
 
 
-def values(tensor):
-    """On the CPU, whatever it is on."""
-    return getattr(tensor, "inner", tensor).detach()
+def same(one, other):
+    """Whether two tensors have the same bits, on whatever device."""
+    return one is other is None or torch.equal(held(one), held(other))
+
+
+@pytest.mark.parametrize(("attack", "defense"), attacks().items())
+def test_an_attack_gives_the_cpus_result_on_another_device(attack, defense, digits):
+    there = attacked(attack, "cpu", digits, defense)
+    with simulated():
+        here = attacked(attack, NAME, digits, defense)
+    assert (here.status, here.reason) == (there.status, there.reason)
+    assert here.status in ("ok", "budget_exhausted")
+    found, expected = here.reconstruction, there.reconstruction
+    assert found.images.device.type == NAME
+    assert all(same(getattr(found, name), getattr(expected, name)) for name in ("images", "labels", "certified"))
+
+
+@pytest.mark.parametrize("defense", DEFENDED)
+def test_a_client_sends_the_cpus_update_from_another_device(defense, digits):
+    there = observe("cpu", digits, defense).update
+    with simulated() as log:
+        here = observe(NAME, digits, defense).update
+    assert {tensor.device.type for tensor in here.tensors.values()} == {NAME}
+    assert all(same(here.tensors[name], tensor) for name, tensor in there.tensors.items())
+    assert not [line for line in log.copies if line.startswith("defenses/")]

@@ -27,11 +27,12 @@ EXACT = ["spearpp", "layer-pair"]
 ITERATIONS = "max_iterations=3"
 FAST = {  # settings with which an attack takes about a second
     "spear": "draws=2000",
-    "cocktailparty": "max_iterations=20",
+    "cocktailparty": "max_iterations=10",
     "wrong-gradient": "attack=layer-pair",
     **dict.fromkeys(["spearpp-pruned", "spearpp-local-steps", "spearpp-quantized"], "rounds=2"),
-    **dict.fromkeys(["idlg", "sme", "invertinggradients", "invertinggradients-adaptive", "modern"], ITERATIONS),
-    **dict.fromkeys(["dlg", "dlg-adaptive"], "max_iterations=1"),
+    **dict.fromkeys(["sme", "invertinggradients", "invertinggradients-adaptive", "modern"], ITERATIONS),
+    **dict.fromkeys(["idlg", "dlg-adaptive"], f"{ITERATIONS},optimizer=adam"),  # lbfgs evaluates each 20 times
+    "dlg": "max_iterations=1",
 }
 DEFENDED = {  # what the attack is there for
     "sme": "fedavg:epochs=2",

@@ -65,7 +65,7 @@ def observe(
     """Compute the update of the truth's batches, through the defenses' hooks, and grant what the threat model grants.
 
     Args:
-        model: from normalised images to logits, on the device to compute on; gradients and defenses compute in its dtype.
+        model: from normalised images to logits, on the device to compute on and in the dtype to compute in.
         images: the data set; only its public split and statistics can reach the observation.
         truth: the clients' batches one after the other.
         defenses: in canonical order, see `gibench.chain.canonical_chain`.

@@ -15,7 +15,7 @@ from gibench.threat_model import ThreatModel
 
 @dataclass(frozen=True)
 class Update:
-    """What leaves the client: one tensor a parameter, named as in `model.named_parameters()`, in the dtype it is sent in.
+    """What leaves the client, in the dtype it is sent in: one tensor a parameter, see `model.named_parameters()`.
 
     `gradient`: the mean-loss gradient. `weight_delta`: local weights minus the weights received.
     """

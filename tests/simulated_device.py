@@ -1,8 +1,8 @@
 """A simulated accelerator: its tensors compute on the CPU, refuse to mix with the CPU's, and every wait is noted.
 
 Its tensors say the device `meta`, so code that asks takes the branch of an accelerator. Generators are of a device too.
-What would make the host wait for a real device (values asked for, sizes that depend on values, errors checked), and what
-would be copied between the two, is counted by the line of this project that asks for it. What happens inside one
+What would make the host wait for a real device (values asked for, sizes that depend on values, errors checked), and
+what would be copied between the two, is counted by the line of this project that asks for it. What happens inside one
 operation, such as a decomposition, is not seen, nor are kernels or memory.
 """
 
@@ -115,7 +115,7 @@ class _Operations(TorchDispatchMode):
         kwargs = dict(kwargs or {})
         name = operation._schema.name
         tensors: list[Tensor] = []
-        _each(lambda tensor: tensors.append(tensor), (*args, *kwargs.values()))
+        _each(tensors.append, (*args, *kwargs.values()))
         ours = [tensor for tensor in tensors if isinstance(tensor, DeviceTensor)]
         here = bool(ours)
         if kwargs.get("device") is not None:
@@ -132,13 +132,17 @@ class _Operations(TorchDispatchMode):
         if torch.Tag.inplace_view in operation.tags and ours:
             _reshape_in_place(operation, args, kwargs)
         known = {id(tensor.held): tensor for tensor in ours}  # what was changed in place
-        return _each(lambda tensor: known[id(tensor)] if id(tensor) in known else DeviceTensor(tensor), result) if here else result
+        if not here:
+            return result
+        return _each(lambda tensor: known[id(tensor)] if id(tensor) in known else DeviceTensor(tensor), result)
 
     def _copied(self, name: str, tensors: list[Tensor], here: bool) -> None:
         source = tensors[-1] if name == "aten::copy_" else tensors[0]
         target = isinstance(tensors[0], DeviceTensor) if name == "aten::copy_" else here
         if isinstance(source, DeviceTensor) != target:
             self.log.copies[_line()] += 1
+            if not target:
+                self.log.waits[_line()] += 1
 
     def _refuse_mixtures(self, name: str, args: Any, tensors: list[Tensor]) -> None:
         foreign = [tensor for tensor in tensors if not isinstance(tensor, DeviceTensor) and tensor.ndim > 0]

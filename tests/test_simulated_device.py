@@ -1,6 +1,5 @@
 """Attacks and defenses on a device that is not the CPU: nothing mixes, nothing differs, and waits are bounded."""
 
-import pandas as pd
 import pytest
 import torch
 
@@ -70,3 +69,43 @@ def test_a_client_sends_the_cpus_update_from_another_device(defense, digits):
     assert {tensor.device.type for tensor in here.tensors.values()} == {NAME}
     assert all(same(here.tensors[name], tensor) for name, tensor in there.tensors.items())
     assert not [line for line in log.copies if line.startswith("defenses/")]
+
+
+def test_what_does_not_mix_on_a_real_device_is_refused():
+    with simulated():
+        here, there = torch.arange(4.0, device=NAME), torch.arange(4.0)
+        with pytest.raises(RuntimeError, match="expected all tensors on one device"):
+            here + there
+        with pytest.raises(RuntimeError, match="expected all tensors on one device"):
+            torch.cat([here, there])
+        with pytest.raises(RuntimeError, match="a generator of another device"):
+            torch.rand(4, generator=torch.Generator(), device=NAME)
+        with pytest.raises(RuntimeError, match="a generator of another device"):
+            torch.rand(4, generator=torch.Generator(NAME))
+        with pytest.raises(TypeError, match="copy it to the CPU first"):
+            here.numpy()
+        assert torch.equal(held(here * there[2] + 1), there * 2 + 1)  # one number may come from the CPU
+        assert torch.equal(held(here[[1, 2]]), there[1:3])
+
+
+@pytest.mark.parametrize(
+    ("asks", "waits"),
+    [
+        (lambda x: float(x.sum()), 1),
+        (lambda x: x.nonzero(), 1),
+        (lambda x: x[x > 1], 1),
+        (lambda x: bool((x > 1).any()), 1),
+        (lambda x: x.tolist(), 1),
+        (lambda x: x.cpu(), 1),
+        (lambda x: torch.linalg.inv(torch.diag(x + 1)), 1),
+        (lambda x: x.masked_fill(x > 1, 0), 0),
+        (lambda x: torch.where(x > 1, x, 0).sort().values, 0),
+        (lambda x: x.clone().index_fill_(0, x.argmax()[None], 0), 0),
+    ],
+)
+def test_what_a_host_waits_for_is_counted(asks, waits):
+    with simulated() as log:
+        x = torch.arange(4.0, device=NAME)
+        before = sum(log.waits.values())
+        asks(x)
+    assert sum(log.waits.values()) - before == waits

@@ -29,14 +29,14 @@ FAST = {  # settings with which an attack takes about a second
     "spear": "draws=2000",
     "cocktailparty": "max_iterations=10",
     "wrong-gradient": "attack=layer-pair",
-    **dict.fromkeys(["spearpp-pruned", "spearpp-local-steps", "spearpp-quantized"], "rounds=2"),
+    **dict.fromkeys(["spearpp-pruned", "spearpp-local-steps", "spearpp-quantized"], "rounds=1"),
     **dict.fromkeys(["sme", "invertinggradients", "invertinggradients-adaptive", "modern"], ITERATIONS),
     **dict.fromkeys(["idlg", "dlg-adaptive"], f"{ITERATIONS},optimizer=adam"),  # lbfgs evaluates each 20 times
     "dlg": "max_iterations=1",
 }
 DEFENDED = {  # what the attack is there for
     "sme": "fedavg:epochs=2",
-    "spearpp-local-steps": "fedavg:epochs=2",
+    "spearpp-local-steps": "fedavg:epochs=2,lr=0.1",
     "spearpp-pruned": "pruning:sparsity=0.3",
     "spearpp-quantized": "quantize",
     "dlg-adaptive": "fedavg:epochs=2+dp:noise_multiplier=0",

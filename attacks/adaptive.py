@@ -55,7 +55,8 @@ class AdaptiveAttack(OptimizationAttack):
         """Why there is no memory for the local steps, all of which stay until they are differentiated, or None."""
         if protocol.plain:
             return None
-        weights = list(observation.update.tensors.values())  # of the frozen ones no step makes another copy
+        sent = observation.update.tensors  # of the frozen ones no step makes another copy
+        weights = [observation.model.get_parameter(name) for name in sent]
         steps = self.restarts * protocol.steps
         needed = _COPIES * steps * sum(weight.numel() * weight.element_size() for weight in weights) / 2**20
         there = device.memory_mb(weights[0].device)

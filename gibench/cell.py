@@ -36,7 +36,11 @@ class CellAxes:
     )
     model: str = axis("mlp", "Network the gradient is of.", plugin="model")
     train_steps: int = axis(0, "Training steps on the training split first.", kind=int, least=0)
-    dtype: str = axis("float32", "Of model and gradient.", choices=("float32", "float64"))
+    dtype: str = axis(
+        "float32",
+        "Of model and gradient; bfloat16 and float16 are what is sent of a float32 gradient.",
+        choices=("float32", "float64", "bfloat16", "float16"),
+    )
     device: str = axis("auto", "Where to compute.", choices=("auto", "cpu", "cuda"), canonical=_device)
     threads: int = axis(
         "auto",

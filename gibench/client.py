@@ -22,7 +22,7 @@ from gibench import chain
 from gibench.datasets.base import Images, Split
 from gibench.defense import Batch, Defense, DefenseContext, Gradient, Guarantee, Parameters
 from gibench.errors import NotApplicableError
-from gibench.observation import ImagePrior, Observation, SurrogateData
+from gibench.observation import ImagePrior, Observation, SurrogateData, Update
 from gibench.registry import spec_of
 from gibench.threat_model import ThreatModel
 from gibench.training import model_inputs, trainable
@@ -60,11 +60,12 @@ def observe(
     generator: torch.Generator,
     batch_size: int,
     dataset_size: int | None = None,
+    sent: torch.dtype | None = None,
 ) -> Release:
     """Compute the update of the truth's batches, through the defenses' hooks, and grant what the threat model grants.
 
     Args:
-        model: from normalised images to logits, on the device to compute on; its dtype is the gradient's.
+        model: from normalised images to logits, on the device to compute on and in the dtype to compute in.
         images: the data set; only its public split and statistics can reach the observation.
         truth: the clients' batches one after the other.
         defenses: in canonical order, see `gibench.chain.canonical_chain`.
@@ -72,10 +73,12 @@ def observe(
         generator: of the defenses' noise, on the model's device.
         batch_size: images a client.
         dataset_size: images of the split that the truth was drawn from; none: of the private split.
+        sent: the numbers that the update is sent in; none: those of the model. What is narrower is rounded last, after
+            all defenses, so that no promise of theirs is touched.
 
     Raises:
-        NotApplicableError: a defense refuses the model, every parameter of it is frozen, or BatchNorm is given a single
-            value a channel.
+        NotApplicableError: a defense refuses the model, every parameter of it is frozen, BatchNorm is given a single
+            value a channel, or the update does not fit the numbers that it is sent in.
         UsageError: a defense's settings make no sense for such batches and data.
     """
     local = _refusing_single_values(copy.deepcopy(model).train())  # the client's: its forward may keep what it likes
@@ -94,7 +97,7 @@ def observe(
     update, local_training = chain.run(defenses, undefended, _start(model), batches, replace(context))
     observation = Observation(
         model=copy.deepcopy(model).train(),  # as it was sent: it never saw a private image
-        update=replace(update, tensors={name: tensor.detach().clone() for name, tensor in update.tensors.items()}),
+        update=_sent(update, sent),
         image_shape=images.image_shape,
         mean=images.mean.clone(),  # what an attack does to the tensors it is shown, it does to no later cell
         std=images.std.clone(),
@@ -109,6 +112,19 @@ def observe(
         surrogate_data=_surrogate(images) if "surrogate_data" in knows else None,
     ).to(inputs.device)
     return Release(observation, guarantee, grad_norm)
+
+
+def _sent(update: Update, dtype: torch.dtype | None) -> Update:
+    """A copy in the numbers that are sent: what is not finite was so before it was rounded."""
+    tensors = {name: tensor.detach().to(dtype or tensor.dtype, copy=True) for name, tensor in update.tensors.items()}
+    for name, rounded in tensors.items():
+        if lost := int((update.tensors[name].isfinite() & ~rounded.isfinite()).sum()):
+            raise NotApplicableError(
+                f"the update does not fit {str(rounded.dtype).removeprefix('torch.')}, whose largest number is "
+                f"{torch.finfo(rounded.dtype).max:g}: {lost} entries of '{name}' become infinite, so a client sends "
+                "nothing; use bfloat16 or float32, or clip the update"
+            )
+    return replace(update, tensors=tensors)
 
 
 def _ask(defenses: Sequence[Defense], model: nn.Module, context: DefenseContext) -> None:

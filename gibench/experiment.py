@@ -86,6 +86,7 @@ class _Trial:
     def __init__(self, cell: Cell, truth: Split, watch: Stopwatch, progress: Progress) -> None:
         self.cell, self.truth, self.watch, self.progress = cell, truth, watch, progress
         self.device = torch.device(cell.device)
+        self.sent: torch.dtype = getattr(torch, cell.dtype)
         self.attack = cast(Attack, create("attack", cell.attack))
         self.provenance = provenance.of(cell)
         self.reconstruction: Reconstruction | None = None
@@ -110,7 +111,8 @@ class _Trial:
         images = load(cell.dataset)
         with self.watch.stage("model"):
             self._begin("preparing the model")
-            state = (cell.dataset, cell.model, cell.train_steps, cell.seed, cell.device, cell.threads, cell.dtype)
+            dtype = torch.promote_types(self.sent, torch.float32)  # what half precision is sent of
+            state = (cell.dataset, cell.model, cell.train_steps, cell.seed, cell.device, cell.threads, dtype)
             model, row["model_accuracy"] = _model(*state)
             row["training_shares"] = images.training_shares if cell.train_steps else None
         with self.watch.stage("client"), seeds.isolated(cell.seed, "defense"):
@@ -148,6 +150,7 @@ class _Trial:
             seeds.generator(cell.seed, "defense", self.device),
             cell.batch_size,
             len(_attacked(cell)),
+            self.sent,
         )
 
     def _attack(self, observation: Observation) -> None:
@@ -278,12 +281,12 @@ def build(dataset: str, model: str) -> nn.Module:
 
 @lru_cache(maxsize=4)
 def _model(
-    dataset: str, model: str, train_steps: int, seed: int, device: str, threads: int, dtype: str
+    dataset: str, model: str, train_steps: int, seed: int, device: str, threads: int, dtype: torch.dtype
 ) -> tuple[nn.Module, float]:
     """The network and its accuracy on the tuning split, kept for the cells that differ in defense or attack only."""
     images = load(dataset)
     with seeds.isolated(seed, "model"):
-        network = build(dataset, model).to(device, getattr(torch, dtype))
+        network = build(dataset, model).to(device, dtype)
         if train_steps:  # making an optimizer alone takes seconds of imports
             training.train(network, images, train_steps, torch.default_generator)
         return network, training.accuracy(network, images, images.tuning)

@@ -15,7 +15,7 @@ from gibench.threat_model import ThreatModel
 
 @dataclass(frozen=True)
 class Update:
-    """What leaves the client: one tensor a parameter, named as in `model.named_parameters()`.
+    """What leaves the client, in the dtype it is sent in: one tensor a parameter, see `model.named_parameters()`.
 
     `gradient`: the mean-loss gradient. `weight_delta`: local weights minus the weights received.
     """
@@ -95,6 +95,12 @@ class Observation:
             return dict(self.update.tensors)
         scale = -1.0 / self.local_hyperparameters.total_lr if self.local_hyperparameters else -1.0
         return {name: tensor * scale for name, tensor in self.update.tensors.items()}
+
+    def in_single(self) -> Self:
+        """The same with what was sent in half precision in single, for attacks that compute with it as with a model."""
+        sent = self.update.tensors
+        wide = {name: tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for name, tensor in sent.items()}
+        return replace(self, update=replace(self.update, tensors=wide))
 
     def normalize(self, images: Tensor) -> Tensor:
         """Pixels `[N, C, H, W]` in [0, 1] to what the model takes."""

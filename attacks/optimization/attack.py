@@ -98,9 +98,10 @@ class OptimizationAttack(Attack):
         read = [f"{named}.weight", f"{named}.bias"] if inferred or self.features else []
         if reason := lacking(observation, read):
             return f"labels and features are read off the last layer, and {reason}: grant labels, and set features=0"
-        return _not_twice_differentiable(observation, self.objective)
+        return _not_twice_differentiable(observation.in_single(), self.objective)
 
     def reconstruct(self, observation: Observation, context: Context) -> Reconstruction:
+        observation = observation.in_single()
         problem, inferred = self._problem(observation)
         points = torch.cat([self._start(observation, problem, context.generator) for _ in range(self.restarts)])
         iterations = self.max_iterations * (INNER if self.optimizer == "lbfgs" else 1)

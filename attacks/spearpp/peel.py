@@ -34,15 +34,15 @@ def take_apart(factors: Factors, mixtures: Directions, purity: Purity, known: Di
     """
     spaces: list[Tensor] = []
     found: list[Tensor] = []
+    inside = (~known.zeros).double().T @ purity.rows.double() == 0  # [L, K], what is zero on all of a mixture's rows
+    enough = (inside.sum(dim=0) >= purity.nullity).tolist()
     for k in range(len(mixtures)):
         if len(spaces) >= _MIXTURES:
             break
-        rows = purity.rows[:, k]
-        inside = ~(rows[:, None] & ~known.zeros).any(dim=0)
-        if int(inside.sum()) >= int(purity.nullity[k]) and _within(mixtures.vectors[:, k], known.vectors[:, inside]):
+        if enough[k] and _within(mixtures.vectors[:, k], known.vectors[:, inside[:, k]]):
             continue
-        space = null_space(factors, rows)
-        if any(_same(space, other) for other in spaces):
+        space = null_space(factors, purity.rows[:, k])
+        if _among(space, spaces):
             continue
         spaces.append(space)
         found += _peel(factors, space)
@@ -64,8 +64,9 @@ def _within(vector: Tensor, span: Tensor) -> bool:
     return bool((vector - basis @ (basis.T @ vector)).norm() < 1e-6)
 
 
-def _same(space: Tensor, other: Tensor) -> bool:
-    return space.shape == other.shape and bool((other.T @ space).norm() ** 2 > space.shape[1] - 1e-6)
+def _among(space: Tensor, others: list[Tensor]) -> bool:
+    overlaps = [(other.T @ space).norm() ** 2 for other in others if other.shape == space.shape]
+    return bool(overlaps) and bool((torch.stack(overlaps) > space.shape[1] - 1e-6).any())
 
 
 def _peel(factors: Factors, space: Tensor) -> list[Tensor]:
@@ -93,14 +94,17 @@ def _across(factors: Factors, plane: Tensor) -> list[Tensor]:
     zeros = (live @ drawn).abs() <= tolerance(factors, vectors, rows @ drawn)
     shared = (zeros.sum(dim=0) >= 2).nonzero()[:, 0]
     vectors, zeros = vectors[:, shared], zeros[:, shared]
+    if not len(shared):
+        return []
     votes = zeros.sum(dim=0)
-    found: list[Tensor] = []
-    while len(found) < _KEPT and len(votes) and int(votes.max()) >= 2:
-        best = votes.argmax()
-        found.append(vectors[:, best])
+    best, most = [], []
+    for _ in range(_KEPT):
+        most.append(votes.max())
+        best.append(votes.argmax())
         # What is zero on a part of the same rows holds the same images and more: all mixtures of a plane look alike.
-        votes = votes.masked_fill((zeros & zeros[:, best, None]).sum(dim=0) == zeros.sum(dim=0), 0)
-    return found
+        part = (zeros & zeros.index_select(1, best[-1][None])).sum(dim=0) == zeros.sum(dim=0)
+        votes = votes.masked_fill(part, 0)
+    return list(vectors[:, torch.stack(best)[torch.stack(most) >= 2]].T)
 
 
 def _functionals(factors: Factors, space: Tensor) -> Tensor:
@@ -118,8 +122,10 @@ def _functionals(factors: Factors, space: Tensor) -> Tensor:
     votes = parallel.sum(dim=0)
     found: list[Tensor] = []
     span = space.new_zeros(space.shape[1], 0)
-    while len(votes) and int(votes.max()) >= 2 and len(found) < space.shape[1]:
-        first = votes.argmax()
+    while len(votes) and len(found) < space.shape[1]:
+        most, first = torch.stack([votes.max(), votes.argmax()]).tolist()
+        if most < 2:
+            break
         group = (parallel[first] & (votes > 0)).nonzero()[:, 0]
         signed = unit[group] * (unit[group] @ unit[first]).sign()[:, None] * (1 / loose[group])[:, None]
         functional = signed.sum(dim=0) / signed.sum(dim=0).norm()

@@ -54,9 +54,10 @@ def examine(factors: Factors, directions: Directions) -> Purity:
         spaces[todo], values[todo], nullity[todo] = _null_spaces(factors, rows[:, todo], directions.vectors[:, todo])
         todo = todo[nullity[todo] == 1]
     pure = nullity == 1
-    for k in (~pure & (rows != directions.zeros).any(dim=0)).nonzero()[:, 0].tolist():
-        only = torch.tensor([k], device=rows.device)
-        pure[k] = _agreement(factors, directions.select(only), spaces[k, :, : int(nullity[k])]) >= 2
+    smaller = (~pure & (rows != directions.zeros).any(dim=0)).nonzero()[:, 0]
+    for k, dimension in torch.stack([smaller, nullity[smaller]], dim=1).tolist():
+        only = torch.arange(k, k + 1, device=rows.device)
+        pure[k] = _agreement(factors, directions.select(only), spaces[k, :, :dimension]) >= 2
     stiffness = (values[:, 1:] * rows.sum(dim=0)[:, None] ** 0.5).clamp_min(1e-300)
     spread = factors.noise(directions.vectors) * stiffness.pow(-2).sum(dim=1).sqrt()
     return Purity(pure, nullity, rows, spread)
@@ -70,13 +71,14 @@ def _null_spaces(factors: Factors, rows: Tensor, start: Tensor) -> tuple[Tensor,
     return spaces, values, (values <= limits).cumprod(dim=1).sum(dim=1).clamp_min(1)
 
 
-def _agreement(factors: Factors, direction: Directions, space: Tensor) -> float:
+def _agreement(factors: Factors, direction: Directions, space: Tensor) -> Tensor:
     """How many distinct neurons agree on a direction of a null space, beyond the choice of the direction and chance."""
     live = (factors.basis @ space).norm(dim=1, keepdim=True) > limit(factors, space).max()
     column = (factors.basis @ direction.vectors).abs()
     zero = limit(factors, direction.vectors)
     near = (live & (column > zero) & (column <= 10 * zero)).sum() / 9
-    return float(factors.distinct(live & direction.zeros) - (space.shape[1] - 1) - 3 * near)
+    agreement: Tensor = factors.distinct(live & direction.zeros)[0] - (space.shape[1] - 1) - 3 * near
+    return agreement
 
 
 def limit(factors: Factors, vectors: Tensor) -> Tensor:

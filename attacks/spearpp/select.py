@@ -20,6 +20,9 @@ _PART = 1e-3  # of the largest coefficient: below it a member has no part in a c
 def independent(vectors: Tensor, order: Tensor, most: int, spread: Tensor | None = None) -> list[int]:
     """The first `most` linearly independent columns of `[B, K]`, in the given order.
 
+    Whether one is kept decides what the next is compared with, so the CPU does it: small steps without waiting for a
+    device at each.
+
     Args:
         vectors: unit vectors.
         order: `[K]` or fewer indices.
@@ -27,13 +30,15 @@ def independent(vectors: Tensor, order: Tensor, most: int, spread: Tensor | None
         spread: `[K]`, how far noise may move each one; a residual that it explains is none.
     """
     kept: list[int] = []
+    least = [_INDEPENDENT] * vectors.shape[1] if spread is None else spread.clamp_min(_INDEPENDENT).tolist()
+    vectors = vectors.cpu()
     span = vectors.new_zeros(len(vectors), 0)
     for index in order.tolist():
         residual = vectors[:, index]
         for _ in range(2):  # twice is enough for orthogonality to working precision
             residual = residual - span @ (span.T @ residual)
         size = residual.norm()
-        if size > (_INDEPENDENT if spread is None else max(_INDEPENDENT, float(spread[index]))):
+        if size > least[index]:
             kept.append(index)
             span = torch.cat([span, (residual / size)[:, None]], dim=1)
             if len(kept) == most:
@@ -52,17 +57,17 @@ def swap(
         others: to be tried, in this order.
         assemble: makes a batch of B directions.
     """
-
-    def made_of(chosen: list[int]) -> Batch:
-        return assemble(candidates.select(torch.tensor(chosen, device=candidates.vectors.device)))
-
-    best = made_of(members)
+    chosen = torch.tensor(members, device=candidates.vectors.device)
+    best = assemble(candidates.select(chosen))
+    matches = best.matches
     for index in others:
-        if best.matches:
+        if matches:
             break
         parts = torch.linalg.solve_ex(best.directions.vectors, candidates.vectors[:, index])[0].abs()
-        place = int(torch.where(parts > _PART * parts.max(), best.agreement, torch.inf).argmin())
-        chosen = [*members[:place], index, *members[place + 1 :]]
-        if (trial := made_of(chosen)).agreement.mean() > best.agreement.mean():
-            members, best = chosen, trial
-    return members, best
+        place = torch.where(parts > _PART * parts.max(), best.agreement, torch.inf).argmin()
+        tried = chosen.scatter(0, place[None], index)
+        trial = assemble(candidates.select(tried))
+        better = trial.agreement.mean() > best.agreement.mean()
+        if bool(better):
+            chosen, best, matches = tried, trial, trial.matches
+    return chosen.tolist(), best

@@ -35,10 +35,11 @@ def build(images, spec="mlp:width=30,depth=2", dtype=torch.float64):
         return create("model", spec).build(images.image_shape, images.num_classes).to(dtype)
 
 
-def observe(model, images, truth, *defenses, knows=EVERYTHING, seed=0):
+def observe(model, images, truth, *defenses, knows=EVERYTHING, seed=0, sent=None):
     chain = [create("defense", spec) for spec in defenses or ["none"]]
     noise = seeds.generator(seed, "defense")
-    return client.observe(model, images, truth, chain, ThreatModel(frozenset(knows)), noise, len(truth))
+    known = ThreatModel(frozenset(knows))
+    return client.observe(model, images, truth, chain, known, noise, len(truth), sent=sent)
 
 
 def normalised(images, truth, dtype=torch.float64):
@@ -178,6 +179,25 @@ def test_the_gradient_is_that_of_autograd_on_the_batch(spec, photos, truth):
 def test_the_update_has_the_dtype_of_the_model(dtype, photos, truth):
     tensors = observe(build(photos, dtype=dtype), photos, truth, "dp").observation.update.tensors
     assert {tensor.dtype for tensor in tensors.values()} == {dtype}
+
+
+@pytest.mark.parametrize("sent", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("defense", ["none", "dp", "pruning", "fedavg:epochs=2"])
+def test_half_precision_is_a_rounding_of_what_leaves_after_all_defenses(defense, sent, photos, truth):
+    model = build(photos, dtype=torch.float32)
+    whole = observe(model, photos, truth, defense).observation.update
+    rounded = observe(model, photos, truth, defense, sent=sent).observation.update
+    assert rounded.kind == whole.kind
+    assert {tensor.dtype for tensor in rounded.tensors.values()} == {sent}
+    assert all(torch.equal(rounded.tensors[name], tensor.to(sent)) for name, tensor in whole.tensors.items())
+
+
+def test_what_overflows_is_not_sent(photos, truth):
+    model = build(photos, dtype=torch.float32)
+    words = r"does not fit float16, whose largest number is 65504: \d+ entries of '1.weight' become infinite"
+    with pytest.raises(NotApplicableError, match=words):
+        observe(model, photos, truth, "noise:std=1e5", sent=torch.float16)
+    observe(model, photos, truth, "noise:std=1e5", sent=torch.bfloat16)
 
 
 def test_the_observed_inputs_are_the_clients_to_the_last_bit(photos, truth):

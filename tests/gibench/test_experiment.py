@@ -91,7 +91,7 @@ def test_a_cell_gives_the_same_bits_whatever_the_number_of_threads_around_it():
     pd.testing.assert_frame_equal(found[0].images, found[1].images, check_exact=True)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "float16"])
 def test_the_update_has_the_dtype_that_was_asked_for(dtype):
     from gibench_misbehaving import SEEN
 

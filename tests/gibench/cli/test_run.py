@@ -146,7 +146,7 @@ def test_force_gives_the_same_images_and_metrics_bit_for_bit(call):
         (["--attack", "random", "--model", "mlp:width=-1"], "model 'mlp': width='-1' is refused: "),
         (["--attack", "random", "--knows", "everything"], "unknown knowledge 'everything': list some of "),
         (["--attack", "random", "--labels", "mixed"], "labels='mixed' is refused: "),
-        (["--attack", "random", "--dtype", "float16"], "dtype='float16' is refused: "),
+        (["--attack", "random", "--dtype", "float8"], "dtype='float8' is refused: "),
         (["--attack", "random", "--device", "tpu"], "device='tpu' is refused: "),
         (["--attack", "random", "--batch-size", "0"], "batch_size=0 is refused: "),
         (["--attack", "random", "--train-steps", "-1"], "train_steps=-1 is refused: "),

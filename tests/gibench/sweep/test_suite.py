@@ -124,7 +124,7 @@ def test_ranges_of_seeds_are_written_out(pairs):
         ("attack: random\nseed: 5-3", "a range goes from a seed up to another"),
         ("attack: random\nseed: some", "'some' is no seed: write a number such as 0, or a range such as 0-9"),
         ("attack: random\nlabels: mixed", "labels='mixed' is refused: .*'iid', 'unique' or 'same'"),
-        ("attack: random\ndtype: float16", "dtype='float16' is refused"),
+        ("attack: random\ndtype: float8", "dtype='float8' is refused"),
         ("attack: random\ntimeout: 0", "timeout=0 is refused"),
         ("attack: random\ntimeout: .nan", "timeout=nan is refused"),
         ("attack: {random: 1}", "attack=.* is refused"),

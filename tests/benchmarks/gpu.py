@@ -1,0 +1,115 @@
+"""Every attack on a GPU against the CPU's result, then exact sizes on it: `python tests/benchmarks/gpu.py`.
+
+Small cells come first: a GPU draws other random numbers and rounds otherwise, but status, exact images and certificates
+must be those of the CPU, else the exit code is 1. Then SPEAR++ and `layer-pair` at size, with seconds of the attack and
+the peak of the device's memory that it takes, as a table for a README. Without CUDA it is refused; a trial run is
+
+    python tests/benchmarks/gpu.py --device cpu --sizes 4x100 8x200
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import torch
+
+from gibench import device
+from gibench.errors import UsageError
+from gibench.experiment import run_cell
+from gibench.registry import entries
+from gibench.result import Row
+from gibench.sweep.suite import Suite
+
+SIZES = ["64x1000", "128x2000", "210x4000", "300x8000", "512x8000"]
+EXACT = ["spearpp", "layer-pair"]
+ITERATIONS = "max_iterations=3"
+FAST = {  # settings with which an attack takes about a second
+    "spear": "draws=2000",
+    "cocktailparty": "max_iterations=10",
+    "wrong-gradient": "attack=layer-pair",
+    **dict.fromkeys(["spearpp-pruned", "spearpp-local-steps", "spearpp-quantized"], "rounds=1"),
+    **dict.fromkeys(["sme", "invertinggradients", "invertinggradients-adaptive", "modern"], ITERATIONS),
+    **dict.fromkeys(["idlg", "dlg-adaptive"], f"{ITERATIONS},optimizer=adam"),  # lbfgs evaluates each 20 times
+    "dlg": "max_iterations=1",
+}
+DEFENDED = {  # what the attack is there for
+    "sme": "fedavg:epochs=2",
+    "spearpp-local-steps": "fedavg:epochs=2,lr=0.1",
+    "spearpp-pruned": "pruning:sparsity=0.3",
+    "spearpp-quantized": "quantize",
+    "dlg-adaptive": "fedavg:epochs=2+dp:noise_multiplier=0",
+    "invertinggradients-adaptive": "pruning:sparsity=0.3+clip",
+}
+
+
+def attacks() -> dict[str, str]:
+    """Every attack of this project as a small spec, with the defense that it meets."""
+    names = [entry.name for entry in entries("attack") if entry.distribution == "gibench"]
+    return {f"{name}:{FAST[name]}" if name in FAST else name: DEFENDED.get(name, "none") for name in names}
+
+
+def attacked(attack: str, on: str, defense: str = "none", width: int = 100, batch_size: int = 4) -> Row:
+    """The row of one cell, its update of five hidden layers."""
+    axes = {"attack": attack, "defense": defense, "device": on, "batch_size": batch_size}
+    (cell,) = Suite.from_settings("gpu", {**axes, "model": f"mlp:width={width},depth=5"}).cells()
+    return run_cell(cell, lambda message, fraction=None: None).row
+
+
+def compare(on: str) -> list[str]:
+    """Print a line for each attack, and give those whose result is not the CPU's."""
+    print("| attack | defense | status | exact | certified | false | PSNR dB, CPU | PSNR dB | seconds | same |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    differing = []
+    for attack, defense in attacks().items():
+        here, there = attacked(attack, "cpu", defense), attacked(attack, on, defense)
+        same = outcome(here) == outcome(there)
+        differing += [] if same else [f"{attack}: {outcome(here)} on the CPU, {outcome(there)} here ({there.reason})"]
+        told = [attack, defense, *outcome(there), *map(number, (here.psnr_median, there.psnr_median, there.runtime_s))]
+        print("|", " | ".join(map(str, [*told, "yes" if same else "no"])), "|", flush=True)
+    return differing
+
+
+def outcome(row: Row) -> tuple[str, str, str, str]:
+    """What may not depend on the device."""
+    return row.status, number(row.exact_rate), number(row.certified_rate), number(row.false_certificates)
+
+
+def measure(on: str, sizes: Sequence[str]) -> None:
+    """Print the table of exact sizes."""
+    print("\n| attack | batch | width | status | exact | certified | false | seconds | peak MiB |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    for size in sizes:
+        batch_size, width = map(int, size.split("x"))
+        for attack in EXACT:
+            row = attacked(attack, on, width=width, batch_size=batch_size)
+            told = [attack, batch_size, width, *outcome(row), number(row.runtime_s), number(row.peak_memory_mb)]
+            print("|", " | ".join(map(str, told)), "|", flush=True)
+
+
+def number(value: float | None) -> str:
+    """To two decimals, or a dash."""
+    return "-" if value is None else f"{value:.2f}"
+
+
+def main() -> None:
+    """Print both tables under the device's name."""
+    parser = argparse.ArgumentParser(description="Every attack on a GPU against the CPU, then exact sizes on it.")
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
+    parser.add_argument("--sizes", nargs="*", default=SIZES, metavar="BATCHxWIDTH")
+    given = parser.parse_args()
+    try:
+        on = device.choose(given.device)
+    except UsageError as refusal:
+        print(refusal, "(and --sizes 4x100) for a trial run", file=sys.stderr)
+        sys.exit(2)
+    print(f"{device.hardware(on)}, torch {torch.__version__}, photos, mlp of five hidden layers, seed 0\n")
+    differing = compare(on.type)
+    measure(on.type, given.sizes)
+    if differing:
+        sys.exit("\n".join(["", "not the CPU's result:", *differing]))
+
+
+if __name__ == "__main__":
+    main()

@@ -51,17 +51,15 @@ def determined_moves(
     Returns:
         None where so many neurons are open that nothing is determined.
     """
-    features, least = equations.features, torch.finfo(normal.dtype).eps
+    features = equations.features
     values = features @ point
     lengths = features.norm(dim=1)
     others = torch.linalg.qr(point[:, None], mode="complete").Q[:, 1:]  # its own multiples all satisfy the equations
     active, left_open = values > 0, torch.zeros_like(values, dtype=torch.bool)
     for _ in range(_PASSES):
         turned = shaky[active].T @ features[active]
-        stiffness, vectors = torch.linalg.eigh(others.T @ (normal - turned.T @ turned) @ others)
-        moves = others @ vectors
-        moves = moves - torch.outer(point, equations.ones @ moves)  # of an image one number is 1
-        moves = noise * moves / stiffness.clamp_min(least).sqrt()
+        moves = others @ _inverse_root(others.T @ (normal - turned.T @ turned) @ others)
+        moves = noise * (moves - torch.outer(point, equations.ones @ moves))  # of an image one number is 1
         near = values.abs() <= _OPEN * (blur + lengths * moves.norm())  # at most
         deviation = (blur[near].square() + (features[near] @ moves).square().sum(dim=1)).sqrt()
         now_open = left_open.clone()
@@ -76,6 +74,19 @@ def determined_moves(
             return None
         normal = relaxed
     return None
+
+
+def _inverse_root(stiffness: Tensor) -> Tensor:
+    """X with `X X^T` the inverse of a stiffness `[k, k]`, whose eigenvalues count as rounding at least."""
+    least = torch.finfo(stiffness.dtype).eps
+    eye = torch.eye(len(stiffness), dtype=stiffness.dtype, device=stiffness.device)
+    lower, failed = torch.linalg.cholesky_ex(stiffness + least * eye)
+    if bool(failed):
+        values, vectors = torch.linalg.eigh(stiffness)
+        root: Tensor = vectors / values.clamp_min(least).sqrt()
+    else:
+        root = torch.linalg.solve_triangular(lower, eye, upper=False).T
+    return root
 
 
 def _without(equations: LinearEquations, active: Tensor, left_open: Tensor) -> Tensor | None:

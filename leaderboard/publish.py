@@ -60,6 +60,8 @@ TABLES: Mapping[str, Table] = {
         ("network", "batch"),
         lambda line: "labels" not in line["knows"].split(","),
     ),
+    "noise": Table("noise", ("defense",), _SIZES, ("attack",)),
+    "tuning": Table("tuning", ("attack", "network", "batch"), _SIZES, ("labels",)),
     "paper": Table("paper", ("attack", "batch"), ("exact", "seconds"), ("width",)),
     "defenses-exact": Table("defenses", ("defense",), ("exact",), ("attack",), _plain),
     "defenses-psnr": Table("defenses", ("defense",), ("PSNR dB",), ("attack",), _plain),
@@ -68,6 +70,7 @@ TABLES: Mapping[str, Table] = {
 FIGURES: Mapping[str, tuple[str, str]] = {  # the file, of which suite's rows, and the plot
     "defenses.png": ("defenses", "matrix"),
     "privacy-utility.png": ("privacy-utility", "privacy_utility"),
+    "noise.png": ("noise", "noise"),
 }
 
 

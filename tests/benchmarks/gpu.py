@@ -29,7 +29,8 @@ FAST = {  # settings with which an attack takes about a second
     "spear": "draws=2000",
     "cocktailparty": "max_iterations=10",
     "wrong-gradient": "attack=layer-pair",
-    **dict.fromkeys(["spearpp-pruned", "spearpp-local-steps", "spearpp-quantized"], "rounds=1"),
+    **dict.fromkeys(["spearpp-pruned", "spearpp-local-steps"], "rounds=1"),
+    "spearpp-quantized": "rounds=1,next_layer=false,splitting=false",
     **dict.fromkeys(["sme", "invertinggradients", "invertinggradients-adaptive", "modern"], ITERATIONS),
     **dict.fromkeys(["idlg", "dlg-adaptive"], f"{ITERATIONS},optimizer=adam"),  # lbfgs evaluates each 20 times
     "dlg": "max_iterations=1",

@@ -26,7 +26,7 @@ _LARGEST = 0.3  # change of a scale in one step
 _CONVERGED = 1e-9  # change of a scale that is none
 _WITHIN = 4.0  # times what noise explains: a residual that counts as none
 _CONTRADICTS = 4.0  # standard deviations
-_BLUNT = 1e-2  # standard deviation of a scale from which on nothing is confirmed
+BLUNT = 1e-2  # standard deviation of a scale from which on nothing is confirmed
 _EDGE = 10.0  # times the largest singular value of noise: below it a direction is half noise
 
 
@@ -40,7 +40,7 @@ class Scales:
     @property
     def sharp(self) -> Tensor:
         """The images of whose scale the next layer says enough to confirm or refuse it, `[B]` booleans."""
-        return self.error < _BLUNT
+        return self.error < BLUNT
 
     def contradict(self, scale_error: Tensor) -> bool:
         """Whether a scale, or all by one factor, differ from the first layer's by more than the noise of both.

@@ -32,6 +32,7 @@ from .scales import refine_scales
 from .two_valued import hunt_two_valued
 
 _SURE = 1e-6  # of the pixel range
+_UNCONFIRMED = "no gradient of the linear layer after the first ReLU confirms the scales of these images"
 _DEFAULTS: dict[optimizers.Name, tuple[int, float]] = {"radam": (100, 1.0), "rgd": (200, 0.3), "rtr": (100, 0.4)}
 _PAPER = _DEFAULTS | {"radam": (500, 0.6)}  # gaussian starts have farther to go than those made of rows
 _TWO_VALUED = 500, 0.6
@@ -232,7 +233,9 @@ def _reconstruction(
                     following, batch, certified, whole, pixel_scale, hunt.context
                 )
                 solved = max(solved, others)
-    withheld = unaccounted(observation, gradient, solved, second) if bool(certified.any()) else ""
+    withheld = "" if claims is None or found.missing or scales is not None else _UNCONFIRMED
+    if bool(certified.any()):
+        withheld = unaccounted(observation, gradient, solved, second)
     if withheld:
         certified = torch.zeros_like(certified)
     images = observation.denormalize(inputs.view(-1, *observation.image_shape))

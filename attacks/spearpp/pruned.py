@@ -92,7 +92,10 @@ def _completed(pruned: Tensor, rank: int, context: Context) -> Tensor:
         return pruned
     completion = complete(pruned[spoke].double(), known[spoke], context.generator, rank, context.expired)
     kept = completion.rows > _DETERMINED
-    whole[spoke[kept]] = completion.matrix[kept].to(pruned)
+    # What completion misses looks like signal: noise of that size tells whoever reads the rank how far to trust it.
+    noise = torch.randn(completion.matrix.shape, generator=context.generator, device=pruned.device, dtype=torch.float64)
+    missed = completion.held_out * completion.matrix[known[spoke]].abs().median()
+    whole[spoke[kept]] = (completion.matrix + missed * noise)[kept].to(pruned)
     return whole
 
 

@@ -79,7 +79,7 @@ def family(see, seed, count, apart):
         images[k] = (drawn[0] + apart * torch.randn(drawn[0].shape, generator=generator)).clamp(0, 1)
     labels = see(8, seed).truth.labels.clone()
     labels[:count] = torch.arange(count)  # the columns are far from parallel
-    seen = see(8, seed, truth=Split(images, labels), model=see(8, seed).observation.model)
+    seen = see(8, seed, truth=Split(images, labels), width=60)
     gradient = read_gradient(seen.observation, torch.Generator().manual_seed(0))
     return seen, gradient, read_next_layer(seen.observation, gradient, torch.Generator().manual_seed(0))
 

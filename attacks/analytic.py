@@ -6,13 +6,15 @@ from typing import ClassVar
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from gibench.attack import Attack, Context, Reconstruction, lacking
 from gibench.observation import Observation
 
-from .layers import find_first_linear
+from .layers import find_first_linear, last_called
+from .linear_layer import EXACT, SAFETY, read_gradient, unsupported
 from .neurons import distinct_neurons
+from .witness import fit_scales, read_second
 
 _OPPOSITE = 2  # neurons that may agree whatever the batch: their derivatives are each other's negative
 
@@ -24,9 +26,12 @@ class Analytic(Attack):
     batch the image of every neuron that fires for that one alone. Of the rows that could be images, all pixels in
     [0, 1], those that several neurons agree on come first, then those with the most variance.
 
-    Images are certified only where all neurons agree, which a batch of one image alone brings about: a few neurons may
-    agree on a mixture of images whose derivatives are alike. Copies of one neuron do, and so do the two logits of a
-    linear model of two classes, so more than two distinct neurons must agree.
+    An image is certified only where all neurons agree, which a batch of one image brings about, or several that the
+    network does not tell apart: not where a larger batch size is known. Copies of one neuron agree whatever the batch,
+    and so do the two logits of a linear model of two classes, so more than two distinct neurons must. And the network
+    must confirm the scale, which a client that scales weights and biases differently would shift: by the next layer's
+    gradient, see `witness.py`, or, where the layer makes the logits, by its answer to the image, which is the bias
+    gradient. Of other networks nothing is certified.
     """
 
     references: ClassVar[tuple[str, ...]] = (
@@ -62,12 +67,44 @@ class Analytic(Attack):
         found = torch.stack(images) if images else pixels.new_zeros(0, *observation.image_shape)
         alone = len(groups) == 1 and len(groups[0]) == int(alive.sum())
         layer = [observation.model.get_parameter(f"{name}.{kind}").detach()[alive] for kind in ("weight", "bias")]
-        alone = alone and int(distinct_neurons(*layer).max()) >= _OPPOSITE
+        alone = alone and observation.batch_size in (None, 1) and int(distinct_neurons(*layer).max()) >= _OPPOSITE
+        if alone:
+            inputs = observation.normalize(found[:1]).flatten(1)
+            alone = _sent_back(observation, name, inputs) or _next_layer_confirms(observation, inputs, context)
         return Reconstruction(
             found.clamp(0, 1),
             certified=torch.full((len(found),), alone, device=found.device),
             diagnostics={"neurons": int(alive.sum()), "in_range": len(pixels), "agreed": len(agreed)},
         )
+
+
+def _next_layer_confirms(observation: Observation, inputs: Tensor, context: Context) -> bool:
+    """Whether the next layer's gradient asks for the scale of the one image `[1, n]`."""
+    gradient = None if unsupported(observation) else read_gradient(observation, context.generator)
+    if gradient is None or gradient.factors.rank != 1:
+        return False
+    second, error = read_second(observation, gradient, context.generator), inputs.new_full((1,), gradient.factors.sigma)
+    scales = None if second is None else fit_scales(gradient, second, inputs, error)
+    return scales is not None and bool(scales.sharp) and not scales.contradict(error)
+
+
+def _sent_back(observation: Observation, name: str, inputs: Tensor) -> bool:
+    """Whether a layer that makes the logits answers the image `[1, n]` by the direction of its bias gradient.
+
+    The image as it is must explain it far better than if it were half a grey level brighter or darker.
+    """
+    layer = observation.model.get_submodule(name)
+    assert isinstance(layer, nn.Linear)
+    if name != last_called(observation.model):
+        return False
+    seen = observation.gradient()[f"{name}.bias"].double()
+    half = EXACT / float(inputs.abs().max() * observation.std.max())
+    scales = inputs.new_tensor([1.0, 1 + half, 1 - half])
+    logits = scales[:, None] * (layer.weight.double() @ inputs[0]) + layer.bias.detach().double()
+    answers = logits.softmax(dim=1)[:, None] - torch.eye(len(seen), dtype=torch.float64, device=seen.device)
+    answers = answers / answers.norm(dim=2, keepdim=True)
+    distance = (answers - seen / seen.norm()).norm(dim=2).amin(dim=1)  # of the label that suits best
+    return bool(SAFETY * distance[0] < distance[1:].min())
 
 
 def _agreeing(rows: Tensor, tolerance: float) -> list[list[int]]:

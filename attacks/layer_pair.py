@@ -10,12 +10,12 @@ from pydantic import Field
 from gibench.attack import Attack, Context, Reconstruction, lacking
 from gibench.observation import Observation
 
+from .claims import claims
 from .layers import find_input_layer, next_linear
 from .likelihood import polish
 from .linear_layer import read_gradient, unsupported
 from .next_layer import read_next_layer
 from .spearpp.find_images import find_images
-from .witness import claims
 
 
 class LayerPair(Attack):

@@ -152,6 +152,16 @@ def head_after(model: nn.Module, layer: InputLayer) -> str | None:
     return next_linear(model, layer) if len(_chain(model, layer)) == 4 else None
 
 
+def last_called(model: nn.Module) -> str | None:
+    """The name of the module whose output is the model's, or None if no module's is or the model cannot be traced."""
+    try:
+        nodes = list(fx.symbolic_trace(model).graph.nodes)
+    except Exception:  # fx raises whatever the model's own control flow raises
+        return None
+    value = nodes[-1].args[0]
+    return str(value.target) if isinstance(value, fx.Node) and value.op == "call_module" else None
+
+
 def _chain(model: nn.Module, layer: InputLayer) -> list[fx.Node]:
     """The call of the layer and what follows it as long as each feeds one other alone; the model's output counts."""
     nodes = fx.symbolic_trace(model).graph.nodes

@@ -23,6 +23,7 @@ from .kinks import determined_moves
 from .layers import next_linear
 from .linear_layer import EXACT, EXCESS, SAFETY, LayerGradient, features, first_of_each
 from .low_rank import Factors, factorize
+from .witness import BLUNT
 
 _STEPS = 30
 _SOLVES = 3  # of inverse iteration in a step
@@ -209,18 +210,21 @@ class NextLayer:
         It is large where other points satisfy the equations nearly as well, as between images of one pattern, under
         any pattern that may be the image's: see `kinks.py`.
         """
-        errors = torch.empty_like(judged.noise)
-        copies = len(self.equations.features) / self.gradient.factors.distinct_neurons  # repeat one another's errors
+        equations, errors = self.equations, torch.empty_like(judged.noise)
+        copies = len(equations.features) / self.gradient.factors.distinct_neurons  # repeat one another's errors
         noise = torch.maximum(judged.noise, judged.outside) * copies**0.5
         inputs = torch.linalg.solve_triangular(self.triangle.T, self.gradient.factors.inputs, upper=False)
         blur = self.gradient.layer.norms[:, None] * (judged.pixel_noise**2 + self._arithmetic(judged.rows) ** 2).sqrt()
         angles = _TURNS * len(blur) ** 0.5 * self.second.sigma / self.second.singular_values
-        shaky = (self.equations.activations * angles)[:, angles > _SURE]
-        for part, normal in self.equations.normals(self.equations.patterns(judged.points)):
+        shaky = (equations.activations * angles)[:, angles > _SURE]
+        for part, normal in equations.normals(equations.patterns(judged.points)):
             for k, place in enumerate(range(part.start, part.stop)):
                 point = judged.points[:, place]
-                moves = determined_moves(self.equations, shaky, normal[k], point, noise[place], blur[:, place])
+                moves = determined_moves(equations, shaky, normal[k], point, noise[place], blur[:, place])
                 errors[place] = torch.inf if moves is None else (moves.T @ inputs).norm(dim=0).max()
+        bend = (equations.patterns(judged.points) * self.gradient.layer.bias.double()[:, None]).to(noise)
+        bend = (bend - equations.activations @ (equations.activations.T @ bend)).norm(dim=0)
+        errors[noise > BLUNT * bend] = torch.inf  # of the scale, which no equation sees, the bias gradient alone tells
         return (errors.square() + judged.pixel_noise.square()).sqrt()
 
     def _arithmetic(self, rows: Tensor) -> Tensor:

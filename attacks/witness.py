@@ -20,14 +20,13 @@ from gibench.observation import Observation
 from .layers import next_linear
 from .linear_layer import LayerGradient
 from .low_rank import Factors, factorize
-from .next_layer import Judged, NextLayer, certain
 
 _STEPS = 12
 _LARGEST = 0.3  # change of a scale in one step
 _CONVERGED = 1e-9  # change of a scale that is none
 _WITHIN = 4.0  # times what noise explains: a residual that counts as none
 _CONTRADICTS = 4.0  # standard deviations
-_BLUNT = 1e-2  # standard deviation of a scale from which on nothing is confirmed
+BLUNT = 1e-2  # standard deviation of a scale from which on nothing is confirmed
 _EDGE = 10.0  # times the largest singular value of noise: below it a direction is half noise
 
 
@@ -41,7 +40,7 @@ class Scales:
     @property
     def sharp(self) -> Tensor:
         """The images of whose scale the next layer says enough to confirm or refuse it, `[B]` booleans."""
-        return self.error < _BLUNT
+        return self.error < BLUNT
 
     def contradict(self, scale_error: Tensor) -> bool:
         """Whether a scale, or all by one factor, differ from the first layer's by more than the noise of both.
@@ -76,27 +75,6 @@ def unaccounted(observation: Observation, gradient: LayerGradient, solved: int, 
     if float(factors.singular_values[-1]) < _EDGE * edge:
         return "the last singular value is hardly above the noise: an image may be the mean of several"
     return ""
-
-
-def claims(observation: Observation, following: NextLayer, found: Judged) -> tuple[Tensor, Tensor, str]:
-    """Which images that the next layer's equations gave are certified, their predicted errors, why none is.
-
-    Args:
-        observation: of which the batch size counts, where it is granted.
-        following: the equations.
-        found: the images.
-
-    Returns:
-        Certificates and predicted errors `[K]`, and a reason where all are withheld.
-    """
-    gradient, second, solved = following.gradient, following.second, found.solved
-    errors = following.errors(found)
-    certified = certain(found, errors, observation.std.to(found.images))
-    withheld = unaccounted(observation, gradient, int(solved.sum()), second)
-    scales = fit_scales(gradient, second, found.images[solved], errors[solved])
-    if scales is not None and scales.contradict(torch.zeros_like(scales.error)):
-        withheld = "the next layer's gradient contradicts the scales of the first one's bias gradient"
-    return torch.zeros_like(certified) if withheld else certified, errors, withheld
 
 
 def read_second(observation: Observation, gradient: LayerGradient, generator: torch.Generator) -> Factors | None:

@@ -5,36 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
-import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from gibench.attack import Attack, Context, Reconstruction
 from gibench.observation import Observation
 
+from ..claims import claims as next_claims
 from ..layers import next_linear
-from ..likelihood import Likely, polish
 from ..linear_layer import LayerGradient, read_gradient, unsupported
-from ..next_layer import NextLayer, read_next_layer
-from ..witness import claims as next_claims
-from ..witness import read_second, unaccounted
+from ..next_layer import read_next_layer
 from . import objectives, optimizers
-from .assemble import Batch, assemble, rescale
 from .backward import head_of, read_backward
-from .certify import certify, confirmed
+from .certify import certify
 from .clock import Clock
-from .complete import STARTS, complete
+from .complete import STARTS
 from .echo import certify_two_valued
 from .find_images import find_images
 from .hunt import Found, Hunt, Search
 from .objectives import OBJECTIVES
 from .paper import published
-from .scales import refine_scales
+from .reconstruction import nothing, reconstruction, whole_batch
 from .two_valued import hunt_two_valued
 
-_SURE = 1e-6  # of the pixel range
 _DEFAULTS: dict[optimizers.Name, tuple[int, float]] = {"radam": (100, 1.0), "rgd": (200, 0.3), "rtr": (100, 0.4)}
 _PAPER = _DEFAULTS | {"radam": (500, 0.6)}  # gaussian starts have farther to go than those made of rows
 _TWO_VALUED = 500, 0.6
@@ -144,9 +139,9 @@ class SpearPP(Attack):
         with clock.stage("svd"):
             gradient = read_gradient(observation, context.generator)
         if gradient is None:
-            return _nothing(observation, "the gradient's singular values show no rank gap", clock)
+            return nothing(observation, "the gradient's singular values show no rank gap", clock)
         hunt = Hunt(gradient.in_row_space(), self._search(), context, clock)
-        finish = partial(_reconstruction, observation, gradient)
+        finish = partial(reconstruction, observation, gradient)
         if rounds := self._rounds():
             return finish(hunt, rounds(hunt), None)
         claims = certify if self.purity and self.certificates else None
@@ -167,7 +162,7 @@ class SpearPP(Attack):
         self, observation: Observation, gradient: LayerGradient, hunt: Hunt, claims: Callable[..., Tensor] | None
     ) -> Reconstruction:
         """By products on the next layer's equations, which are cheap; then by sparse columns, if that is not enough."""
-        finish = partial(_reconstruction, observation, gradient, hunt)
+        finish = partial(reconstruction, observation, gradient, hunt)
         if not (self.next_layer and claims and _has_next_layer(observation, gradient)):
             return finish(hunt.run(), claims)
         with hunt.clock.stage("next layer"):
@@ -177,7 +172,7 @@ class SpearPP(Attack):
             found = find_images(following, following.triangle[:, :0], 0, STARTS, hunt.context)
             sure, errors, _ = next_claims(observation, following, found)
         if int(sure.sum()) == hunt.factors.rank:
-            return _whole(observation, hunt, found.images, errors)
+            return whole_batch(observation, hunt, found.images, errors)
         hunt.search = replace(hunt.search, rounds=min(self.rounds, _ALONE))
         return finish(hunt.run(), claims, following, found.points)
 
@@ -213,142 +208,3 @@ class SpearPP(Attack):
 def _has_next_layer(observation: Observation, gradient: LayerGradient) -> bool:
     name = next_linear(observation.model, gradient.layer)
     return name is not None and f"{name}.weight" in observation.update.tensors
-
-
-def _nothing(observation: Observation, finding: str, clock: Clock) -> Reconstruction:
-    images = torch.zeros(0, *observation.image_shape, device=observation.mean.device)
-    return Reconstruction(images, diagnostics={"finding": finding, "rank": 0, "seconds": clock.seconds})
-
-
-def _whole(observation: Observation, hunt: Hunt, inputs: Tensor, errors: Tensor) -> Reconstruction:
-    """The images that the next layer's gradient gives, all of them certified."""
-    rank = hunt.factors.rank
-    images = observation.denormalize(inputs.view(-1, *observation.image_shape))
-    return Reconstruction(
-        images,
-        certified=torch.ones(len(images), dtype=torch.bool, device=images.device),
-        diagnostics={
-            "finding": _fewer(observation, rank),
-            "rank": rank,
-            "sigma": hunt.factors.sigma,
-            "singular_value_gap": hunt.factors.gap,
-            "images_from_next_layer": rank,
-            "predicted_error_by_image": errors.tolist(),
-            "rounds": 0,
-            "starts": 0,
-            "seconds": dict(hunt.clock.seconds),
-        },
-    )
-
-
-def _reconstruction(
-    observation: Observation,
-    gradient: LayerGradient,
-    hunt: Hunt,
-    found: Found,
-    claims: Callable[..., Tensor] | None,
-    following: NextLayer | None = None,
-    known: Tensor | None = None,
-) -> Reconstruction:
-    """The images, certified ones first, then by lambda; completed by the next layer where they are not certified."""
-    with hunt.clock.stage("assemble"):
-        batch = assemble(gradient, found.batch.directions)
-    second, scales = None, None
-    if claims is not None and not found.missing:
-        with hunt.clock.stage("scales"):
-            second = read_second(observation, gradient, hunt.context.generator)
-            confirmed_batch, scales = confirmed(gradient, second, batch)
-            batch = _rescaled(observation, gradient, batch) if confirmed_batch is batch else confirmed_batch
-    pixel_scale = observation.std.to(batch.inputs)
-    certified = torch.zeros_like(found.chosen.pure)
-    if scales is not None and claims is not None:
-        with hunt.clock.stage("certify"):
-            certified = claims(hunt.factors, batch, found.chosen.pure, pixel_scale) & scales.sharp
-    inputs, error, solved = batch.inputs, batch.error, hunt.factors.rank - found.missing
-    if following is not None and known is not None and not bool(certified.all()):
-        with hunt.clock.stage("next layer"):
-            second = following.second
-            inputs, error, certified, others = complete(
-                following, known, batch, certified, not found.missing, pixel_scale, hunt.context
-            )
-            solved = max(solved, others)
-    withheld = unaccounted(observation, gradient, solved, second) if bool(certified.any()) else ""
-    if withheld:
-        certified = torch.zeros_like(certified)
-    from_next = int((inputs != batch.inputs).any(dim=1).sum())
-    likely = Likely(inputs, error, certified, False)
-    if claims is not None:
-        with hunt.clock.stage("likelihood"):
-            likely = polish(observation, gradient, inputs, error, certified, hunt.context)
-    certified = likely.certified
-    images = observation.denormalize(likely.inputs.view(-1, *observation.image_shape))
-    order = (2.0 * certified + batch.matching).argsort(descending=True, stable=True)
-    return Reconstruction(
-        images.nan_to_num(0.5, 1, 0)[order],
-        certified=certified[order],
-        diagnostics=_diagnostics(observation, hunt, found, batch, order)
-        | {
-            "finding": _finding(observation, hunt, found, from_next),
-            "withheld": withheld,
-            "images_from_next_layer": from_next,
-            "predicted_error_by_image": likely.error[order].tolist(),
-            "most_likely": likely.moved,
-        },
-    )
-
-
-def _rescaled(observation: Observation, gradient: LayerGradient, batch: Batch) -> Batch:
-    """With the scales that all layers agree on best, within what the first layer's bias gradient leaves open."""
-    if bool((batch.scale_error * batch.inputs.abs().amax(dim=1) * observation.std.max() < _SURE).all()):
-        return batch  # no pixel can change
-    refined = refine_scales(observation, batch.inputs, gradient.factors.sigma)
-    if refined is None:
-        return batch
-    open_to = 4 * batch.scale_error
-    factor = torch.maximum(torch.minimum(refined[0], 1 + open_to), 1 - open_to)
-    apart = (refined[0] - factor).abs() + open_to  # where they contradict each other, neither is sure
-    error = torch.where(factor == refined[0], refined[1], apart)
-    return rescale(gradient, batch, factor, error)
-
-
-def _diagnostics(observation: Observation, hunt: Hunt, found: Found, batch: Batch, order: Tensor) -> dict[str, Any]:
-    return {
-        "rank": hunt.factors.rank,
-        "sigma": hunt.factors.sigma,
-        "singular_value_gap": hunt.factors.gap,
-        "directions_found": hunt.factors.rank - found.missing,
-        "directions_pure": int(found.chosen.pure.sum()),
-        "sparsity_matching": float(batch.agree.sum() / batch.votes.sum().clamp_min(1)),
-        "sparsity_matching_by_image": batch.matching[order].tolist(),
-        "rounds": hunt.rounds,
-        "starts": hunt.starts,
-        "seconds": dict(hunt.clock.seconds),
-    }
-
-
-def _finding(observation: Observation, hunt: Hunt, found: Found, from_next: int) -> str:
-    """What is known beside the images, in words."""
-    rank, missing = hunt.factors.rank, found.missing
-    findings = [fewer] if (fewer := _fewer(observation, rank)) else []
-    if missing and from_next:
-        others = f", the other {rank - from_next} are estimates" if from_next < rank else ""
-        findings.append(
-            f"{missing} of {rank} directions are not found: {from_next} images come from the next layer's gradient"
-            f"{others}"
-        )
-    elif missing:
-        findings.append(
-            f"{missing} of {rank} directions are not found: the missing images lie in the space of dimension {missing} "
-            "that is orthogonal to the directions found, and all images are estimates that miss a part of it"
-        )
-    return "; ".join(findings)
-
-
-def _fewer(observation: Observation, rank: int) -> str:
-    """That the gradient shows fewer images than the batch is said to have, or nothing."""
-    if observation.batch_size is None or rank >= observation.batch_size:
-        return ""
-    return (
-        f"the gradient has rank {rank}, less than the batch of {observation.batch_size}: images are repeated, or "
-        "their part is below the noise; the others can be recovered"
-    )

@@ -13,7 +13,7 @@ from torch import Tensor
 from gibench.attack import Context, Reconstruction
 from gibench.observation import Observation
 
-from ..layers import InputLayer, find_input_layer
+from ..layers import InputLayer, find_input_layer, next_linear
 from ..linear_layer import EXACT, SAFETY
 from ..low_rank import whiten
 from .attack import SpearPP
@@ -65,6 +65,10 @@ class PrunedSpearPP(SpearPP):
             matrix = whiten(matrix, completion.rank, context.generator)
         whole[spoke[kept]] = matrix.to(pruned)
         tensors |= {f"{layer.name}.weight": whole[:, :-1], f"{layer.name}.bias": whole[:, -1]}
+        following = next_linear(observation.model, layer)
+        if following is not None and f"{following}.weight" in tensors:  # it has to confirm the images' scales
+            seen = tensors[f"{following}.weight"]
+            tensors[f"{following}.weight"] = _completed(seen, completion.rank, context)
         seconds = time.perf_counter() - start
         completed = replace(observation, update=replace(observation.update, tensors=tensors))
         found = super().reconstruct(completed, context)
@@ -77,6 +81,22 @@ class PrunedSpearPP(SpearPP):
         }
         diagnostics["seconds"] = {"completion": seconds, **found.diagnostics["seconds"]}
         return replace(found, certified=_still_certified(found, completion, observation), diagnostics=diagnostics)
+
+
+def _completed(pruned: Tensor, rank: int, context: Context) -> Tensor:
+    """A weight gradient `[k, m]` of that rank at most, completed; rows of which too little was kept are zero."""
+    known = pruned != 0
+    spoke = (known.sum(dim=1) > rank).nonzero()[:, 0]
+    whole = torch.zeros_like(pruned)
+    if bool(known.all()) or not len(spoke):
+        return pruned
+    completion = complete(pruned[spoke].double(), known[spoke], context.generator, rank, context.expired)
+    kept = completion.rows > _DETERMINED
+    # What completion misses looks like signal: noise of that size tells whoever reads the rank how far to trust it.
+    noise = torch.randn(completion.matrix.shape, generator=context.generator, device=pruned.device, dtype=torch.float64)
+    missed = completion.held_out * completion.matrix[known[spoke]].abs().median()
+    whole[spoke[kept]] = (completion.matrix + missed * noise)[kept].to(pruned)
+    return whole
 
 
 def _still_certified(found: Reconstruction, completion: Completion, observation: Observation) -> Tensor | None:

@@ -112,7 +112,8 @@ def test_a_repeated_image_lowers_the_rank_and_the_rest_is_recovered(see, context
     result = attacked(seen, context)
     assert result.diagnostics["rank"] == 12
     assert len(result.images) == 12
-    assert claims(seen, result) == (12, 12, 0)
+    assert claims(seen, result) == (12, 0, 0)  # each might be the mean of two
+    assert "the rank is 12 and the batch 13" in result.diagnostics["withheld"]
 
 
 def test_duplicated_neurons_do_no_harm(see, context, photos):
@@ -267,7 +268,7 @@ def test_a_repeated_image_is_said_and_the_others_are_recovered(see, context, pho
     seen = see(12, truth=Split(drawn.images[again], drawn.labels[again]))
     result = attacked(seen, context)
     assert len(result.images) == 11
-    assert result.certified.all()
+    assert not result.certified.any()
     assert seen.exact(result.images).all()
     assert "rank 11, less than the batch of 12" in result.diagnostics["finding"]
 

@@ -1,0 +1,178 @@
+"""From directions to what the attack returns: images, certificates, and what is said of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gibench.attack import Reconstruction
+from gibench.observation import Observation
+
+from ..likelihood import Likely, polish
+from ..linear_layer import LayerGradient
+from ..next_layer import NextLayer
+from ..witness import read_second, unaccounted
+from .assemble import Batch, assemble, rescale
+from .certify import confirmed
+from .clock import Clock
+from .complete import complete
+from .hunt import Found, Hunt
+from .scales import refine_scales
+
+_SURE = 1e-6  # of the pixel range
+_UNCONFIRMED = "no gradient of the linear layer after the first ReLU confirms the scales of these images"
+
+
+def nothing(observation: Observation, finding: str, clock: Clock) -> Reconstruction:
+    """No image, and why."""
+    images = torch.zeros(0, *observation.image_shape, device=observation.mean.device)
+    return Reconstruction(images, diagnostics={"finding": finding, "rank": 0, "seconds": clock.seconds})
+
+
+def whole_batch(observation: Observation, hunt: Hunt, inputs: Tensor, errors: Tensor) -> Reconstruction:
+    """The images that the next layer's gradient gives, all of them certified."""
+    rank = hunt.factors.rank
+    images = observation.denormalize(inputs.view(-1, *observation.image_shape))
+    return Reconstruction(
+        images,
+        certified=torch.ones(len(images), dtype=torch.bool, device=images.device),
+        diagnostics={
+            "finding": _fewer(observation, rank),
+            "rank": rank,
+            "sigma": hunt.factors.sigma,
+            "singular_value_gap": hunt.factors.gap,
+            "images_from_next_layer": rank,
+            "predicted_error_by_image": errors.tolist(),
+            "rounds": 0,
+            "starts": 0,
+            "seconds": dict(hunt.clock.seconds),
+        },
+    )
+
+
+def reconstruction(
+    observation: Observation,
+    gradient: LayerGradient,
+    hunt: Hunt,
+    found: Found,
+    claims: Callable[..., Tensor] | None,
+    following: NextLayer | None = None,
+    known: Tensor | None = None,
+) -> Reconstruction:
+    """The images, certified ones first, then by lambda; completed by the next layer where they are not certified.
+
+    Args:
+        observation: what the server sees.
+        gradient: of the first layer.
+        hunt: in that gradient's row space.
+        found: by it.
+        claims: which images are certified; None certifies nothing.
+        following: the next layer's equations, if it is asked.
+        known: points that satisfy them, `[B, K]`.
+    """
+    with hunt.clock.stage("assemble"):
+        batch = assemble(gradient, found.batch.directions)
+    second, scales = None, None
+    if claims is not None and not found.missing:
+        with hunt.clock.stage("scales"):
+            second = read_second(observation, gradient, hunt.context.generator)
+            confirmed_batch, scales = confirmed(gradient, second, batch)
+            batch = _rescaled(observation, gradient, batch) if confirmed_batch is batch else confirmed_batch
+    pixel_scale = observation.std.to(batch.inputs)
+    certified = torch.zeros_like(found.chosen.pure)
+    if scales is not None and claims is not None:
+        with hunt.clock.stage("certify"):
+            certified = claims(hunt.factors, batch, found.chosen.pure, pixel_scale) & scales.sharp
+    inputs, error, solved = batch.inputs, batch.error, hunt.factors.rank - found.missing
+    if following is not None and known is not None and not bool(certified.all()):
+        with hunt.clock.stage("next layer"):
+            second = following.second
+            inputs, error, certified, others = complete(
+                following, known, batch, certified, not found.missing, pixel_scale, hunt.context
+            )
+            solved = max(solved, others)
+    withheld = "" if claims is None or found.missing or scales is not None else _UNCONFIRMED
+    if bool(certified.any()):
+        withheld = unaccounted(observation, gradient, solved, second)
+    if withheld:
+        certified = torch.zeros_like(certified)
+    from_next = int((inputs != batch.inputs).any(dim=1).sum())
+    likely = Likely(inputs, error, certified, False)
+    if claims is not None:
+        with hunt.clock.stage("likelihood"):
+            likely = polish(observation, gradient, inputs, error, certified, hunt.context)
+    certified = likely.certified
+    images = observation.denormalize(likely.inputs.view(-1, *observation.image_shape))
+    order = (2.0 * certified + batch.matching).argsort(descending=True, stable=True)
+    return Reconstruction(
+        images.nan_to_num(0.5, 1, 0)[order],
+        certified=certified[order],
+        diagnostics=_diagnostics(observation, hunt, found, batch, order)
+        | {
+            "finding": _finding(observation, hunt, found, from_next),
+            "withheld": withheld,
+            "images_from_next_layer": from_next,
+            "predicted_error_by_image": likely.error[order].tolist(),
+            "most_likely": likely.moved,
+        },
+    )
+
+
+def _rescaled(observation: Observation, gradient: LayerGradient, batch: Batch) -> Batch:
+    """With the scales that all layers agree on best, within what the first layer's bias gradient leaves open."""
+    if bool((batch.scale_error * batch.inputs.abs().amax(dim=1) * observation.std.max() < _SURE).all()):
+        return batch  # no pixel can change
+    refined = refine_scales(observation, batch.inputs, gradient.factors.sigma)
+    if refined is None:
+        return batch
+    open_to = 4 * batch.scale_error
+    factor = torch.maximum(torch.minimum(refined[0], 1 + open_to), 1 - open_to)
+    apart = (refined[0] - factor).abs() + open_to  # where they contradict each other, neither is sure
+    error = torch.where(factor == refined[0], refined[1], apart)
+    return rescale(gradient, batch, factor, error)
+
+
+def _diagnostics(observation: Observation, hunt: Hunt, found: Found, batch: Batch, order: Tensor) -> dict[str, Any]:
+    return {
+        "rank": hunt.factors.rank,
+        "sigma": hunt.factors.sigma,
+        "singular_value_gap": hunt.factors.gap,
+        "directions_found": hunt.factors.rank - found.missing,
+        "directions_pure": int(found.chosen.pure.sum()),
+        "sparsity_matching": float(batch.agree.sum() / batch.votes.sum().clamp_min(1)),
+        "sparsity_matching_by_image": batch.matching[order].tolist(),
+        "rounds": hunt.rounds,
+        "starts": hunt.starts,
+        "seconds": dict(hunt.clock.seconds),
+    }
+
+
+def _finding(observation: Observation, hunt: Hunt, found: Found, from_next: int) -> str:
+    """What is known beside the images, in words."""
+    rank, missing = hunt.factors.rank, found.missing
+    findings = [fewer] if (fewer := _fewer(observation, rank)) else []
+    if missing and from_next:
+        others = f", the other {rank - from_next} are estimates" if from_next < rank else ""
+        findings.append(
+            f"{missing} of {rank} directions are not found: {from_next} images come from the next layer's gradient"
+            f"{others}"
+        )
+    elif missing:
+        findings.append(
+            f"{missing} of {rank} directions are not found: the missing images lie in the space of dimension {missing} "
+            "that is orthogonal to the directions found, and all images are estimates that miss a part of it"
+        )
+    return "; ".join(findings)
+
+
+def _fewer(observation: Observation, rank: int) -> str:
+    """That the gradient shows fewer images than the batch is said to have, or nothing."""
+    if observation.batch_size is None or rank >= observation.batch_size:
+        return ""
+    return (
+        f"the gradient has rank {rank}, less than the batch of {observation.batch_size}: images are repeated, or "
+        "their part is below the noise; the others can be recovered"
+    )

@@ -138,7 +138,8 @@ def _basis(point: Point) -> Tensor:
     weight, images = point.layers[0].weight, point.fed[0]
     if len(weight) + len(images) >= images.shape[1]:
         return torch.eye(images.shape[1], dtype=images.dtype, device=images.device)
-    return torch.linalg.qr(torch.cat([weight, images]).T).Q
+    basis: Tensor = torch.linalg.qr(torch.cat([weight, images]).T).Q
+    return basis
 
 
 def _inside(point: Point, basis: Tensor) -> Point:

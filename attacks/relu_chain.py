@@ -160,7 +160,8 @@ class Point:
 def factor(matrix: Tensor) -> Tensor:
     """The Cholesky factor, of a matrix that is singular but for rounding too."""
     ridge = _RIDGE * matrix.diagonal().mean() * torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
-    return torch.linalg.cholesky_ex(matrix + ridge)[0]
+    found: Tensor = torch.linalg.cholesky_ex(matrix + ridge)[0]
+    return found
 
 
 def with_one(values: Tensor) -> Tensor:

@@ -68,6 +68,7 @@ TABLES: Mapping[str, Table] = {
 FIGURES: Mapping[str, tuple[str, str]] = {  # the file, of which suite's rows, and the plot
     "defenses.png": ("defenses", "matrix"),
     "privacy-utility.png": ("privacy-utility", "privacy_utility"),
+    "noise.png": ("noise", "noise"),
 }
 
 

@@ -80,8 +80,9 @@ def _limit(rows: pd.DataFrame) -> pd.DataFrame:
     alike = (row["train_steps"], row["labels"], parse(row["dataset"]).name) == (0, "iid", "photos")
     chosen = found[pd.Series([alike and str(model) == each for each in same], index=found.index, dtype=bool)]
     chosen = chosen[(chosen["batch_size"] == row["batch_size"]) & chosen["seed"].isin(rows["seed"])]
-    within: pd.DataFrame = chosen[chosen["std"].between(rows["strength"].min(), rows["strength"].max())]
-    return within.rename(columns={"std": "strength"})
+    shown = chosen["std"].between(rows["strength"].min(), rows["strength"].max())
+    limit: pd.DataFrame = chosen.loc[shown].rename(columns={"std": "strength"})
+    return limit
 
 
 def _of(rows: pd.DataFrame, attack: str) -> pd.DataFrame:

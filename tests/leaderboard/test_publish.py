@@ -49,7 +49,11 @@ def test_every_table_has_a_place_and_no_file_of_rows_is_left_out():
     placed = {name for text in texts for name in re.findall(r"<!-- results: (\S+) -->", text)}
     assert placed - {"NAME"} <= set(publish.tables(ROOT))
     used = {spec.suite for spec in publish.TABLES.values()} | {suite for suite, _ in publish.FIGURES.values()}
-    assert {file.stem for file in (ROOT / RESULTS).glob("*.csv")} <= used | {"reported", "defenses-utility"}
+    assert {file.stem for file in (ROOT / RESULTS).glob("*.csv")} <= used | {
+        "reported",
+        "defenses-utility",
+        "cramer-rao",
+    }
 
 
 @pytest.fixture(scope="module")

@@ -47,7 +47,7 @@ class LayerPair(Attack):
     )
 
     patience: int = Field(10, ge=1, description="rounds of solves without a new image before it gives up")
-    starts: int = Field(2, ge=1, description="of each round, for every image not yet found")
+    starts: int = Field(2, ge=1, description="of each round of solves, for every image not yet found")
 
     def supports(self, observation: Observation) -> str | None:
         if reason := unsupported(observation):

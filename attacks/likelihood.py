@@ -27,7 +27,9 @@ from .relu_chain import Layer, Point, Vector, factor, read_layers, with_one
 _SEEN = 16.0  # times the rounding of a gradient's entries: less is not noise
 _PASSES = 8
 _SOLVES, _PRECISION = 100, 1e-3  # of conjugate gradients: steps at most, and the residual that ends them, relatively
+_ASKED = 5  # steps after which it is asked whether they may end: a device waits for the answer
 _UNSURE = 5.0  # deviations of a pre-activation, within which its sign is unknown
+_UNKNOWN = 10.0  # times what an image's numbers have with all else known, where what they have is not
 _DOUBTED = 6.0  # deviations of a layer's misfit that no noise explains, and
 _SLACK = 0.01  # the share of it that the estimate of the noise leaves open
 _PROBES, _UPPER = 16, 1.7  # draws of noise, and by how much these may understate a deviation (99 %, chi-square of 16)
@@ -54,7 +56,7 @@ def polish(
     certified: Tensor,
     context: Context,
 ) -> Likely:
-    """The most likely batch near the one found, or the one found where there is no noise, or no such batch.
+    """The most likely batch near the one found; the one found where it is certified, or no noise, or no such batch.
 
     An image that moves keeps its certificate, and one whose error would be too large for that does not move.
 
@@ -67,6 +69,8 @@ def polish(
         context: of the attack.
     """
     unchanged = Likely(inputs, error, certified, False)
+    if bool(certified.all()):
+        return unchanged
     sigma = gradient.factors.sigma
     layers = read_layers(observation)
     if layers is None or sigma < _SEEN * layers[0].rounding:
@@ -96,6 +100,7 @@ def _climb(
     noise = _noise(point, sigma)
     point = point.fitted(noise)
     start = _energy(point)
+    error = torch.where(error.isfinite(), error, _UNKNOWN * _first_order(point, sigma))
     settled = False
     for _ in range(_PASSES):
         error = torch.maximum(error, _first_order(point, sigma))
@@ -251,8 +256,8 @@ def solve(
     found = [torch.zeros_like(part) for part in right]
     rest, direction = right, conditioned(right)
     size = first = _dot(rest, direction)
-    for _ in range(_SOLVES):
-        if expired() or bool((size <= _PRECISION**2 * first).all()):
+    for count in range(_SOLVES):
+        if expired() or (count % _ASKED == 0 and bool((size <= _PRECISION**2 * first).all())):
             break
         moved = point.normal(direction, weights)
         moved[2:] = [part * free for part, free in zip(moved[2:], unsure, strict=True)]

@@ -71,20 +71,22 @@ def read_gradient(observation: Observation, generator: torch.Generator) -> Layer
     assert isinstance(layer, InputLayer)  # else it is unsupported
     weight, bias = layer.of(observation.gradient())
     live = (weight != 0).any(dim=1)  # exact zeros tell who never fired, unless noise hides them: then the factors do
-    factors = factorize(_some(weight, live), _some(bias, live), generator)
+    parts = _some(live, weight, bias, layer.weight, layer.bias)
+    factors = factorize(parts[0], parts[1], generator)
     if factors is not None and not bool((fired := factors.live()).all()):
         live[live.clone()] = fired
-        factors = factorize(_some(weight, live), _some(bias, live), generator)
+        parts = _some(fired, *parts)
+        factors = factorize(parts[0], parts[1], generator)
     if factors is None:
         return None
-    layer = InputLayer(layer.name, _some(layer.weight, live), _some(layer.bias, live))
+    layer = InputLayer(layer.name, parts[2], parts[3])
     factors = replace(factors, neurons=distinct_neurons(layer.weight, layer.bias))
-    return LayerGradient(layer, _some(weight, live), _some(bias, live), factors, live)
+    return LayerGradient(layer, parts[0], parts[1], factors, live)
 
 
-def _some(rows: Tensor, chosen: Tensor) -> Tensor:
-    """The chosen rows, `[m]` booleans; no copy of all of them."""
-    return rows if bool(chosen.all()) else rows[chosen]
+def _some(chosen: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """The chosen rows of each, `[m]` booleans; no copies where these are all."""
+    return tensors if bool(chosen.all()) else tuple(rows[chosen] for rows in tensors)
 
 
 def features(factors: Factors, layer: InputLayer) -> Tensor:

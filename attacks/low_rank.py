@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -44,7 +45,7 @@ class Factors:
     def rank(self) -> int:
         return self.basis.shape[1]
 
-    @property
+    @cached_property
     def distinct_neurons(self) -> int:
         """How many neurons there are, copies not counted."""
         return int(self.neurons.max()) + 1
@@ -196,7 +197,8 @@ def _read(matrix: Tensor, range_: Tensor, entry: float) -> _Reading:
     values = values.where(values > _BLIND * torch.finfo(values.dtype).eps * values[0], 0.0)
     left, right = range_ @ mix.T, (basis @ turn).T
     outside = float(energy_outside(matrix, left, values[:, None] * right))
-    rank, sigma = _rank(outside, matrix.shape, values.double(), entry, torch.finfo(matrix.dtype).eps)
+    few = values.double().cpu()  # once, so that a device is not waited for at every number that decides
+    rank, sigma = _rank(outside, matrix.shape, few, entry, torch.finfo(matrix.dtype).eps)
     return _Reading(left, values, right, rank, sigma)
 
 

@@ -24,13 +24,13 @@ WAITS = {  # how often an attack on such a batch may make the host wait for the 
     **dict.fromkeys(["dlg", "dlg-adaptive", "idlg"], 10),
     **dict.fromkeys(["invertinggradients", "modern"], 12),
     **dict.fromkeys(["invertinggradients-adaptive", "sme"], 24),
-    **dict.fromkeys(["layer-pair", "wrong-gradient"], 80),
+    **dict.fromkeys(["layer-pair", "wrong-gradient"], 150),
     "cocktailparty": 15,
     "analytic": 60,
-    "spear": 90,
+    "spear": 120,
     "spearpp": 150,
-    "spearpp-local-steps": 130,
-    "spearpp-pruned": 220,
+    "spearpp-local-steps": 220,
+    "spearpp-pruned": 280,
     "spearpp-quantized": 460,
 }
 BATCH = 3

@@ -28,7 +28,7 @@ def find_images(following: NextLayer, points: Tensor, patience: int, starts: int
         following: the equations.
         points: to begin with, `[B, K]`.
         patience: rounds of solves without a new image after which it gives up; with 0 there are none, products alone.
-        starts: of each round, for every image not yet found.
+        starts: of each round of solves, for every image not yet found; one by products.
         context: of the attack.
     """
     equations, rank = following.equations, following.gradient.factors.rank
@@ -46,13 +46,13 @@ def find_images(following: NextLayer, points: Tensor, patience: int, starts: int
         context.progress(f"{rank - missing} of {rank} images found", 1 - missing / rank)
         if not missing or (not by_products and vain >= patience) or context.expired():
             return best.found
-        count = starts * missing + _MORE
         if by_products:
-            space = following.space(best.directions)
+            count, space = missing + _MORE, following.space(best.directions)
             new = search.candidates(
                 equations, space, following.random(count, space, context.generator), context.expired
             )
         else:
+            count = starts * missing + _MORE
             space = following.space(directions(following, best.found.points[:, : best.count]))
             new = equations.fixed_points(following.random(count, space, context.generator))
         best = best.joined(following, new)

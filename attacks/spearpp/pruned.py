@@ -68,7 +68,9 @@ class PrunedSpearPP(SpearPP):
         following = next_linear(observation.model, layer)
         if following is not None and f"{following}.weight" in tensors:  # it has to confirm the images' scales
             seen = tensors[f"{following}.weight"]
-            tensors[f"{following}.weight"] = _completed(seen, completion.rank, context)
+            tensors[f"{following}.weight"], told = _completed(seen, completion.rank, context)
+            tensors[f"{layer.name}.weight"][~told] = 0  # a neuron of which the next layer tells nothing is left out
+            tensors[f"{layer.name}.bias"][~told] = 0
         seconds = time.perf_counter() - start
         completed = replace(observation, update=replace(observation.update, tensors=tensors))
         found = super().reconstruct(completed, context)
@@ -76,27 +78,30 @@ class PrunedSpearPP(SpearPP):
         diagnostics: dict[str, Any] = dict(found.diagnostics) | {
             "completed_rank": completion.rank,
             "held_out_error": completion.held_out,
-            "neurons_used": int(kept.sum()),
+            "neurons_used": int((tensors[f"{layer.name}.weight"] != 0).any(dim=1).sum()),
             "pixels_undetermined": undetermined,
         }
         diagnostics["seconds"] = {"completion": seconds, **found.diagnostics["seconds"]}
         return replace(found, certified=_still_certified(found, completion, observation), diagnostics=diagnostics)
 
 
-def _completed(pruned: Tensor, rank: int, context: Context) -> Tensor:
-    """A weight gradient `[k, m]` of that rank at most, completed; rows of which too little was kept are zero."""
+def _completed(pruned: Tensor, rank: int, context: Context) -> tuple[Tensor, Tensor]:
+    """A weight gradient `[k, m]` of that rank at most, completed, and of which neurons it tells `[m]`.
+
+    Rows of which too little was kept are zero.
+    """
     known = pruned != 0
     spoke = (known.sum(dim=1) > rank).nonzero()[:, 0]
     whole = torch.zeros_like(pruned)
     if bool(known.all()) or not len(spoke):
-        return pruned
+        return pruned, torch.ones_like(known[0])
     completion = complete(pruned[spoke].double(), known[spoke], context.generator, rank, context.expired)
     kept = completion.rows > _DETERMINED
     # What completion misses looks like signal: noise of that size tells whoever reads the rank how far to trust it.
     noise = torch.randn(completion.matrix.shape, generator=context.generator, device=pruned.device, dtype=torch.float64)
     missed = completion.held_out * completion.matrix[known[spoke]].abs().median()
     whole[spoke[kept]] = (completion.matrix + missed * noise)[kept].to(pruned)
-    return whole
+    return whole, completion.columns > _DETERMINED
 
 
 def _still_certified(found: Reconstruction, completion: Completion, observation: Observation) -> Tensor | None:

@@ -12,7 +12,7 @@ from gibench.attacks.spearpp import SpearPP
 from gibench.errors import AttackError
 from gibench.models.mlp import MLP
 
-ATTACKS = {"spearpp": SpearPP(rounds=2), "layer-pair": LayerPair(patience=3), "spear": Spear(draws=10_000)}
+ATTACKS = {"spearpp": SpearPP(rounds=2), "layer-pair": LayerPair(patience=3), "spear": Spear(draws=30_000)}
 SEEDS = range(2)
 FIRST = "1.weight"  # the layer that is attacked
 

@@ -25,7 +25,7 @@ def test_random_starts_end_at_the_images(plant, neurons):
     planted = plant(8, neurons)
     following, points = equations(planted)
     space = following.space(points[:, :0])
-    starts = following.random(200, space, torch.Generator().manual_seed(3))
+    starts = following.random(400, space, torch.Generator().manual_seed(3))
     ends = following.judge(candidates(following.equations, space, starts, never))
     images = ends.images[ends.solved]
     errors = (images[:, None] - planted.inputs).abs().amax(dim=2)

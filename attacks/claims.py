@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -11,19 +13,22 @@ from .next_layer import Judged, NextLayer, certain
 from .witness import fit_scales, unaccounted
 
 
-def claims(observation: Observation, following: NextLayer, found: Judged) -> tuple[Tensor, Tensor, str]:
+def claims(
+    observation: Observation, following: NextLayer, found: Judged, expired: Callable[[], bool]
+) -> tuple[Tensor, Tensor, str]:
     """Which images that the next layer's equations gave are certified, their predicted errors, why none is.
 
     Args:
         observation: of which the batch size counts, where it is granted.
         following: the equations.
         found: the images.
+        expired: asked now and then; the images that are left by then are not certified.
 
     Returns:
         Certificates and predicted errors `[K]`, and a reason where all are withheld.
     """
     gradient, second, solved = following.gradient, following.second, found.solved
-    errors = following.errors(found)
+    errors = following.errors(found, expired)
     certified = certain(found, errors, observation.std.to(found.images))
     withheld = unaccounted(observation, gradient, int(solved.sum()), second)
     scales = fit_scales(gradient, second, found.images[solved], errors[solved])

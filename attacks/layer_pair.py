@@ -67,7 +67,7 @@ class LayerPair(Attack):
         if isinstance(following, str):
             return _nothing(observation, following, gradient.factors.rank)
         best = find_images(following, following.triangle[:, :0], self.patience, self.starts, context)
-        certified, errors, withheld = claims(observation, following, best)
+        certified, errors, withheld = claims(observation, following, best, context.expired)
         likely = polish(observation, gradient, best.images, errors, certified, context)
         certified = likely.certified
         order = certified.to(torch.uint8).argsort(descending=True, stable=True)

@@ -9,7 +9,7 @@ at an image of the batch. Neither sparse columns nor the other images are needed
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -204,13 +204,13 @@ class NextLayer:
         active = factors.distinct(seen > 0)
         return Judged(factors.inputs, points, rows, (outside / free).sqrt(), noise, pixel_noise, active)
 
-    def errors(self, judged: Judged) -> Tensor:
+    def errors(self, judged: Judged, expired: Callable[[], bool] = lambda: False) -> Tensor:
         """Predicted standard deviation of the least certain number of each image, to first order: `[K]`.
 
         It is large where other points satisfy the equations nearly as well, as between images of one pattern, under
-        any pattern that may be the image's: see `kinks.py`.
+        any pattern that may be the image's: see `kinks.py`. Of images that time does not suffice for it is infinite.
         """
-        equations, errors = self.equations, torch.empty_like(judged.noise)
+        equations, errors = self.equations, torch.full_like(judged.noise, torch.inf)
         copies = len(equations.features) / self.gradient.factors.distinct_neurons  # repeat one another's errors
         noise = torch.maximum(judged.noise, judged.outside) * copies**0.5
         inputs = torch.linalg.solve_triangular(self.triangle.T, self.gradient.factors.inputs, upper=False)
@@ -218,6 +218,8 @@ class NextLayer:
         angles = _TURNS * len(blur) ** 0.5 * self.second.sigma / self.second.singular_values
         shaky = (equations.activations * angles)[:, angles > _SURE]
         for part, normal in equations.normals(equations.patterns(judged.points)):
+            if expired():
+                break
             for k, place in enumerate(range(part.start, part.stop)):
                 point = judged.points[:, place]
                 moves = determined_moves(equations, shaky, normal[k], point, noise[place], blur[:, place])

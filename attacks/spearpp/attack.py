@@ -27,7 +27,7 @@ from .find_images import find_images
 from .hunt import Found, Hunt, Search
 from .objectives import OBJECTIVES
 from .paper import published
-from .reconstruction import nothing, reconstruction, whole_batch
+from .reconstruction import from_next_layer, nothing, reconstruction
 from .two_valued import hunt_two_valued
 
 _DEFAULTS: dict[optimizers.Name, tuple[int, float]] = {"radam": (100, 1.0), "rgd": (200, 0.3), "rtr": (100, 0.4)}
@@ -170,9 +170,9 @@ class SpearPP(Attack):
             if isinstance(following, str):
                 return finish(hunt.run(), claims)
             found = find_images(following, following.triangle[:, :0], 0, STARTS, hunt.context)
-            sure, errors, _ = next_claims(observation, following, found)
-        if int(sure.sum()) == hunt.factors.rank:
-            return whole_batch(observation, hunt, found.images, errors)
+            sure, errors, _ = next_claims(observation, following, found, hunt.context.expired)
+        if int(sure.sum()) == hunt.factors.rank or (hunt.context.expired() and bool(found.solved.any())):
+            return from_next_layer(observation, hunt, found, errors, sure)
         hunt.search = replace(hunt.search, rounds=min(self.rounds, _ALONE))
         return finish(hunt.run(), claims, following, found.points)
 

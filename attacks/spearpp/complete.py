@@ -47,7 +47,7 @@ def complete(
     patterns = 1.0 - 2.0 * batch.directions.zeros.to(batch.inputs.dtype)
     points = following.equations.fixed_points(following.equations.features.T @ patterns)
     found = find_images(following, torch.cat([known, points], dim=1), _PATIENCE, STARTS, context)
-    errors = following.errors(found)
+    errors = following.errors(found, context.expired)
     sure = certain(found, errors, pixel_scale)
     inputs, error, certified = batch.inputs.clone(), batch.error.clone(), certified.clone()
     free = ~certified

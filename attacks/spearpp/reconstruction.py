@@ -13,7 +13,7 @@ from gibench.observation import Observation
 
 from ..likelihood import Likely, polish
 from ..linear_layer import LayerGradient
-from ..next_layer import NextLayer
+from ..next_layer import Judged, NextLayer
 from ..witness import read_second, unaccounted
 from .assemble import Batch, assemble, rescale
 from .certify import confirmed
@@ -32,20 +32,24 @@ def nothing(observation: Observation, finding: str, clock: Clock) -> Reconstruct
     return Reconstruction(images, diagnostics={"finding": finding, "rank": 0, "seconds": clock.seconds})
 
 
-def whole_batch(observation: Observation, hunt: Hunt, inputs: Tensor, errors: Tensor) -> Reconstruction:
-    """The images that the next layer's gradient gives, all of them certified."""
-    rank = hunt.factors.rank
-    images = observation.denormalize(inputs.view(-1, *observation.image_shape))
+def from_next_layer(
+    observation: Observation, hunt: Hunt, found: Judged, errors: Tensor, certified: Tensor
+) -> Reconstruction:
+    """The images that the next layer's gradient gives and nothing else, certified ones first."""
+    rank, solved = hunt.factors.rank, int(found.solved.sum())
+    order = certified.to(torch.uint8).argsort(descending=True, stable=True)
+    missing = f"{rank - solved} of {rank} images are not found" if solved < rank else ""
+    images = observation.denormalize(found.images.view(-1, *observation.image_shape))
     return Reconstruction(
-        images,
-        certified=torch.ones(len(images), dtype=torch.bool, device=images.device),
+        images.nan_to_num(0.5, 1, 0)[order],
+        certified=certified[order],
         diagnostics={
-            "finding": _fewer(observation, rank),
+            "finding": "; ".join(filter(None, [_fewer(observation, rank), missing])),
             "rank": rank,
             "sigma": hunt.factors.sigma,
             "singular_value_gap": hunt.factors.gap,
-            "images_from_next_layer": rank,
-            "predicted_error_by_image": errors.tolist(),
+            "images_from_next_layer": solved,
+            "predicted_error_by_image": errors[order].tolist(),
             "rounds": 0,
             "starts": 0,
             "seconds": dict(hunt.clock.seconds),

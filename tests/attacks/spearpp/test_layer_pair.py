@@ -1,5 +1,6 @@
 """The equations of the second layer against planted factors, and the attack that solves them on real batches."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -129,14 +130,24 @@ def test_real_batches_are_exact_and_certified(see, context, batch_size, seed, op
 
 def test_certificates_hold_under_noise(see, context):
     exact = certified = 0
-    for seed in range(6):
+    for seed in range(3):
         seen = see(20, seed, noise=2e-6, labels="same" if seed % 2 else "iid")
         result = LayerPair()(seen.observation, context(seed)).reconstruction
         right = seen.exact(result.images)
         assert not (result.certified & ~right).any()
         exact, certified = exact + int(right.sum()), certified + int(result.certified.sum())
-    assert exact >= 100
-    assert certified >= 60
+    assert exact >= 50
+    assert certified >= 30
+
+
+@pytest.mark.parametrize("images", [0, 3])
+def test_what_time_does_not_suffice_for_is_not_certified(plant, monkeypatch, images):
+    monkeypatch.setattr("gibench.attacks.next_layer.chunks", lambda count, *_: (slice(k, k + 1) for k in range(count)))
+    following, points = equations(plant(8, 100))
+    judged, asked = following.judge(points), itertools.count()
+    errors = following.errors(judged, lambda: next(asked) >= images)
+    assert torch.equal(errors.isfinite(), torch.arange(8) < images)
+    torch.testing.assert_close(errors[:images], following.errors(judged)[:images])
 
 
 def test_strong_noise_leaves_nothing_certified(see, context):
@@ -235,6 +246,24 @@ def test_what_the_next_layer_knows_completes_a_batch_of_sparse_columns(see, cont
     assert seen.exact(both.images).all()
     assert both.certified.all()
     assert "20 images come from the next layer's gradient" in both.diagnostics["finding"]
+
+
+def test_a_deadline_leaves_what_the_next_layer_has_given_by_then(see, context, monkeypatch):
+    seen, late = see(20), []
+
+    def slow(following, points, rounds, starts, lent):
+        found = find_images(following, points, rounds, starts, lent).select(torch.arange(12))
+        late.append(True)
+        return found
+
+    monkeypatch.setattr("gibench.attacks.spearpp.attack.find_images", slow)
+    lent = context()
+    object.__setattr__(lent, "expired", lambda: bool(late))
+    result = SpearPP().reconstruct(seen.observation, lent)
+    assert len(result.images) == 12
+    assert seen.exact(result.images).all()
+    assert result.diagnostics["rounds"] == 0
+    assert "8 of 20 images are not found" in result.diagnostics["finding"]
 
 
 def test_images_that_sparse_columns_certify_are_left_alone(see, context, monkeypatch):

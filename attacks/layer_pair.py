@@ -12,7 +12,7 @@ from gibench.observation import Observation
 
 from .claims import claims
 from .layers import find_input_layer, next_linear
-from .likelihood import polish
+from .likelihood import Likely, polish
 from .linear_layer import read_gradient, unsupported
 from .next_layer import read_next_layer
 from .spearpp.find_images import find_images
@@ -68,7 +68,9 @@ class LayerPair(Attack):
             return _nothing(observation, following, gradient.factors.rank)
         best = find_images(following, following.triangle[:, :0], self.patience, self.starts, context)
         certified, errors, withheld = claims(observation, following, best, context.expired)
-        likely = polish(observation, gradient, best.images, errors, certified, context)
+        likely = Likely(best.images, errors, certified, False)
+        if not bool(certified.all()):
+            likely = polish(observation, gradient, best.images, errors, certified, context)
         certified = likely.certified
         order = certified.to(torch.uint8).argsort(descending=True, stable=True)
         images = observation.denormalize(likely.inputs.view(-1, *observation.image_shape))

@@ -56,7 +56,7 @@ def polish(
     certified: Tensor,
     context: Context,
 ) -> Likely:
-    """The most likely batch near the one found; the one found where it is certified, or no noise, or no such batch.
+    """The most likely batch near the one found; the one found where there is no noise, or no such batch.
 
     An image that moves keeps its certificate, and one whose error would be too large for that does not move.
 
@@ -69,8 +69,6 @@ def polish(
         context: of the attack.
     """
     unchanged = Likely(inputs, error, certified, False)
-    if bool(certified.all()):
-        return unchanged
     sigma = gradient.factors.sigma
     layers = read_layers(observation)
     if layers is None or sigma < _SEEN * layers[0].rounding:

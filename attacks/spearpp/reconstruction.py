@@ -105,7 +105,7 @@ def reconstruction(
         certified = torch.zeros_like(certified)
     from_next = int((inputs != batch.inputs).any(dim=1).sum())
     likely = Likely(inputs, error, certified, False)
-    if claims is not None:
+    if claims is not None and not bool(certified.all()):
         with hunt.clock.stage("likelihood"):
             likely = polish(observation, gradient, inputs, error, certified, hunt.context)
     certified = likely.certified

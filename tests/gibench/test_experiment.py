@@ -73,7 +73,8 @@ def test_a_trained_model_is_another_scenario_and_the_same_each_time():
 
 def test_accuracy_is_measured_on_images_that_are_neither_attacked_nor_trained_on():
     one = cell("random", train_steps=30)
-    model, found = experiment._model(one.dataset, one.model, 30, one.seed, one.device, one.threads, one.dtype)
+    state = one.dataset, one.model, 30, one.seed, one.device, one.threads, torch.float32
+    model, found = experiment._model(*state)
     images = load(one.dataset)
     splits = {field.name: getattr(images, field.name) for field in fields(images)}
     on = {name: training.accuracy(model, images, split) for name, split in splits.items() if isinstance(split, Split)}

@@ -98,6 +98,8 @@ def rendered(spec: Table, file: Path) -> str:
     lines = [line for line in records(summarize(rows)) if spec.where(line)]
     if not lines:
         return NOT_MEASURED
+    told = {line["attack"]: line["budget"] for line in lines if line["budget"]}  # by its cells that were not skipped
+    lines = [line | {"budget": told.get(line["attack"])} for line in lines]
     same = {tuple(line[name] for name in (*SCENARIO, "defense", "attack")) for line in lines}
     shown = [row for row in rows if tuple(getattr(row, name) for name in (*SCENARIO, "defense", "attack")) in same]
     body = _pivot(spec, lines) if spec.across else _listing(spec, lines)

@@ -119,7 +119,7 @@ def _traced(model: nn.Module) -> InputLayer | str:
         elif layer is None:
             kind = type(module).__name__ if module else node.name
             return f"needs a linear layer fed by the input, and this model begins with {kind}"
-        elif not (isinstance(module, nn.ReLU) or node.target in (F.relu, torch.relu, "relu")):
+        elif not _is_relu(node, modules):
             kind = type(module).__name__ if module else "the model's output" if node.op == "output" else node.name
             return f"needs a ReLU right after the first linear layer, which {kind} is not"
         else:
@@ -128,6 +128,11 @@ def _traced(model: nn.Module) -> InputLayer | str:
                 return f"needs a bias in the first linear layer ('{name}' has none) to find the scale of each image"
             return InputLayer(name, linear.weight.detach(), linear.bias.detach())
     return "needs a linear layer fed by the input and a ReLU after it, and this model has no such pair"
+
+
+def _is_relu(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+    called = modules.get(str(node.target)) if node.op == "call_module" else None
+    return isinstance(called, nn.ReLU) or node.target in (F.relu, torch.relu, "relu")
 
 
 def _reshapes(node: fx.Node) -> bool:
@@ -142,14 +147,20 @@ def next_linear(model: nn.Module, layer: InputLayer) -> str | None:
     """
     modules = dict(model.named_modules())
     calls = [str(node.target) for node in fx.symbolic_trace(model).graph.nodes if node.op == "call_module"]
-    chain = _chain(model, layer)
+    chain = _chain(model, layer.name)
     name = str(chain[2].target) if len(chain) > 2 else ""
     return name if isinstance(modules.get(name), nn.Linear) and calls.count(name) == 1 else None
 
 
+def followed_by_relu(model: nn.Module, name: str) -> bool:
+    """Whether the layer of this name, called once, feeds a ReLU and nothing else."""
+    chain = _chain(model, name)
+    return len(chain) > 1 and _is_relu(chain[1], dict(model.named_modules()))
+
+
 def head_after(model: nn.Module, layer: InputLayer) -> str | None:
     """The name of the linear layer after the ReLU after `layer`, if its output is the model's; None else."""
-    return next_linear(model, layer) if len(_chain(model, layer)) == 4 else None
+    return next_linear(model, layer) if len(_chain(model, layer.name)) == 4 else None
 
 
 def last_called(model: nn.Module) -> str | None:
@@ -162,10 +173,10 @@ def last_called(model: nn.Module) -> str | None:
     return str(value.target) if isinstance(value, fx.Node) and value.op == "call_module" else None
 
 
-def _chain(model: nn.Module, layer: InputLayer) -> list[fx.Node]:
+def _chain(model: nn.Module, name: str) -> list[fx.Node]:
     """The call of the layer and what follows it as long as each feeds one other alone; the model's output counts."""
     nodes = fx.symbolic_trace(model).graph.nodes
-    chain = [next(node for node in nodes if node.op == "call_module" and node.target == layer.name)]
+    chain = [next(node for node in nodes if node.op == "call_module" and node.target == name)]
     while len(chain[-1].users) == 1:
         chain.append(next(iter(chain[-1].users)))
     return chain

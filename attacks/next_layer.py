@@ -10,7 +10,7 @@ at an image of the batch. Neither sparse columns nor the other images are needed
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -20,7 +20,7 @@ from gibench.observation import Observation
 
 from .chunks import chunks
 from .kinks import determined_moves
-from .layers import next_linear
+from .layers import followed_by_relu, next_linear
 from .linear_layer import EXACT, EXCESS, SAFETY, LayerGradient, features, first_of_each
 from .low_rank import Factors, factorize
 from .witness import BLUNT
@@ -31,6 +31,7 @@ _SHIFT = 1e-15  # keeps the matrix of a perfect fit invertible; its largest eige
 _SAMPLE = 8  # equations for each unknown: as good as all of them until the pattern is nearly right
 _HOLDS = 0.5  # of the rank: with less, the second gradient does not hold the activations
 _ROUNDING = 1.0  # times eps |w| |x|: the network's own arithmetic
+_OUTPUTS = 2.5  # of the second layer for each image: with fewer, those that do not fire determine no direction
 _TURNS = 4.0  # standard deviations of the angle by which noise turns a direction of V
 _SURE = 1e-5  # an angle that softens no equation
 _WITHIN = 4.0  # times what noise explains: a residual that counts as none
@@ -174,12 +175,18 @@ class NextLayer:
     gradient: LayerGradient  # of the first layer
     second: Factors  # of the second layer's gradient
     triangle: Tensor  # R [B, B]: c is R times the image's coordinates in the rows of `gradient.factors.inputs`
+    then: tuple[Tensor, Tensor] | None = None  # the second layer's weight [k, m] and bias [k], where a ReLU follows it
 
     def space(self, directions: Tensor) -> Tensor:
         """An orthonormal basis `[B, k]` of where the images lie whose directions `directions [B, K]` are not."""
-        rest = torch.linalg.qr(directions, mode="complete").Q[:, directions.shape[1] :]
-        basis: Tensor = torch.linalg.qr(self.triangle @ rest).Q
-        return basis
+        return torch.linalg.qr(self.triangle @ across(directions)).Q
+
+    def without(self, directions: Tensor) -> Equations:
+        """The equations with V without the images whose directions in the second gradient, `[r, K]`, are given."""
+        if not 0 < directions.shape[1] < self.second.rank:
+            return self.equations
+        left = torch.linalg.qr(self.second.singular_values[:, None] * across(directions)).Q
+        return replace(self.equations, activations=self.equations.activations @ left)
 
     def random(self, count: int, space: Tensor, generator: torch.Generator) -> Tensor:
         """Starts `[B, count]` in a space with an orthonormal basis `[B, k]`."""
@@ -237,6 +244,12 @@ class NextLayer:
         return size
 
 
+def across(directions: Tensor) -> Tensor:
+    """An orthonormal basis `[B, B - K]` of what is orthogonal to directions `[B, K]`."""
+    basis: Tensor = torch.linalg.qr(directions, mode="complete").Q
+    return basis[:, directions.shape[1] :]
+
+
 def certain(judged: Judged, errors: Tensor, pixel_scale: Tensor) -> Tensor:
     """The images that round to the true 8-bit pixels, `[K]`.
 
@@ -253,6 +266,11 @@ def certain(judged: Judged, errors: Tensor, pixel_scale: Tensor) -> Tensor:
     return sure
 
 
+def live_columns(weight: Tensor, live: Tensor) -> Tensor:
+    """What a layer takes of the live neurons; no copy where these are all."""
+    return weight if bool(live.all()) else weight[:, live]
+
+
 def read_next_layer(observation: Observation, gradient: LayerGradient, generator: torch.Generator) -> NextLayer | str:
     """The equations of the layer after the ReLU, or why there are none.
 
@@ -265,7 +283,7 @@ def read_next_layer(observation: Observation, gradient: LayerGradient, generator
     if name is None:
         return "needs a linear layer that the first layer's ReLU feeds, and it alone"
     weight = observation.gradient()[f"{name}.weight"]
-    weight = weight if bool(gradient.live.all()) else weight[:, gradient.live]
+    weight = live_columns(weight, gradient.live)
     second = factorize(weight, weight[:, 0], generator)  # of its bias nothing is asked
     rank = gradient.factors.rank
     if second is None or second.rank < _HOLDS * rank:
@@ -281,4 +299,9 @@ def read_next_layer(observation: Observation, gradient: LayerGradient, generator
     basis, triangle = torch.linalg.qr(features(gradient.factors, gradient.layer))
     ones = torch.linalg.solve_triangular(triangle.T, gradient.factors.ones[:, None], upper=False)[:, 0]
     activations = len(weight) ** 0.5 * second.inputs / second.singular_values[:, None]
-    return NextLayer(Equations(basis, activations.T, ones), gradient, second, triangle)
+    then = None
+    if len(weight) > _OUTPUTS * rank and followed_by_relu(observation.model, name):
+        linear = observation.model.get_submodule(name)
+        bias = linear.bias if linear.bias is not None else weight.new_zeros(len(weight))
+        then = live_columns(linear.weight.detach(), gradient.live), bias.detach()
+    return NextLayer(Equations(basis, activations.T, ones), gradient, second, triangle, then)

@@ -8,6 +8,7 @@ gradients, which end in float64. Neither knows anything of the other images.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -22,19 +23,49 @@ _MET = 1e-3  # of 1 - cos: closer points have met
 _SINGLE, _DOUBLE = (30, 5, 1e-6), (200, 2, 1e-14)  # steps for a pattern, patterns, and the end of conjugate gradients
 _ASKED = 8  # steps of conjugate gradients after which it is asked whether any column still moves
 _DIRECTIONS = 300, 1e-9  # steps and their end
+_ZERO = 1e-4  # of the mean size of what a layer's neurons receive: within it float32 does not tell who fires
 
 
-def candidates(equations: Equations, space: Tensor, starts: Tensor, expired: Callable[[], bool]) -> Tensor:
-    """Unit points `[B, K]` that nearly satisfy the equations, in float64.
+@dataclass(frozen=True)
+class Directions:
+    """What tells an image from all others in the two layers' gradients: orthogonal to the others, in each."""
+
+    first: Tensor  # [B, K]
+    second: Tensor  # [r, K], or [r, 0] where nothing tells
+
+    def select(self, index: Tensor) -> Directions:
+        """Those of some images."""
+        return Directions(self.first[:, index], self.second[:, index] if self.second.shape[1] else self.second)
+
+    def of_first(self) -> Directions:
+        """Those in the first layer's gradient alone."""
+        return Directions(self.first, self.second[:, :0])
+
+    def join(self, other: Directions) -> Directions:
+        """These and then the other ones."""
+        return Directions(torch.cat([self.first, other.first], dim=1), torch.cat([self.second, other.second], dim=1))
+
+
+def candidates(
+    following: NextLayer, found: Directions, count: int, generator: torch.Generator, expired: Callable[[], bool]
+) -> Tensor:
+    """Unit points `[B, K]` that nearly satisfy the equations, in float64, from random starts.
+
+    What is found is taken out of both gradients first: of the first layer's the space in which images are looked for
+    is left, and of the second's the span in which activations must lie. With one of the two alone, starts end where
+    the images that are found would attract them, which are no images there.
 
     Args:
-        equations: of the batch.
-        space: an orthonormal basis `[B, k]` of where images are looked for.
-        starts: `[B, N]`, in that space.
+        following: the equations.
+        found: the directions of the images that are known.
+        count: of starts.
+        generator: on the equations' device.
         expired: asked in every step; what has not come near by then is left out.
     """
-    single = equations.single()
-    inside = single.within(space.to(single.features))
+    space = following.space(found.first)
+    starts = following.random(count, space, generator)
+    single = following.equations.single()
+    inside = following.without(found.second).single().within(space.to(single.features))
     points = (space.T @ starts).to(single.features)
     rows = torch.linspace(
         0, len(inside.features) - 1, min(len(inside.features), _ROWS * len(space)), device=points.device
@@ -42,8 +73,8 @@ def candidates(equations: Equations, space: Tensor, starts: Tensor, expired: Cal
     points, _ = descend(inside.on(rows.long()), points, *_COARSE, expired)
     points, outside = descend(inside, points, *_FINE, expired)
     points = merged(points[:, outside < _NEAR], _MET)
-    points = settle(single, space.to(points) @ points, *_SINGLE, expired)
-    return settle(equations, merged(points, 1e-6).to(equations.features), *_DOUBLE, expired)
+    points = settle(single, space.to(points) @ points, *_SINGLE, expired)  # of all equations: directions are not exact
+    return settle(following.equations, merged(points, 1e-6).to(space), *_DOUBLE, expired)
 
 
 def descend(
@@ -115,21 +146,35 @@ def minimize(normal: Callable[[Tensor], Tensor], start: Tensor, steps: int, end:
     return start + moved
 
 
-def directions(following: NextLayer, points: Tensor) -> Tensor:
-    """Unit q `[B, K]` of least `|L q|` where each image is inactive, near enough to deflate with.
+def directions(following: NextLayer, points: Tensor) -> Directions:
+    """The directions of images, near enough to deflate with: least where each image is inactive.
 
     Args:
         following: the equations.
         points: of images, `[B, K]`.
     """
-    basis = following.gradient.factors.basis
-    inactive = (~following.equations.patterns(points)).to(basis)
+    equations, second = following.equations, following.second
     images = torch.linalg.solve_triangular(following.triangle, points, upper=True)
+    first = _least(following.gradient.factors.basis, ~equations.patterns(points), images)
+    if following.then is None:
+        return Directions(first, first.new_zeros(second.rank, 0))
+    weight, bias = following.then
+    activations = torch.relu(equations.features @ points / (equations.ones @ points))
+    received = weight @ activations.to(weight) + bias[:, None]
+    inactive = received < -_ZERO * received.abs().mean(dim=0)
+    return Directions(
+        first, _least(second.basis, inactive, equations.activations.T @ activations / second.singular_values[:, None])
+    )
+
+
+def _least(basis: Tensor, inactive: Tensor, start: Tensor) -> Tensor:
+    """Unit q `[B, K]` of least `|L q|` on each one's inactive neurons `[m, K]`, from starts `[B, K]`."""
+    inactive = inactive.to(basis)
 
     def normal(vectors: Tensor) -> Tensor:
         return basis.T @ (inactive * (basis @ vectors)) / len(basis)
 
-    return normalized(minimize(normal, normalized(images), *_DIRECTIONS))
+    return normalized(minimize(normal, normalized(start), *_DIRECTIONS))
 
 
 def merged(points: Tensor, gap: float) -> Tensor:

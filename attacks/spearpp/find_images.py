@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from gibench.attack import Context
@@ -19,6 +20,7 @@ from .refine import smallest
 from .select import independent
 
 _MORE = 8  # starts beside those for each image
+_BOTH, _FIRST, _SOLVES = range(3)  # products, what is found taken out of both gradients, or of the first alone; solves
 
 
 def find_images(following: NextLayer, points: Tensor, patience: int, starts: int, context: Context) -> Judged:
@@ -31,30 +33,27 @@ def find_images(following: NextLayer, points: Tensor, patience: int, starts: int
         starts: of each round of solves, for every image not yet found; one by products.
         context: of the attack.
     """
-    equations, rank = following.equations, following.gradient.factors.rank
-    nothing = following.judge(points[:, :0])
-    best = _Best(nothing, nothing.points).joined(following, points)
-    least, by_products, vain = rank + 1, True, 0
+    rank, none = following.gradient.factors.rank, points[:, :0]
+    best = _Best(following.judge(none), search.directions(following, none)).joined(following, points)
+    least, way, vain = rank + 1, _BOTH, 0
     while True:
         missing = rank - best.count
         if missing < least:
-            least, by_products, vain = missing, True, 0
-        elif by_products:
-            by_products = False
-        else:
+            least, way, vain = missing, _BOTH, 0
+        elif way == _SOLVES:
             vain += 1
-        context.progress(f"{rank - missing} of {rank} images found", 1 - missing / rank)
-        if not missing or (not by_products and vain >= patience) or context.expired():
-            return best.found
-        if by_products:
-            count, space = missing + _MORE, following.space(best.directions)
-            new = search.candidates(
-                equations, space, following.random(count, space, context.generator), context.expired
-            )
         else:
+            way = _FIRST if way == _BOTH and best.directions.second.shape[1] else _SOLVES
+        context.progress(f"{rank - missing} of {rank} images found", 1 - missing / rank)
+        if not missing or (way == _SOLVES and vain >= patience) or context.expired():
+            return best.found
+        if way == _SOLVES:
             count = starts * missing + _MORE
             space = following.space(directions(following, best.found.points[:, : best.count]))
-            new = equations.fixed_points(following.random(count, space, context.generator))
+            new = following.equations.fixed_points(following.random(count, space, context.generator))
+        else:
+            known = best.directions if way == _BOTH else best.directions.of_first()
+            new = search.candidates(following, known, missing + _MORE, context.generator, context.expired)
         best = best.joined(following, new)
 
 
@@ -63,12 +62,12 @@ class _Best:
     """The best independent points so far, solved ones first, and the directions of these."""
 
     found: Judged
-    directions: Tensor  # [B, count], near enough to deflate with
+    directions: search.Directions
 
     @property
     def count(self) -> int:
         """How many are solved."""
-        return self.directions.shape[1]
+        return self.directions.first.shape[1]
 
     def joined(self, following: NextLayer, points: Tensor) -> _Best:
         """The best of these points and further ones `[B, K]`."""
@@ -77,11 +76,10 @@ class _Best:
         chosen = order.new_tensor(independent(found.points / found.points.norm(dim=0), order, len(points)))
         found = found.select(chosen)
         solved = chosen[: int(found.solved.sum())]
-        fresh = solved >= self.count
-        across = points.new_empty(len(points), len(solved))
-        across[:, ~fresh] = self.directions[:, solved[~fresh]]
-        across[:, fresh] = search.directions(following, found.points[:, : len(solved)][:, fresh])
-        return _Best(found, across)
+        known = solved < self.count
+        fresh = search.directions(following, found.points[:, : len(solved)][:, ~known])
+        across = self.directions.select(solved[known]).join(fresh)
+        return _Best(found, across.select((~known).to(torch.uint8).argsort(stable=True).argsort()))
 
 
 def directions(following: NextLayer, points: Tensor) -> Tensor:

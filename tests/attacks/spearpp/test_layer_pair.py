@@ -15,19 +15,29 @@ from gibench.attacks.spearpp import SpearPP
 from gibench.attacks.spearpp.find_images import find_images
 
 
-def equations(planted, sigma=0.0, outputs=60):
-    """The next layer of a planted gradient, as if it had that many outputs, and the true points of its images."""
+def equations(planted, sigma=0.0, outputs=60, relu=False):
+    """The next layer of a planted gradient, as if it had that many outputs, and the true points of its images.
+
+    With a ReLU after it, the signals that come back through it have their zeros.
+    """
     generator = torch.Generator().manual_seed(9)
     factors = planted.factors()
     activations = torch.relu(planted.inputs @ planted.layer.weight.T + planted.layer.bias)
     signals = torch.randn(outputs, len(activations), generator=generator, dtype=torch.float64)
+    then = None
+    if relu:
+        then = (
+            torch.randn(outputs, activations.shape[1], generator=generator, dtype=torch.float64),
+            torch.zeros(outputs),
+        )
+        signals *= then[0] @ activations.T > 0
     weight = signals @ activations
     weight += sigma * torch.randn(weight.shape, generator=generator, dtype=torch.float64)
     second = factorize(weight, weight[:, 0], generator)
     basis, triangle = torch.linalg.qr(features(factors, planted.layer))
     ones = torch.linalg.solve_triangular(triangle.T, factors.ones[:, None], upper=False)[:, 0]
     span = outputs**0.5 * second.inputs / second.singular_values[:, None]
-    following = NextLayer(Equations(basis, span.T, ones), planted.gradient(factors), second, triangle)
+    following = NextLayer(Equations(basis, span.T, ones), planted.gradient(factors), second, triangle, then)
     return following, triangle @ torch.linalg.inv(planted.truth(factors).vectors).T
 
 

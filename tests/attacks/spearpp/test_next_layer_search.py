@@ -5,8 +5,7 @@ import itertools
 import pytest
 import torch
 
-from gibench.attacks import next_layer_search
-from gibench.attacks.next_layer_search import candidates, merged, minimize
+from gibench.attacks.next_layer_search import candidates, descend, directions, merged, minimize
 from gibench.attacks.spearpp.find_images import find_images
 from tests.attacks.spearpp.test_layer_pair import equations
 
@@ -15,43 +14,64 @@ def never():
     return False
 
 
-def columns(following, points):
-    """The columns of G^T of points' directions."""
-    return following.gradient.factors.basis @ next_layer_search.directions(following, points)
+NOTHING = slice(0, 0)
+
+
+def ends_of(following, found, count):
+    """What random starts end at, judged, with the directions of found images `[B, K]` taken out."""
+    generator = torch.Generator().manual_seed(3)
+    return following.judge(candidates(following, directions(following, found), count, generator, never))
 
 
 @pytest.mark.parametrize("neurons", [60, 100, 400])  # of 400 a part of the equations is descended first
 def test_random_starts_end_at_the_images(plant, neurons):
     planted = plant(8, neurons)
     following, points = equations(planted)
-    space = following.space(points[:, :0])
-    starts = following.random(400, space, torch.Generator().manual_seed(3))
-    ends = following.judge(candidates(following.equations, space, starts, never))
+    ends = ends_of(following, points[:, NOTHING], 400)
     images = ends.images[ends.solved]
     errors = (images[:, None] - planted.inputs).abs().amax(dim=2)
     assert errors.amin(dim=1).max() < 1e-6
     assert errors.amin(dim=0).max() < 1e-6
 
 
-def test_what_is_searched_leaves_out_what_is_found(plant):
+@pytest.mark.parametrize("relu", [False, True])
+def test_what_is_searched_leaves_out_what_is_found(plant, relu):
     planted = plant(8, 100)
-    following, points = equations(planted)
-    space = following.space(next_layer_search.directions(following, points[:, :5]))
-    starts = following.random(60, space, torch.Generator().manual_seed(3))
-    ends = following.judge(candidates(following.equations, space, starts, never))
+    following, points = equations(planted, relu=relu)
+    ends = ends_of(following, points[:, :5], 60)
     errors = (ends.images[ends.solved][:, None] - planted.inputs).abs().amax(dim=2)
     assert sorted(set(errors.argmin(dim=1).tolist())) == [5, 6, 7]
 
 
-def test_directions_have_their_zeros_and_are_across_all_other_images(plant):
+def test_with_what_is_found_out_of_both_gradients_every_start_ends_at_an_image(plant):
+    generator = torch.Generator().manual_seed(5)
+    spectrum = torch.arange(1, 61).double() ** -1.5  # as of photographs: few directions hold most of the energy
+    inputs = torch.randn(40, 60, generator=generator, dtype=torch.float64) * spectrum
+    following, points = equations(plant(neurons=250, size=60, inputs=inputs / inputs.std()), outputs=120, relu=True)
+    found = directions(following, points[:, :20])
+    space = following.space(found.first)
+    starts = space.T @ following.random(100, space, torch.Generator().manual_seed(3))
+
+    def astray(equations):
+        return int((descend(equations.within(space), starts, 300, 1.0, never)[1] > 1e-6).sum())
+
+    assert astray(following.without(found.second)) == 0
+    assert astray(following.equations) > 5
+
+
+@pytest.mark.parametrize("relu", [False, True])
+def test_directions_have_their_zeros_and_are_across_all_other_images(plant, relu):
     planted = plant(8, 100)
-    following, points = equations(planted)
-    found = columns(following, points)
-    assert found.masked_select(planted.zeros).abs().max() < 1e-6 * found.abs().max()
-    truth = planted.truth(following.gradient.factors).vectors
-    torch.testing.assert_close(
-        (next_layer_search.directions(following, points) * truth).sum(0).abs(), torch.ones(8).double()
-    )
+    following, points = equations(planted, relu=relu)
+    factors, found = following.gradient.factors, directions(following, points)
+    columns = factors.basis @ found.first
+    assert columns.masked_select(planted.zeros).abs().max() < 1e-6 * columns.abs().max()
+    torch.testing.assert_close((found.first * planted.truth(factors).vectors).sum(0).abs(), torch.ones(8).double())
+    assert found.second.shape[1] == (8 if relu else 0)
+    if relu:
+        inside = following.without(found.second[:, 1:]).activations
+        activations = torch.relu(following.equations.features @ points[:, 0])
+        torch.testing.assert_close(inside @ (inside.T @ activations), activations)
 
 
 def test_conjugate_gradients_find_the_least_point_across_the_start():

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from gibench.attack import Attack, Context, Reconstruction, lacking
 from gibench.observation import Observation
 
-from .layers import find_first_linear, last_called
-from .linear_layer import EXACT, SAFETY, read_gradient, unsupported
-from .neurons import distinct_neurons
-from .witness import fit_scales, read_second
+from .exact.layers import find_first_linear, last_called
+from .exact.linear_layer import EXACT, SAFETY, read_gradient, unsupported
+from .exact.neurons import distinct_neurons
+from .exact.witness import fit_scales, read_second
 
 _OPPOSITE = 2  # neurons that may agree whatever the batch: their derivatives are each other's negative
 
@@ -30,7 +30,7 @@ class Analytic(Attack):
     network does not tell apart: not where a larger batch size is known. Copies of one neuron agree whatever the batch,
     and so do the two logits of a linear model of two classes, so more than two distinct neurons must. And the network
     must confirm the scale, which a client that scales weights and biases differently would shift: by the next layer's
-    gradient, see `witness.py`, or, where the layer makes the logits, by its answer to the image, which is the bias
+    gradient (`exact/witness.py`) or, where the layer makes the logits, by its answer to the image, which is the bias
     gradient. Of other networks nothing is certified.
     """
 

@@ -15,8 +15,8 @@ from torch.nn import functional
 from gibench.attack import Attack, Context, Reconstruction, lacking
 from gibench.observation import Observation
 
-from .layers import find_first_linear
-from .low_rank import factorize
+from .exact.layers import find_first_linear
+from .exact.low_rank import factorize
 from .optimization.descent import descend
 from .optimization.optimizers import Adam, step_size
 from .optimization.priors import total_variation

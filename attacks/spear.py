@@ -12,14 +12,14 @@ from torch import Tensor
 from gibench.attack import Attack, Context, Reconstruction
 from gibench.observation import Observation
 
-from .linear_layer import LayerGradient, read_gradient, unsupported
-from .spearpp.assemble import Batch, assemble
-from .spearpp.certify import certify, confirmed
-from .spearpp.purity import examine
-from .spearpp.refine import Directions, distinct, refine
-from .spearpp.select import independent, swap
+from .exact.assemble import Batch, assemble
+from .exact.certify import certify, confirmed
+from .exact.linear_layer import LayerGradient, read_gradient, unsupported
+from .exact.purity import examine
+from .exact.refine import Directions, distinct, refine
+from .exact.select import independent, swap
+from .exact.witness import read_second, unaccounted
 from .spearpp.tail import complement
-from .witness import read_second, unaccounted
 
 _NEAR = 1e-3  # of the largest entry: what counts as zero in float32, before the null vector is made exact
 _KNOWN = 0.99999  # cosine from which a null vector is one found before, unless it has more zeros
@@ -46,7 +46,7 @@ class Spear(Attack):
     since any set of B - 1 rows gives B - 1 zeros; null vectors are found without pivoting, which loses three hits in a
     thousand to rounding; lambda of the sparsest independent candidates is tested each time they change, and swaps are
     tried each time the draws have doubled. Nothing is certified before lambda of the whole batch is 1, and then the
-    images that also pass the tests of `spearpp/certify.py`.
+    images that also pass the tests of `exact/certify.py`.
     """
 
     references: ClassVar[tuple[str, ...]] = (

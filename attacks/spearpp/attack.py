@@ -13,22 +13,22 @@ from torch import Tensor
 from gibench.attack import Attack, Context, Reconstruction
 from gibench.observation import Observation
 
-from ..claims import claims as next_claims
-from ..layers import next_linear
-from ..linear_layer import LayerGradient, read_gradient, unsupported
-from ..next_layer import read_next_layer
+from ..exact.certify import certify
+from ..exact.clock import Clock
+from ..exact.layers import next_linear
+from ..exact.linear_layer import LayerGradient, read_gradient, unsupported
+from ..layer_pair.claims import claims as next_claims
+from ..layer_pair.equations import read_next_layer
+from ..layer_pair.rounds import find_images
+from ..two_valued.backward import head_of, read_backward
+from ..two_valued.certificate import certify_two_valued
+from ..two_valued.search import hunt_two_valued
 from . import objectives, optimizers
-from .backward import head_of, read_backward
-from .certify import certify
-from .clock import Clock
-from .complete import STARTS
-from .echo import certify_two_valued
-from .find_images import find_images
-from .hunt import Found, Hunt, Search
+from .next_layer import STARTS
 from .objectives import OBJECTIVES
 from .paper import published
 from .reconstruction import from_next_layer, nothing, reconstruction
-from .two_valued import hunt_two_valued
+from .rounds import Found, Hunt, Search
 
 _DEFAULTS: dict[optimizers.Name, tuple[int, float]] = {"radam": (100, 1.0), "rgd": (200, 0.3), "rtr": (100, 0.4)}
 _PAPER = _DEFAULTS | {"radam": (500, 0.6)}  # gaussian starts have farther to go than those made of rows
@@ -52,10 +52,10 @@ class SpearPP(Attack):
     and a batch found and certified whole is done. Else it finishes what stays uncertified after the search: a direction
     tells a pattern, and the pattern tells the image, whatever else is missing.
 
-    Under noise the batch is then moved to where all layers' gradients are most likely, see `likelihood.py`.
+    Under noise the batch is then moved to where all layers' gradients are most likely, see `exact/likelihood.py`.
 
     With one hidden layer the sparsest vectors are differences of images of one class. There `objective=two-valued`,
-    which `auto` chooses by itself, uses what the server knows of the rest of the network: see `two_valued.py`.
+    which `auto` chooses by itself, uses what the server knows of the rest of the network: see `two_valued/search.py`.
 
     With `objective=l4` real gradients give next to nothing: its minima are farther from the sparse vectors than either
     rounding can mend. `huber` and `logcosh` are the absolute value with a parabola at zero, and `rtr` takes several

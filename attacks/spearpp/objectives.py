@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..sphere import tangent
+from ..exact.sphere import tangent
 
 Name = Literal["l1", "l4", "huber", "logcosh"]
 

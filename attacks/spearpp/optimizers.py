@@ -1,7 +1,8 @@
 """Minimisers on the unit sphere, all points at once: columns of `[B, N]`, none of which sees another.
 
 Each takes a `Sphere`, unit vectors, the number of iterations and the first step in radians, and gives unit vectors.
-Points move along the tangent space and are normalised (the projection retraction). Riemannian Adam is in `sphere.py`.
+Points move along the tangent space and are normalised (the projection retraction). Riemannian Adam is in
+`exact/sphere.py`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..sphere import decayed, normalized, radam
+from ..exact.sphere import decayed, normalized, radam
 from .objectives import Sphere
 
 Name = Literal["radam", "rgd", "rtr"]

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import torch
 
-from .hunt import Found, Hunt
-from .pool import untested
-from .refine import Directions, distinct
+from ..exact.refine import Directions, distinct
+from ..exact.select import independent, swap
+from .candidates import untested
+from .rounds import Found, Hunt
 from .search import random_starts
-from .select import independent, swap
 
 
 def published(hunt: Hunt) -> Found:

@@ -11,16 +11,16 @@ from torch import Tensor
 from gibench.attack import Reconstruction
 from gibench.observation import Observation
 
-from ..likelihood import Likely, polish
-from ..linear_layer import LayerGradient
-from ..next_layer import Judged, NextLayer
-from ..witness import read_second, unaccounted
-from .assemble import Batch, assemble, rescale
-from .certify import confirmed
-from .clock import Clock
-from .complete import complete
-from .hunt import Found, Hunt
-from .scales import refine_scales
+from ..exact.assemble import Batch, assemble, rescale
+from ..exact.certify import confirmed
+from ..exact.clock import Clock
+from ..exact.likelihood import Likely, polish
+from ..exact.linear_layer import LayerGradient
+from ..exact.scales import refine_scales
+from ..exact.witness import read_second, unaccounted
+from ..layer_pair.equations import Judged, NextLayer
+from .next_layer import complete
+from .rounds import Found, Hunt
 
 _SURE = 1e-6  # of the pixel range
 _UNCONFIRMED = "no gradient of the linear layer after the first ReLU confirms the scales of these images"

@@ -11,9 +11,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..low_rank import Factors
-from .assemble import Batch
-from .refine import Directions, distinct, near_zero, smallest, tolerance, zero_rows
+from ..exact.assemble import Batch
+from ..exact.low_rank import Factors
+from ..exact.refine import Directions, distinct, near_zero, smallest, tolerance, zero_rows
 from .separate import separate
 
 _PASSES = 5

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..low_rank import Factors
-from .refine import Directions, zero_rows
+from ..exact.low_rank import Factors
+from ..exact.refine import Directions, zero_rows
 
 _NEAR = 1.5  # times B: how many of the smallest rows the sets are sampled from
 _SETS = 100  # sampled for each end point of the search

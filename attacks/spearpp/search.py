@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..sphere import normalized
+from ..exact.sphere import normalized
 from . import objectives, optimizers
 from .objectives import OBJECTIVES, Sphere
 from .optimizers import OPTIMIZERS

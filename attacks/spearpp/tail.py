@@ -11,9 +11,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..linear_layer import first_of_each
-from ..low_rank import Factors
-from .refine import Directions, refine, restricted, smallest
+from ..exact.linear_layer import first_of_each
+from ..exact.low_rank import Factors
+from ..exact.refine import Directions, refine, restricted, smallest
 
 _STARTS, _STEPS = 64, 12
 _SHIFT = 1e-13  # keeps the Gram matrix of the rows invertible

@@ -7,7 +7,7 @@ import torch
 
 from gibench import batches, client, seeds
 from gibench.attack import Context
-from gibench.attacks.linear_layer import read_gradient
+from gibench.attacks.exact.linear_layer import read_gradient
 from gibench.experiment import load
 from gibench.registry import create
 from gibench.spec import parse_chain

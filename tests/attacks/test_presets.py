@@ -5,11 +5,11 @@ import re
 import pytest
 
 from gibench.attacks.cocktailparty import CocktailParty
-from gibench.attacks.dlg import DLG
-from gibench.attacks.idlg import IDLG
-from gibench.attacks.invertinggradients import InvertingGradients
-from gibench.attacks.modern import Modern
-from gibench.attacks.sme import SurrogateModelExtension
+from gibench.attacks.optimization.dlg import DLG
+from gibench.attacks.optimization.idlg import IDLG
+from gibench.attacks.optimization.invertinggradients import InvertingGradients
+from gibench.attacks.optimization.modern import Modern
+from gibench.attacks.optimization.sme import SurrogateModelExtension
 from gibench.plugin import format_value
 
 PRESETS = [DLG, IDLG, InvertingGradients, Modern, CocktailParty, SurrogateModelExtension]

@@ -23,8 +23,8 @@ from torch import Tensor
 
 from gibench import batches, client, seeds
 from gibench.attack import Context
-from gibench.attacks.likelihood import predicted_errors
-from gibench.attacks.relu_chain import Point, read_layers
+from gibench.attacks.exact.likelihood import predicted_errors
+from gibench.attacks.exact.relu_chain import Point, read_layers
 from gibench.datasets.photos import Photos
 from gibench.defenses.none import NoDefense
 from gibench.models.mlp import MLP

@@ -19,9 +19,9 @@ import torch
 
 from gibench import batches, client, seeds
 from gibench.attack import Context
-from gibench.attacks.layers import InputLayer, find_input_layer
-from gibench.attacks.linear_layer import solve_inputs
-from gibench.attacks.low_rank import factorize
+from gibench.attacks.exact.layers import InputLayer, find_input_layer
+from gibench.attacks.exact.linear_layer import solve_inputs
+from gibench.attacks.exact.low_rank import factorize
 from gibench.attacks.spearpp import SpearPP
 from gibench.datasets.photos import Photos
 from gibench.defenses.none import NoDefense

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from gibench.attack import Context
-from gibench.attacks.adaptive import AdaptiveDLG, AdaptiveInvertingGradients
-from gibench.attacks.dlg import DLG
-from gibench.attacks.invertinggradients import InvertingGradients
+from gibench.attacks.adaptive.gradient_matching import AdaptiveDLG, AdaptiveInvertingGradients
+from gibench.attacks.optimization.dlg import DLG
+from gibench.attacks.optimization.invertinggradients import InvertingGradients
 from gibench.attacks.optimization.matching import PlainMatching
 from gibench.attacks.optimization.protocol import Protocol, ProtocolMatching
 from gibench.registry import create

@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from gibench.attack import Context
-from gibench.attacks.dlg import DLG
-from gibench.attacks.idlg import IDLG
-from gibench.attacks.invertinggradients import InvertingGradients
-from gibench.attacks.modern import Modern
 from gibench.attacks.optimization.attack import OptimizationAttack
 from gibench.attacks.optimization.descent import descend
+from gibench.attacks.optimization.dlg import DLG
+from gibench.attacks.optimization.idlg import IDLG
+from gibench.attacks.optimization.invertinggradients import InvertingGradients
+from gibench.attacks.optimization.modern import Modern
 from gibench.observation import LocalTraining, Update
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from gibench.attack import Context
 from gibench.attacks.analytic import Analytic
 from gibench.attacks.cocktailparty import CocktailParty, _Components, _Mixture, log_cosh
-from gibench.attacks.layers import find_first_linear
+from gibench.attacks.exact.layers import find_first_linear
 
 
 def fresh():

@@ -5,8 +5,8 @@ import torch
 from torch.nn import functional
 
 from gibench.attack import Context
-from gibench.attacks.invertinggradients import InvertingGradients
-from gibench.attacks.sme import SurrogateModelExtension
+from gibench.attacks.optimization.invertinggradients import InvertingGradients
+from gibench.attacks.optimization.sme import SurrogateModelExtension
 from gibench.observation import Update
 from gibench.registry import create
 

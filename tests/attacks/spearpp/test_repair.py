@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from gibench.attacks.linear_layer import features
-from gibench.attacks.spearpp.assemble import assemble
-from gibench.attacks.spearpp.refine import Directions, distinct, smallest, tolerance, zero_rows
+from gibench.attacks.exact.assemble import assemble
+from gibench.attacks.exact.linear_layer import features
+from gibench.attacks.exact.refine import Directions, distinct, smallest, tolerance, zero_rows
 from gibench.attacks.spearpp.repair import repair, unhide
 
 SIGMA = 0.1

@@ -2,7 +2,7 @@
 
 import torch
 
-from gibench.attacks.low_rank import factorize
+from gibench.attacks.exact.low_rank import factorize
 from gibench.attacks.spearpp import rounding
 from gibench.attacks.spearpp.rounding import sampled_rounding
 

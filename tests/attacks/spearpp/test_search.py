@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gibench.attacks.spearpp.refine import refine
+from gibench.attacks.exact.refine import refine
 from gibench.attacks.spearpp.search import merge, minimize, random_starts, row_starts
 
 

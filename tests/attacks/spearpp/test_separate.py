@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gibench.attacks.linear_layer import features
+from gibench.attacks.exact.linear_layer import features
 from gibench.attacks.spearpp.separate import separate
 
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gibench.attacks.linear_layer import features
+from gibench.attacks.exact.linear_layer import features
 from gibench.attacks.spearpp.tail import complement, last_directions
 
 

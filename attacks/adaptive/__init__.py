@@ -1,0 +1,1 @@
+"""Attacks that know the defense and use it."""

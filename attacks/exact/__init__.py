@@ -1,0 +1,1 @@
+"""What the attacks that recover images exactly share."""

@@ -1,0 +1,37 @@
+"""Which of the images that the next layer's equations gave are certified."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from gibench.observation import Observation
+
+from ..exact.witness import fit_scales, unaccounted
+from .equations import Judged, NextLayer, certain
+
+
+def claims(
+    observation: Observation, following: NextLayer, found: Judged, expired: Callable[[], bool]
+) -> tuple[Tensor, Tensor, str]:
+    """Which images that the next layer's equations gave are certified, their predicted errors, why none is.
+
+    Args:
+        observation: of which the batch size counts, where it is granted.
+        following: the equations.
+        found: the images.
+        expired: asked now and then; the images that are left by then are not certified.
+
+    Returns:
+        Certificates and predicted errors `[K]`, and a reason where all are withheld.
+    """
+    gradient, second, solved = following.gradient, following.second, found.solved
+    errors = following.errors(found, expired)
+    certified = certain(found, errors, observation.std.to(found.images))
+    withheld = unaccounted(observation, gradient, int(solved.sum()), second)
+    scales = fit_scales(gradient, second, found.images[solved], errors[solved])
+    if scales is not None and scales.contradict(torch.zeros_like(scales.error)):
+        withheld = "the next layer's gradient contradicts the scales of the first one's bias gradient"
+    return torch.zeros_like(certified) if withheld else certified, errors, withheld

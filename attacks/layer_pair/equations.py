@@ -1,0 +1,316 @@
+"""What the gradient of the second linear layer says of the images: each satisfies equations of its own.
+
+That gradient is `H^T Z` with the activations `Z = relu(X W^T + b) [B, m]` of the first layer, so its row space holds
+the activations of every image. Those of an image are `relu(F c)`, with F `[m, B]` known from the first layer's gradient
+and c its B coordinates there. For a given activation pattern it is linear that they lie in the row space: m equations
+in B unknowns. The c that fits best has a pattern of its own, and from most starts the two agree within a dozen steps,
+at an image of the batch. Neither sparse columns nor the other images are needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from gibench.observation import Observation
+
+<<<<<<< HEAD:attacks/next_layer.py
+from .chunks import chunks
+from .kinks import determined_moves
+from .layers import followed_by_relu, next_linear
+from .linear_layer import EXACT, EXCESS, SAFETY, LayerGradient, features, first_of_each
+from .low_rank import Factors, factorize
+from .witness import BLUNT
+=======
+from ..exact.chunks import chunks
+from ..exact.kinks import determined_moves
+from ..exact.layers import next_linear
+from ..exact.linear_layer import EXACT, EXCESS, SAFETY, LayerGradient, features, first_of_each
+from ..exact.low_rank import Factors, factorize
+from ..exact.witness import BLUNT
+>>>>>>> wt-R:attacks/layer_pair/equations.py
+
+_STEPS = 30
+_SOLVES = 3  # of inverse iteration in a step
+_SHIFT = 1e-15  # keeps the matrix of a perfect fit invertible; its largest eigenvalue is 1 at most
+_SAMPLE = 8  # equations for each unknown: as good as all of them until the pattern is nearly right
+_HOLDS = 0.5  # of the rank: with less, the second gradient does not hold the activations
+_ROUNDING = 1.0  # times eps |w| |x|: the network's own arithmetic
+_OUTPUTS = 2.5  # of the second layer for each image: with fewer, those that do not fire determine no direction
+_TURNS = 4.0  # standard deviations of the angle by which noise turns a direction of V
+_SURE = 1e-5  # an angle that softens no equation
+_WITHIN = 4.0  # times what noise explains: a residual that counts as none
+
+
+@dataclass(frozen=True)
+class Equations:
+    """`relu(F c)` lies in the span of V."""
+
+    features: Tensor  # F [m, B]
+    activations: Tensor  # V [m, r], orthonormal
+    ones: Tensor  # [B]: `ones . c` is 1 for an image, so it tells c from -c
+
+    def fixed_points(self, points: Tensor) -> Tensor:
+        """Unit points `[B, K]` whose activation patterns they fit best, from starts `[B, K]`; what has met is one."""
+        m, rank = self.features.shape
+        if m > 2 * _SAMPLE * rank:
+            rows = torch.linspace(0, m - 1, _SAMPLE * rank, device=points.device).long()
+            points = self.on(rows).settled(points)
+        return self.settled(points)
+
+    def settled(self, points: Tensor) -> Tensor:
+        """The same with all equations from the start."""
+        points, patterns = self._met(points)
+        todo = torch.arange(points.shape[1], device=points.device)
+        for _ in range(_STEPS):
+            points[:, todo] = self.solve(patterns[:, todo], points[:, todo])
+            new = self.patterns(points[:, todo])
+            changed = (new != patterns[:, todo]).any(dim=0)
+            patterns[:, todo] = new
+            todo = todo[changed]
+            if not len(todo):
+                break
+        return self._met(points)[0]
+
+    def single(self) -> Equations:
+        """The same in float32."""
+        return Equations(self.features.float(), self.activations.float(), self.ones.float())
+
+    def within(self, space: Tensor) -> Equations:
+        """Those of the coordinates in a space with an orthonormal basis `[B, k]`."""
+        return Equations(self.features @ space, self.activations, self.ones @ space)
+
+    def on(self, rows: Tensor) -> Equations:
+        """Those of some neurons."""
+        return Equations(self.features[rows], torch.linalg.qr(self.activations[rows]).Q, self.ones)
+
+    def outside(self, points: Tensor) -> Tensor:
+        """The share of each point's activations, by energy, that lies outside the span of V: `[K]`."""
+        seen = torch.relu(self.features @ points)
+        rest = seen - self.activations @ (self.activations.T @ seen)
+        share: Tensor = rest.square().sum(dim=0) / seen.square().sum(dim=0)
+        return share
+
+    def patterns(self, points: Tensor) -> Tensor:
+        """The neurons that are active at each point, `[m, K]` booleans."""
+        return self.features @ points > 0
+
+    def solve(self, patterns: Tensor, points: Tensor) -> Tensor:
+        """The unit points that fit the patterns `[m, K]` best, by inverse iteration from points `[B, K]`."""
+        solved = torch.empty_like(points)
+        eye = torch.eye(len(points), dtype=points.dtype, device=points.device)
+        for part, normal in self.normals(patterns):
+            factor = torch.linalg.cholesky_ex(normal + _SHIFT * eye)[0]
+            block = points[:, part].T[:, :, None]
+            for _ in range(_SOLVES):
+                block = torch.cholesky_solve(block, factor)
+                block = block / block.norm(dim=1, keepdim=True)
+            solved[:, part] = block[:, :, 0].T
+        return self.oriented(solved)
+
+    def normals(self, patterns: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """`A^T A [k, B, B]` of the equations `A c = 0` of each pattern, in chunks that fit the memory."""
+        width = max(int(patterns.sum(dim=0).max()), 1) if patterns.shape[1] else 1
+        m, rank = self.features.shape
+        rows = torch.cat([self.features, self.activations], dim=1)
+        rows = torch.cat([rows, rows.new_zeros(1, rows.shape[1])])
+        for part in chunks(patterns.shape[1], 8 * width * rows.shape[1], rows.device):
+            chosen, index = patterns[:, part].T.to(torch.uint8).topk(width, dim=1)
+            active = rows[torch.where(chosen.bool(), index, m)]
+            products = active.mT @ active[:, :, :rank]
+            inside = products[:, rank:]
+            yield part, products[:, :rank] - inside.mT @ inside
+
+    def oriented(self, points: Tensor) -> Tensor:
+        """The points or their opposites, so that `ones . c` is positive."""
+        return points * torch.where(self.ones @ points < 0, -1.0, 1.0)
+
+    def _met(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """One point of each pattern, and the patterns."""
+        points = self.oriented(points)
+        patterns, first = first_of_each(self.patterns(points))
+        return points[:, first], patterns
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Points and how well they satisfy their equations."""
+
+    inputs: Tensor  # [B, n], see `Factors`
+    points: Tensor  # [B, K], scaled so that `ones . c = 1`
+    rows: Tensor  # [B, K], the images' coordinates in the rows of `inputs`
+    outside: Tensor  # [K], root mean square of what the equations leave over
+    noise: Tensor  # [K], root mean square of what noise explains of it
+    pixel_noise: Tensor  # [K], of an image's numbers, given its point
+    active: Tensor  # [K], how many distinct neurons are active
+
+    @cached_property
+    def images(self) -> Tensor:
+        """The images as the model takes them, `[K, n]`; not needed to tell how well the equations hold."""
+        return self.rows.T @ self.inputs
+
+    @property
+    def residual(self) -> Tensor:
+        """What the equations leave over, in units of what noise explains, `[K]`."""
+        return self.outside / self.noise
+
+    @property
+    def solved(self) -> Tensor:
+        """The points that satisfy their equations within the noise, `[K]`."""
+        return self.residual <= _WITHIN
+
+    def select(self, index: Tensor) -> Judged:
+        """Those points, in that order."""
+        return Judged(self.inputs, *(part[..., index] for part in self._by_image()))
+
+    def join(self, other: Judged) -> Judged:
+        """These points and then the other ones."""
+        mine, others = self._by_image(), other._by_image()
+        return Judged(self.inputs, *(torch.cat(parts, dim=-1) for parts in zip(mine, others, strict=True)))
+
+    def _by_image(self) -> tuple[Tensor, ...]:
+        return self.points, self.rows, self.outside, self.noise, self.pixel_noise, self.active
+
+
+@dataclass(frozen=True)
+class NextLayer:
+    """The first two layers' gradients, in coordinates c of the images in which F is orthonormal."""
+
+    equations: Equations
+    gradient: LayerGradient  # of the first layer
+    second: Factors  # of the second layer's gradient
+    triangle: Tensor  # R [B, B]: c is R times the image's coordinates in the rows of `gradient.factors.inputs`
+    then: tuple[Tensor, Tensor] | None = None  # the second layer's weight [k, m] and bias [k], where a ReLU follows it
+
+    def space(self, directions: Tensor) -> Tensor:
+        """An orthonormal basis `[B, k]` of where the images lie whose directions `directions [B, K]` are not."""
+        return torch.linalg.qr(self.triangle @ across(directions)).Q
+
+    def without(self, directions: Tensor) -> Equations:
+        """The equations with V without the images whose directions in the second gradient, `[r, K]`, are given."""
+        if not 0 < directions.shape[1] < self.second.rank:
+            return self.equations
+        left = torch.linalg.qr(self.second.singular_values[:, None] * across(directions)).Q
+        return replace(self.equations, activations=self.equations.activations @ left)
+
+    def random(self, count: int, space: Tensor, generator: torch.Generator) -> Tensor:
+        """Starts `[B, count]` in a space with an orthonormal basis `[B, k]`."""
+        drawn = torch.randn(space.shape[1], count, generator=generator, device=generator.device, dtype=space.dtype)
+        starts: Tensor = space @ drawn
+        return starts
+
+    def judge(self, points: Tensor) -> Judged:
+        """Whether points `[B, K]` are images: they must satisfy the equations."""
+        equations, factors, layer = self.equations, self.gradient.factors, self.gradient.layer
+        points = points / (equations.ones @ points)
+        rows = torch.linalg.solve_triangular(self.triangle, points, upper=True)
+        seen = torch.relu(equations.features @ points)
+        inside = equations.activations.T @ seen
+        outside = (seen - equations.activations @ inside).square().sum(dim=0)
+        pixel_noise = factors.sigma * rows.norm(dim=0) / len(seen) ** 0.5
+        arithmetic = self._arithmetic(rows)
+        forward = (layer.norms.square() @ (seen > 0).double()) * (pixel_noise.square() + arithmetic.square())
+        free = max(len(seen) - len(inside), 1)
+        backward = (self.second.sigma * (inside / self.second.singular_values[:, None]).norm(dim=0)).square()
+        noise = (backward + forward / free).sqrt()
+        active = factors.distinct(seen > 0)
+        return Judged(factors.inputs, points, rows, (outside / free).sqrt(), noise, pixel_noise, active)
+
+    def errors(self, judged: Judged, expired: Callable[[], bool] = lambda: False) -> Tensor:
+        """Predicted standard deviation of the least certain number of each image, to first order: `[K]`.
+
+        It is large where other points satisfy the equations nearly as well, as between images of one pattern, under
+        any pattern that may be the image's, see `exact/kinks.py`. Where time does not suffice it is infinite.
+        """
+        equations, errors = self.equations, torch.full_like(judged.noise, torch.inf)
+        copies = len(equations.features) / self.gradient.factors.distinct_neurons  # repeat one another's errors
+        noise = torch.maximum(judged.noise, judged.outside) * copies**0.5
+        inputs = torch.linalg.solve_triangular(self.triangle.T, self.gradient.factors.inputs, upper=False)
+        blur = self.gradient.layer.norms[:, None] * (judged.pixel_noise**2 + self._arithmetic(judged.rows) ** 2).sqrt()
+        angles = _TURNS * len(blur) ** 0.5 * self.second.sigma / self.second.singular_values
+        shaky = (equations.activations * angles)[:, angles > _SURE]
+        for part, normal in equations.normals(equations.patterns(judged.points)):
+            if expired():
+                break
+            for k, place in enumerate(range(part.start, part.stop)):
+                point = judged.points[:, place]
+                moves = determined_moves(equations, shaky, normal[k], point, noise[place], blur[:, place])
+                errors[place] = torch.inf if moves is None else (moves.T @ inputs).norm(dim=0).max()
+        bend = (equations.patterns(judged.points) * self.gradient.layer.bias.double()[:, None]).to(noise)
+        bend = (bend - equations.activations @ (equations.activations.T @ bend)).norm(dim=0)
+        errors[noise > BLUNT * bend] = torch.inf  # of the scale, which no equation sees, the bias gradient alone tells
+        return (errors.square() + judged.pixel_noise.square()).sqrt()
+
+    def _arithmetic(self, rows: Tensor) -> Tensor:
+        """What the network's own arithmetic does to a number of each image `rows [B, K]`, of unit weights: `[K]`."""
+        factors = self.gradient.factors
+        images = (factors.singular_values[:, None] * rows).norm(dim=0) / len(factors.basis) ** 0.5
+        size: Tensor = _ROUNDING * self.gradient.layer.eps * images
+        return size
+
+
+def across(directions: Tensor) -> Tensor:
+    """An orthonormal basis `[B, B - K]` of what is orthogonal to directions `[B, K]`."""
+    basis: Tensor = torch.linalg.qr(directions, mode="complete").Q
+    return basis[:, directions.shape[1] :]
+
+
+def certain(judged: Judged, errors: Tensor, pixel_scale: Tensor) -> Tensor:
+    """The images that round to the true 8-bit pixels, `[K]`.
+
+    The inactive neurons of an image say nothing of it but that they are: only the active ones can contradict a wrong
+    one, so they must be more than its unknowns, copies not counted.
+
+    Args:
+        judged: the images.
+        errors: predicted by `NextLayer.errors`.
+        pixel_scale: `[C]`, pixels in [0, 1] per unit of model input.
+    """
+    determined = judged.active >= len(judged.points) + EXCESS
+    sure: Tensor = judged.solved & determined & (SAFETY * errors * pixel_scale.max() < EXACT)
+    return sure
+
+
+def live_columns(weight: Tensor, live: Tensor) -> Tensor:
+    """What a layer takes of the live neurons; no copy where these are all."""
+    return weight if bool(live.all()) else weight[:, live]
+
+
+def read_next_layer(observation: Observation, gradient: LayerGradient, generator: torch.Generator) -> NextLayer | str:
+    """The equations of the layer after the ReLU, or why there are none.
+
+    Args:
+        observation: the model and the gradient, of which the second layer's weight is a part.
+        gradient: of the first layer.
+        generator: for the randomised SVD, on the observation's device.
+    """
+    name = next_linear(observation.model, gradient.layer)
+    if name is None:
+        return "needs a linear layer that the first layer's ReLU feeds, and it alone"
+    weight = observation.gradient()[f"{name}.weight"]
+    weight = live_columns(weight, gradient.live)
+    second = factorize(weight, weight[:, 0], generator)  # of its bias nothing is asked
+    rank = gradient.factors.rank
+    if second is None or second.rank < _HOLDS * rank:
+        found = "shows no rank" if second is None else f"has rank {second.rank}"
+        return f"the gradient of layer '{name}' {found}, and with rank {rank} in the first it had to be as much"
+    neurons = gradient.factors.distinct_neurons
+    excess = neurons - second.rank - rank + 1
+    if excess < EXCESS:
+        return (
+            f"{neurons} active neurons are too few to determine {rank} images by two layers: "
+            f"use {EXCESS - excess} more, copies not counted"
+        )
+    basis, triangle = torch.linalg.qr(features(gradient.factors, gradient.layer))
+    ones = torch.linalg.solve_triangular(triangle.T, gradient.factors.ones[:, None], upper=False)[:, 0]
+    activations = len(weight) ** 0.5 * second.inputs / second.singular_values[:, None]
+    then = None
+    if len(weight) > _OUTPUTS * rank and followed_by_relu(observation.model, name):
+        linear = observation.model.get_submodule(name)
+        bias = linear.bias if linear.bias is not None else weight.new_zeros(len(weight))
+        then = live_columns(linear.weight.detach(), gradient.live), bias.detach()
+    return NextLayer(Equations(basis, activations.T, ones), gradient, second, triangle, then)

@@ -1,0 +1,184 @@
+"""Candidates for the images of a batch by matrix products alone: a start and step cost m B, where a solve costs m B^2.
+
+`relu(F c)` lies in the span of V for every image c, see `equations.py`. All starts move at once down the share of it
+that lies outside, by Riemannian Adam in float32; what comes near is settled on its activation pattern by conjugate
+gradients, which end in float64. Neither knows anything of the other images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..exact.sphere import normalized, radam, tangent
+from .equations import Equations, NextLayer
+
+_ROWS = 4  # equations for each unknown: they tell most of what all of them tell
+_COARSE, _FINE = (120, 1.0), (10, 0.05)  # steps and the first step's length in radians: on those rows, then on all
+_NEAR = 2e-3  # share of the activations outside the span below which a point is worth settling
+_MET = 1e-3  # of 1 - cos: closer points have met
+_SINGLE, _DOUBLE = (30, 5, 1e-6), (200, 2, 1e-14)  # steps for a pattern, patterns, and the end of conjugate gradients
+_ASKED = 8  # steps of conjugate gradients after which it is asked whether any column still moves
+_DIRECTIONS = 300, 1e-9  # steps and their end
+_ZERO = 1e-4  # of the mean size of what a layer's neurons receive: within it float32 does not tell who fires
+
+
+@dataclass(frozen=True)
+class Directions:
+    """What tells an image from all others in the two layers' gradients: orthogonal to the others, in each."""
+
+    first: Tensor  # [B, K]
+    second: Tensor  # [r, K], or [r, 0] where nothing tells
+
+    def select(self, index: Tensor) -> Directions:
+        """Those of some images."""
+        return Directions(self.first[:, index], self.second[:, index] if self.second.shape[1] else self.second)
+
+    def of_first(self) -> Directions:
+        """Those in the first layer's gradient alone."""
+        return Directions(self.first, self.second[:, :0])
+
+    def join(self, other: Directions) -> Directions:
+        """These and then the other ones."""
+        return Directions(torch.cat([self.first, other.first], dim=1), torch.cat([self.second, other.second], dim=1))
+
+
+def candidates(
+    following: NextLayer, found: Directions, count: int, generator: torch.Generator, expired: Callable[[], bool]
+) -> Tensor:
+    """Unit points `[B, K]` that nearly satisfy the equations, in float64, from random starts.
+
+    What is found is taken out of both gradients first: of the first layer's the space in which images are looked for
+    is left, and of the second's the span in which activations must lie. With one of the two alone, starts end where
+    the images that are found would attract them, which are no images there.
+
+    Args:
+        following: the equations.
+        found: the directions of the images that are known.
+        count: of starts.
+        generator: on the equations' device.
+        expired: asked in every step; what has not come near by then is left out.
+    """
+    space = following.space(found.first)
+    starts = following.random(count, space, generator)
+    single = following.equations.single()
+    inside = following.without(found.second).single().within(space.to(single.features))
+    points = (space.T @ starts).to(single.features)
+    rows = torch.linspace(
+        0, len(inside.features) - 1, min(len(inside.features), _ROWS * len(space)), device=points.device
+    )
+    points, _ = descend(inside.on(rows.long()), points, *_COARSE, expired)
+    points, outside = descend(inside, points, *_FINE, expired)
+    points = merged(points[:, outside < _NEAR], _MET)
+    points = settle(single, space.to(points) @ points, *_SINGLE, expired)  # of all equations: directions are not exact
+    return settle(following.equations, merged(points, 1e-6).to(space), *_DOUBLE, expired)
+
+
+def descend(
+    equations: Equations, points: Tensor, steps: int, step: float, expired: Callable[[], bool]
+) -> tuple[Tensor, Tensor]:
+    """Unit points `[B, K]` after steps from points, and the share of each one's activations outside, `[K]`."""
+    forward, span = equations.features, equations.activations
+    back, inside = forward.T.contiguous(), span.T.contiguous()
+
+    def slope(points: Tensor) -> Tensor:
+        seen = (forward @ points).relu_()
+        held = inside @ seen
+        size = seen.square().sum(dim=0)
+        pull = (span @ held - held.square().sum(dim=0) / size * seen).mul_(seen > 0)
+        return back @ pull * (-2 / size)
+
+    points = radam(slope, equations.oriented(normalized(points)), steps, step, expired)
+    return points, equations.outside(points)
+
+
+def settle(
+    equations: Equations, points: Tensor, steps: int, patterns: int, end: float, expired: Callable[[], bool]
+) -> Tensor:
+    """Unit points `[B, K]` that fit their activation patterns best, by conjugate gradients from points near them."""
+    forward, span = equations.features, equations.activations
+    points = normalized(points)
+    todo = torch.arange(points.shape[1], device=points.device)
+    pattern = equations.patterns(points)
+    for _ in range(patterns):
+        if expired():
+            break
+        start, active = points[:, todo], pattern[:, todo].to(points.dtype)
+
+        def normal(vectors: Tensor, active: Tensor = active) -> Tensor:
+            seen = active * (forward @ vectors)
+            return forward.T @ (active * (seen - span @ (span.T @ seen)))
+
+        moved = minimize(normal, start, steps, end)
+        points[:, todo] = normalized(moved)
+        new = equations.patterns(points[:, todo])
+        changed = (new != pattern[:, todo]).any(dim=0)
+        pattern[:, todo] = new
+        todo = todo[changed]
+        if not len(todo):
+            break
+    return equations.oriented(points)
+
+
+def minimize(normal: Callable[[Tensor], Tensor], start: Tensor, steps: int, end: float) -> Tensor:
+    """x of least `x^T N x` among those with the start's part along the start, `[B, K]`, all columns at once.
+
+    Conjugate gradients on the start's complement; a column stops where the residual is below `end`.
+    """
+    moved = torch.zeros_like(start)
+    residual = tangent(start, -normal(start))
+    direction, size = residual, residual.square().sum(dim=0)
+    for count in range(steps):
+        image = tangent(start, normal(direction))
+        curvature = (direction * image).sum(dim=0)
+        going = (size.sqrt() > end) & (curvature > 1e-6 * direction.square().sum(dim=0))
+        if count % _ASKED == 0 and not bool(going.any()):  # not in every step: a device waits for the answer
+            break
+        step = torch.where(going, size / curvature, 0.0)
+        moved = moved + step * direction
+        residual = residual - step * image
+        new = residual.square().sum(dim=0)
+        direction = torch.where(going, residual + new / size.clamp_min(1e-200) * direction, direction)
+        size = torch.where(going, new, size)
+    return start + moved
+
+
+def directions(following: NextLayer, points: Tensor) -> Directions:
+    """The directions of images, near enough to deflate with: least where each image is inactive.
+
+    Args:
+        following: the equations.
+        points: of images, `[B, K]`.
+    """
+    equations, second = following.equations, following.second
+    images = torch.linalg.solve_triangular(following.triangle, points, upper=True)
+    first = _least(following.gradient.factors.basis, ~equations.patterns(points), images)
+    if following.then is None:
+        return Directions(first, first.new_zeros(second.rank, 0))
+    weight, bias = following.then
+    activations = torch.relu(equations.features @ points / (equations.ones @ points))
+    received = weight @ activations.to(weight) + bias[:, None]
+    inactive = received < -_ZERO * received.abs().mean(dim=0)
+    return Directions(
+        first, _least(second.basis, inactive, equations.activations.T @ activations / second.singular_values[:, None])
+    )
+
+
+def _least(basis: Tensor, inactive: Tensor, start: Tensor) -> Tensor:
+    """Unit q `[B, K]` of least `|L q|` on each one's inactive neurons `[m, K]`, from starts `[B, K]`."""
+    inactive = inactive.to(basis)
+
+    def normal(vectors: Tensor) -> Tensor:
+        return basis.T @ (inactive * (basis @ vectors)) / len(basis)
+
+    return normalized(minimize(normal, normalized(start), *_DIRECTIONS))
+
+
+def merged(points: Tensor, gap: float) -> Tensor:
+    """Unit points `[B, K]` without those that have met an earlier one."""
+    met = torch.triu(points.T @ points > 1 - gap, 1).any(dim=0)
+    first: Tensor = points[:, ~met]
+    return first

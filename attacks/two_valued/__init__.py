@@ -1,0 +1,1 @@
+"""Networks with one hidden layer, where a true column has two values; `search` is where to begin reading."""

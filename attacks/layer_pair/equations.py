@@ -18,21 +18,12 @@ from torch import Tensor
 
 from gibench.observation import Observation
 
-<<<<<<< HEAD:attacks/next_layer.py
-from .chunks import chunks
-from .kinks import determined_moves
-from .layers import followed_by_relu, next_linear
-from .linear_layer import EXACT, EXCESS, SAFETY, LayerGradient, features, first_of_each
-from .low_rank import Factors, factorize
-from .witness import BLUNT
-=======
 from ..exact.chunks import chunks
 from ..exact.kinks import determined_moves
-from ..exact.layers import next_linear
+from ..exact.layers import followed_by_relu, next_linear
 from ..exact.linear_layer import EXACT, EXCESS, SAFETY, LayerGradient, features, first_of_each
 from ..exact.low_rank import Factors, factorize
 from ..exact.witness import BLUNT
->>>>>>> wt-R:attacks/layer_pair/equations.py
 
 _STEPS = 30
 _SOLVES = 3  # of inverse iteration in a step
@@ -188,7 +179,8 @@ class NextLayer:
 
     def space(self, directions: Tensor) -> Tensor:
         """An orthonormal basis `[B, k]` of where the images lie whose directions `directions [B, K]` are not."""
-        return torch.linalg.qr(self.triangle @ across(directions)).Q
+        basis: Tensor = torch.linalg.qr(self.triangle @ across(directions)).Q
+        return basis
 
     def without(self, directions: Tensor) -> Equations:
         """The equations with V without the images whose directions in the second gradient, `[r, K]`, are given."""
@@ -310,7 +302,7 @@ def read_next_layer(observation: Observation, gradient: LayerGradient, generator
     activations = len(weight) ** 0.5 * second.inputs / second.singular_values[:, None]
     then = None
     if len(weight) > _OUTPUTS * rank and followed_by_relu(observation.model, name):
-        linear = observation.model.get_submodule(name)
-        bias = linear.bias if linear.bias is not None else weight.new_zeros(len(weight))
-        then = live_columns(linear.weight.detach(), gradient.live), bias.detach()
+        known = dict(observation.model.named_parameters())
+        bias = known.get(f"{name}.bias", weight.new_zeros(len(weight)))
+        then = live_columns(known[f"{name}.weight"].detach(), gradient.live), bias.detach()
     return NextLayer(Equations(basis, activations.T, ones), gradient, second, triangle, then)

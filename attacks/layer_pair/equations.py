@@ -23,6 +23,7 @@ from ..exact.kinks import determined_moves
 from ..exact.layers import next_linear
 from ..exact.linear_layer import EXACT, EXCESS, SAFETY, LayerGradient, features, first_of_each
 from ..exact.low_rank import Factors, factorize
+from ..exact.select import complement
 from ..exact.witness import BLUNT
 
 _STEPS = 30
@@ -177,8 +178,7 @@ class NextLayer:
 
     def space(self, directions: Tensor) -> Tensor:
         """An orthonormal basis `[B, k]` of where the images lie whose directions `directions [B, K]` are not."""
-        rest = torch.linalg.qr(directions, mode="complete").Q[:, directions.shape[1] :]
-        basis: Tensor = torch.linalg.qr(self.triangle @ rest).Q
+        basis: Tensor = torch.linalg.qr(self.triangle @ complement(directions)).Q
         return basis
 
     def random(self, count: int, space: Tensor, generator: torch.Generator) -> Tensor:

@@ -1,13 +1,14 @@
 """The folders of attacks/ stand on one another in one order, and no module imports what imports it."""
 
 import ast
+import re
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ATTACKS = Path(__file__).parents[2] / "attacks"
-ORDER = ("exact", "optimization", "layer_pair", "two_valued", "spearpp", "adaptive", "")  # each may import those before
+ORDER = ("exact", "layer_pair", "two_valued", "spearpp", "optimization", "adaptive", "")  # each may import those before
 
 
 def imports(root):
@@ -95,3 +96,10 @@ def test_what_is_planted_is_found(tmp_path, planted, is_upward, is_cyclic):
     graph = imports(tmp_path)
     assert bool(upward(graph)) is is_upward
     assert cyclic(graph) is is_cyclic
+
+
+@pytest.mark.parametrize("folder", ["exact", "spearpp"])
+def test_the_order_to_read_a_folder_in_names_each_of_its_files(folder):
+    _, *rows = (ATTACKS / folder / "README.md").read_text(encoding="utf-8").split("\n| ")
+    named = [name for row in rows for name in re.findall(r"`(\w+\.py)`", row.split("|")[0])]
+    assert sorted(named) == sorted({file.name for file in (ATTACKS / folder).glob("*.py")} - {"__init__.py"})

@@ -16,10 +16,9 @@ from .exact.assemble import Batch, assemble
 from .exact.certify import certify, confirmed
 from .exact.linear_layer import LayerGradient, read_gradient, unsupported
 from .exact.purity import examine
-from .exact.refine import Directions, distinct, refine
-from .exact.select import independent, swap
+from .exact.refine import Directions, distinct, no_directions, refine
+from .exact.select import filled_up, greedy, independent
 from .exact.witness import read_second, unaccounted
-from .spearpp.tail import complement
 
 _NEAR = 1e-3  # of the largest entry: what counts as zero in float32, before the null vector is made exact
 _KNOWN = 0.99999  # cosine from which a null vector is one found before, unless it has more zeros
@@ -111,9 +110,7 @@ class Spear(Attack):
         rank = factors.rank
         layer = len(gradient.live)  # the neurons without a gradient are zeros of every column, and left out of L
         fewest = max(self.sparsity * layer - (layer - len(basis)), 1.25 * rank) if rank > 1 else 0
-        found = sparsest = Directions(
-            factors.basis.new_zeros(rank, 0), torch.zeros_like(basis, dtype=torch.bool)[:, :0]
-        )
+        found = sparsest = no_directions(factors)
         chunk = min(self.chunk, max(1, _ENTRIES // rank**2))
         drawn, due, news = 0, 0, False
         while True:
@@ -224,16 +221,13 @@ def _select(gradient: LayerGradient, found: Directions, swaps: bool) -> tuple[Ba
     Returns:
         The batch, and how many of its directions are not found but only filled in.
     """
-    factors = gradient.factors
-    members = _sparsest(found)
-    missing = factors.rank - len(members)
 
     def made_of(directions: Directions) -> Batch:
         return assemble(gradient, directions)
 
-    if missing:
-        chosen = found.select(torch.tensor(members, dtype=torch.long, device=found.vectors.device))
-        zeros = torch.zeros(len(factors.basis), missing, dtype=torch.bool, device=found.vectors.device)
-        return made_of(chosen.join(Directions(complement(chosen.vectors), zeros))), missing
-    others = sorted(set(range(len(found))) - set(members)) if swaps else []
-    return swap(found, members, others, made_of)[1], 0
+    order = torch.arange(len(found), device=found.vectors.device)
+    members, batch = greedy(found, order, made_of, None if swaps else 0)
+    if batch is not None:
+        return batch, 0
+    chosen = found.select(order[members])
+    return made_of(filled_up(gradient.factors, chosen)), gradient.factors.rank - len(chosen)

@@ -53,6 +53,11 @@ class Plugin(BaseModel):
         message = detail["msg"].removeprefix("Value error, ")
         return f"{name}: {key}={detail['input']!r} is refused: {message}" if key else f"{name}: {message}"
 
+    @classmethod
+    def renamed(cls, settings: Mapping[str, str]) -> Mapping[str, str]:
+        """The settings of a stored spec as they are called now; a plugin whose settings were renamed says how."""
+        return settings
+
     def settings(self) -> dict[str, str]:
         """Every setting, defaults included, as the text that a canonical spec holds."""
         return {key: format_value(getattr(self, key)) for key in type(self).model_fields}

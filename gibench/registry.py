@@ -162,10 +162,14 @@ def _loaded(entry: Entry) -> object:
 
 
 def shorten(kind: str, spec: Spec | str) -> Spec:
-    """The same spec without the settings that have their default value, for people to read."""
+    """The same spec without the settings that have their default value, for people to read.
+
+    The settings of stored specs are called as they are now.
+    """
     spec = parse(spec) if isinstance(spec, str) else spec
-    defaults = load(kind, spec.name).from_settings(spec.name, {}).settings()
-    given = {key: value for key, value in spec.settings if defaults.get(key) != value}
+    plugin = load(kind, spec.name)
+    defaults = plugin.from_settings(spec.name, {}).settings()
+    given = {key: value for key, value in plugin.renamed(dict(spec.settings)).items() if defaults.get(key) != value}
     # A setting that is called as a kind of plugin is a spec itself.
     return Spec.of(
         spec.name, {key: str(shorten(key, value)) if key in GROUPS else value for key, value in given.items()}

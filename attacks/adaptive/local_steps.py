@@ -17,13 +17,13 @@ from pydantic import Field
 from torch import Tensor
 
 from ..exact.purity import examine
-from ..exact.refine import Directions, distinct, refine
-from ..exact.select import independent, swap
+from ..exact.recovery import Found
+from ..exact.refine import Directions, distinct, no_directions, refine
+from ..exact.select import independent
 from ..spearpp.attack import SpearPP
-from ..spearpp.candidates import untested
 from ..spearpp.mixtures import take_apart
 from ..spearpp.rounding import sampled_rounding
-from ..spearpp.rounds import Found, Hunt
+from ..spearpp.rounds import SparseRecovery
 from ..spearpp.search import merge, row_starts
 
 _FIRST = 12  # rounds of the search that believes in patterns, as many as `spearpp` has
@@ -52,72 +52,67 @@ class LocalStepsSpearPP(SpearPP):
 
     rounds: int = Field(100, ge=1, description="rounds of search at most")
 
-    def _rounds(self) -> Callable[[Hunt], Found] | None:
+    def _rounds(self) -> Callable[[SparseRecovery], Found] | None:
         return super()._rounds() or _either
 
 
-def _either(hunt: Hunt) -> Found:
+def _either(recovery: SparseRecovery) -> Found:
     """By patterns first, which sees through more noise; by zeros where the patterns do not agree with what it finds."""
-    first = replace(hunt, search=replace(hunt.search, rounds=min(_FIRST, hunt.search.rounds)))
+    first = replace(recovery, settings=replace(recovery.settings, rounds=min(_FIRST, recovery.settings.rounds)))
     patterns = first.run()
-    hunt.rounds, hunt.starts = first.rounds, first.starts
+    recovery.rounds, recovery.starts = first.rounds, first.starts
     if not patterns.missing and float(patterns.batch.agreement.mean()) > _AGREES:
         return patterns
-    return max(_by_zeros(hunt), patterns, key=lambda found: found.merit)
+    return max(_by_zeros(recovery), patterns, key=lambda found: found.quality)
 
 
-def _by_zeros(hunt: Hunt) -> Found:
+def _by_zeros(recovery: SparseRecovery) -> Found:
     """Rounds of search until B independent directions are found and some more bring nothing new, or time has run out.
 
     Of those found, the B whose images' activations agree best with their supports are taken: false ones agree less,
     even after local steps. In every other round starts are orthogonal to what is found; not in all, for a false
     direction must not bar the way to two true ones.
     """
-    factors, context, search = hunt.factors, hunt.context, hunt.search
-    pool = hunt.pool.directions
+    factors, context, settings = recovery.factors, recovery.context, recovery.settings
+    pool = no_directions(factors)
     idle = 0
     while True:
         members = independent(pool.vectors, torch.arange(len(pool), device=pool.vectors.device), factors.rank)
         missing = factors.rank - len(members)
-        if (not missing and idle >= _IDLE) or hunt.rounds >= search.rounds or (hunt.rounds and context.expired()):
+        stopped = recovery.rounds >= settings.rounds or (recovery.rounds and context.expired())
+        if stopped or (not missing and idle >= _IDLE):
             break
-        context.progress(f"round {hunt.rounds + 1}: {len(members)} of {factors.rank} images found", None)
-        known = pool.vectors[:, members] if hunt.rounds % 2 and search.deflation and missing else None
-        with hunt.clock.stage("search"):
+        context.progress(f"round {recovery.rounds + 1}: {len(members)} of {factors.rank} images found", None)
+        known = pool.vectors[:, members] if recovery.rounds % 2 and settings.has("deflation") and missing else None
+        with recovery.clock.stage("search"):
             starts = row_starts(factors.basis, _STARTS * factors.rank, known, context.generator)
-            ends = merge(factors.basis, search.ends(factors, starts))
-        with hunt.clock.stage("refine"):
+            ends = merge(factors.basis, settings.ends(factors, starts))
+        with recovery.clock.stage("refine"):
             found = distinct(sampled_rounding(factors, ends, context.generator).join(refine(factors, ends)))
-        with hunt.clock.stage("test"):
+        with recovery.clock.stage("test"):
             size = len(pool)
-            pool = distinct(pool.join(_pure(hunt, found, pool)))  # those with the most zeros first
+            pool = distinct(pool.join(_pure(recovery, found, pool)))  # those with the most zeros first
             idle = idle + 1 if len(pool) == size else 0
-        hunt.starts += _STARTS * factors.rank
-        hunt.rounds += 1
-    with hunt.clock.stage("select"):
-        if missing:
-            return hunt.filled_up(
-                untested(pool.select(torch.tensor(members, device=pool.vectors.device, dtype=torch.long)))
-            )
-        others = [index for index in range(len(pool)) if index not in members]
-        members, batch = swap(pool, members, others[:_TRIED], hunt.assemble)
-        return Found(untested(batch.directions), batch, 0)
+        recovery.starts += _STARTS * factors.rank
+        recovery.rounds += 1
+    with recovery.clock.stage("select"):
+        return recovery.greedy(pool, _TRIED)
 
 
-def _pure(hunt: Hunt, found: Directions, known: Directions) -> Directions:
+def _pure(recovery: SparseRecovery, found: Directions, known: Directions) -> Directions:
     """The pure directions among those found, and those that the mixtures among them hold."""
-    purity = examine(hunt.factors, found)
-    pure = found.select((purity.pure & _many(hunt, found)).nonzero()[:, 0])
-    mixed = (~purity.pure).nonzero()[: _MIXED * hunt.factors.rank, 0]
-    if not hunt.search.splitting or not len(mixed):
+    purity = examine(recovery.factors, found)
+    pure = found.select((purity.pure & _many(recovery, found)).nonzero()[:, 0])
+    mixed = (~purity.pure).nonzero()[: _MIXED * recovery.factors.rank, 0]
+    if not recovery.settings.has("splitting") or not len(mixed):
         return pure
-    parts = take_apart(hunt.factors, found.select(mixed), purity.select(mixed), distinct(known.join(pure)))
+    parts = take_apart(recovery.factors, found.select(mixed), purity.select(mixed), distinct(known.join(pure)))
     if parts is None or not len(parts):
         return pure
-    return pure.join(parts.select((examine(hunt.factors, parts).pure & _many(hunt, parts)).nonzero()[:, 0]))
+    return pure.join(parts.select((examine(recovery.factors, parts).pure & _many(recovery, parts)).nonzero()[:, 0]))
 
 
-def _many(hunt: Hunt, directions: Directions) -> Tensor:
+def _many(recovery: SparseRecovery, directions: Directions) -> Tensor:
     """Which directions have clearly more zeros than a free choice in B dimensions can reach, `[K]` booleans."""
-    many: Tensor = directions.zeros.sum(dim=0) > _COINCIDENCE * hunt.factors.rank + _CHANCE
+    many: Tensor = directions.zeros.sum(dim=0) > _COINCIDENCE * recovery.factors.rank + _CHANCE
     return many

@@ -42,7 +42,7 @@ class Completion:
     known: float  # share of the entries
 
 
-def complete(
+def complete_matrix(
     matrix: Tensor,
     known: Tensor,
     generator: torch.Generator,

@@ -17,7 +17,7 @@ from ..exact.layers import InputLayer, find_input_layer, next_linear
 from ..exact.linear_layer import EXACT, SAFETY
 from ..exact.low_rank import whiten
 from ..spearpp.attack import SpearPP
-from .matrix_completion import Completion, complete
+from .matrix_completion import Completion, complete_matrix
 
 _DETERMINED = 1e-4  # of what a whole row or column would say in every direction: a neuron below it is left out
 
@@ -42,7 +42,9 @@ class PrunedSpearPP(SpearPP):
         "Jain et al., Low-rank Matrix Completion using Alternating Minimization, STOC 2013, arXiv 1212.0467",
     )
 
-    next_layer: bool = Field(False, description="ask the next layer too, whose gradient is pruned as well")
+    without: str | None = Field(
+        "next-layer", description="as of `spearpp`; by default the next layer, whose gradient is pruned as well"
+    )
 
     def reconstruct(self, observation: Observation, context: Context) -> Reconstruction:
         context.progress("completing the gradient", None)
@@ -57,7 +59,7 @@ class PrunedSpearPP(SpearPP):
         spoke = (known.sum(dim=1) > (size or 1)).nonzero()[:, 0]
         if not len(spoke):
             return super().reconstruct(observation, context)  # it says why nothing can be found
-        completion = complete(pruned[spoke].double(), known[spoke], context.generator, size, context.expired)
+        completion = complete_matrix(pruned[spoke].double(), known[spoke], context.generator, size, context.expired)
         kept = completion.rows > _DETERMINED
         whole = torch.zeros_like(pruned)
         matrix = completion.matrix[kept]
@@ -95,7 +97,7 @@ def _completed(pruned: Tensor, rank: int, context: Context) -> tuple[Tensor, Ten
     whole = torch.zeros_like(pruned)
     if bool(known.all()) or not len(spoke):
         return pruned, torch.ones_like(known[0])
-    completion = complete(pruned[spoke].double(), known[spoke], context.generator, rank, context.expired)
+    completion = complete_matrix(pruned[spoke].double(), known[spoke], context.generator, rank, context.expired)
     kept = completion.rows > _DETERMINED
     # What completion misses looks like signal: noise of that size tells whoever reads the rank how far to trust it.
     noise = torch.randn(completion.matrix.shape, generator=context.generator, device=pruned.device, dtype=torch.float64)

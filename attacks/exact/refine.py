@@ -42,6 +42,12 @@ class Directions:
         return Directions(torch.cat([self.vectors, other.vectors], dim=1), torch.cat([self.zeros, other.zeros], dim=1))
 
 
+def no_directions(factors: Factors) -> Directions:
+    """None yet."""
+    basis = factors.basis
+    return Directions(basis.new_zeros(factors.rank, 0), torch.zeros_like(basis, dtype=torch.bool)[:, :0])
+
+
 def tolerance(factors: Factors, vectors: Tensor, columns: Tensor) -> Tensor:
     """Below which an entry of each column of `columns = L q` counts as zero: `[K]`."""
     return _ZERO_AT * factors.noise(vectors) + _FLOOR * columns.abs().amax(dim=0)
@@ -170,14 +176,14 @@ def _nearby(factors: Factors, vectors: Tensor, count: int) -> Tensor:
 
 
 def distinct(directions: Directions, differing: int = _FEW) -> Directions:
-    """Without repetitions (see `alike`), those with the most zeros first."""
+    """Without repetitions (see `duplicates`), those with the most zeros first."""
     order = directions.zeros.sum(dim=0).argsort(descending=True, stable=True)
     ordered = directions.select(order)
-    first = ~torch.triu(alike(ordered, ordered, differing), diagonal=1).any(dim=0)
+    first = ~torch.triu(duplicates(ordered, ordered, differing), diagonal=1).any(dim=0)
     return ordered.select(first.nonzero()[:, 0])
 
 
-def alike(one: Directions, other: Directions, differing: int = _FEW) -> Tensor:
+def duplicates(one: Directions, other: Directions, differing: int = _FEW) -> Tensor:
     """Which of `one` are the same as which of `other`, `[K, L]`: nearly parallel, and so many zero rows apart at most.
 
     Both, since a mixture with little of a second image is as parallel but has fewer zeros.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .assemble import Batch
+from .low_rank import Factors
 from .refine import Directions
 
 _INDEPENDENT = 1e-4  # QR residual above which a direction is not a combination of those before it
@@ -44,6 +45,44 @@ def independent(vectors: Tensor, order: Tensor, most: int, spread: Tensor | None
             if len(kept) == most:
                 break
     return kept
+
+
+def complement(found: Tensor) -> Tensor:
+    """An orthonormal basis `[B, k]` of what is orthogonal to the found directions `[B, B - k]`."""
+    basis: Tensor = torch.linalg.qr(found, mode="complete").Q
+    return basis[:, found.shape[1] :]
+
+
+def filled_up(factors: Factors, chosen: Directions) -> Directions:
+    """The chosen directions and a basis of what is orthogonal to them, of whose zeros nothing is known."""
+    rest = complement(chosen.vectors)
+    unknown = torch.zeros(len(factors.basis), rest.shape[1], dtype=torch.bool, device=rest.device)
+    return chosen.join(Directions(rest, unknown))
+
+
+def greedy(
+    candidates: Directions,
+    order: Tensor,
+    assemble: Callable[[Directions], Batch],
+    tried: int | None = None,
+    spread: Tensor | None = None,
+) -> tuple[list[int], Batch | None]:
+    """The first B independent candidates and the batch they make, after swaps; None where there are fewer than B.
+
+    Args:
+        candidates: all of them.
+        order: `[K]` indices, the best first.
+        assemble: makes a batch of B directions.
+        tried: how many of the others may take a place in the batch; all where None.
+        spread: see `independent`.
+    """
+    rank = len(candidates.vectors)
+    members = independent(candidates.vectors, order, rank, spread)
+    if len(members) < rank:
+        return members, None
+    within = set(members)
+    others = [index for index in order.tolist() if index not in within]
+    return swap(candidates, members, others[:tried], assemble)
 
 
 def swap(

@@ -23,6 +23,21 @@ def tangent(points: Tensor, vectors: Tensor) -> Tensor:
     return vectors - points * (points * vectors).sum(dim=0)
 
 
+def random_starts(dimension: int, count: int, avoid: Tensor | None, generator: torch.Generator) -> Tensor:
+    """Unit vectors `[dimension, count]`, float32, orthogonal to the columns of `avoid` (deflation) if there are any."""
+    return normalized(outside(torch.randn(dimension, count, generator=generator, device=generator.device), avoid))
+
+
+def outside(vectors: Tensor, avoid: Tensor | None) -> Tensor:
+    """Vectors `[B, N]` without their part in the span of the columns of `avoid`, if it leaves any."""
+    if avoid is None or not 0 < avoid.shape[1] < len(vectors):
+        return vectors
+    span = torch.linalg.qr(avoid).Q.to(vectors.dtype)
+    for _ in range(2):  # little may be left of a row, and what is left must be orthogonal all the same
+        vectors = vectors - span @ (span.T @ vectors)
+    return vectors
+
+
 def decayed(step: float, iteration: int, iterations: int) -> float:
     """The step of an iteration: to zero along half a cosine."""
     return step * 0.5 * (1 + math.cos(math.pi * iteration / iterations))

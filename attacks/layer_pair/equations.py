@@ -23,6 +23,7 @@ from ..exact.kinks import determined_moves
 from ..exact.layers import followed_by_relu, next_linear
 from ..exact.linear_layer import EXACT, EXCESS, SAFETY, LayerGradient, features, first_of_each
 from ..exact.low_rank import Factors, factorize
+from ..exact.select import complement
 from ..exact.witness import BLUNT
 
 _STEPS = 30
@@ -179,14 +180,14 @@ class NextLayer:
 
     def space(self, directions: Tensor) -> Tensor:
         """An orthonormal basis `[B, k]` of where the images lie whose directions `directions [B, K]` are not."""
-        basis: Tensor = torch.linalg.qr(self.triangle @ across(directions)).Q
+        basis: Tensor = torch.linalg.qr(self.triangle @ complement(directions)).Q
         return basis
 
     def without(self, directions: Tensor) -> Equations:
         """The equations with V without the images whose directions in the second gradient, `[r, K]`, are given."""
         if not 0 < directions.shape[1] < self.second.rank:
             return self.equations
-        left = torch.linalg.qr(self.second.singular_values[:, None] * across(directions)).Q
+        left = torch.linalg.qr(self.second.singular_values[:, None] * complement(directions)).Q
         return replace(self.equations, activations=self.equations.activations @ left)
 
     def random(self, count: int, space: Tensor, generator: torch.Generator) -> Tensor:
@@ -243,12 +244,6 @@ class NextLayer:
         images = (factors.singular_values[:, None] * rows).norm(dim=0) / len(factors.basis) ** 0.5
         size: Tensor = _ROUNDING * self.gradient.layer.eps * images
         return size
-
-
-def across(directions: Tensor) -> Tensor:
-    """An orthonormal basis `[B, B - K]` of what is orthogonal to directions `[B, K]`."""
-    basis: Tensor = torch.linalg.qr(directions, mode="complete").Q
-    return basis[:, directions.shape[1] :]
 
 
 def certain(judged: Judged, errors: Tensor, pixel_scale: Tensor) -> Tensor:

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from gibench.attack import Attack, Context, Reconstruction
 from gibench.observation import Observation
 
 from ..exact.certify import certify
-from ..exact.clock import Clock
 from ..exact.layers import next_linear
 from ..exact.linear_layer import LayerGradient, read_gradient, unsupported
+from ..exact.recovery import Clock, Found, Recovery
 from ..layer_pair.claims import claims as next_claims
 from ..layer_pair.equations import read_next_layer
 from ..layer_pair.rounds import find_images
 from ..two_valued.backward import head_of, read_backward
 from ..two_valued.certificate import certify_two_valued
-from ..two_valued.search import hunt_two_valued
+from ..two_valued.search import search_two_valued
 from . import objectives, optimizers
-from .next_layer import STARTS
 from .objectives import OBJECTIVES
 from .paper import published
-from .reconstruction import from_next_layer, nothing, reconstruction
-from .rounds import Found, Hunt, Search
+from .reconstruction import STARTS, from_next_layer, nothing, reconstruction
+from .rounds import PARTS, Part, Settings, SparseRecovery
 
 _DEFAULTS: dict[optimizers.Name, tuple[int, float]] = {"radam": (100, 1.0), "rgd": (200, 0.3), "rtr": (100, 0.4)}
 _PAPER = _DEFAULTS | {"radam": (500, 0.6)}  # gaussian starts have farther to go than those made of rows
@@ -48,8 +47,8 @@ class SpearPP(Attack):
     refinement to a stable zero set, the purity and separability tests, the taking apart of mixtures of near-duplicates,
     the search for the last images in the subspace that the others leave, and per-image certificates.
 
-    `next_layer` asks the next linear layer's gradient first, by products alone, as `layer-pair` does: that costs least,
-    and a batch found and certified whole is done. Else it finishes what stays uncertified after the search: a direction
+    The next linear layer's gradient is asked first, by products alone, as `layer-pair` does: that costs least, and a
+    batch found and certified whole is done. Else it finishes what stays uncertified after the search: a direction
     tells a pattern, and the pattern tells the image, whatever else is missing.
 
     Under noise the batch is then moved to where all layers' gradients are most likely, see `exact/likelihood.py`.
@@ -99,14 +98,35 @@ class SpearPP(Attack):
         "(radam), 0.3 (rgd), 0.4 (rtr), 0.6 (radam with preset=paper or two-valued)",
     )
     rounds: int = Field(12, ge=1, description="rounds of search at most, 6 of them where the next layer is asked")
-    deflation: bool = Field(True, description="later starts are orthogonal to what is found")
-    purity: bool = Field(True, description="tell mixtures of near-duplicates from true directions; none certified else")
-    splitting: bool = Field(True, description="take mixtures of near-duplicates apart")
-    last_images: bool = Field(True, description="look for the last images in the subspace that the others leave")
-    next_layer: bool = Field(
-        True, description="use the next linear layer's gradient, first and for what stays uncertified"
+    without: str | None = Field(
+        None,
+        description="parts left out, joined by /: next-layer (its gradient, first and for what stays uncertified), "
+        "deflation (later starts are orthogonal to what is found), purity (mixtures of near-duplicates are told from "
+        "true directions; none is certified else), splitting (mixtures are taken apart), last-images (they are looked "
+        "for in the subspace that the others leave), certificates (it goes on until every image is certified; else "
+        "until lambda is 1)",
     )
-    certificates: bool = Field(True, description="go on until every image is certified; else until lambda is 1")
+
+    @field_validator("without")
+    @classmethod
+    def _parts(cls, without: str | None) -> str | None:
+        """In their order, each once."""
+        if without in (None, "none"):
+            return None
+        named = without.split("/")
+        if unknown := [part for part in named if part not in PARTS]:
+            raise ValueError(f"there is no part '{unknown[0]}': leave out {', '.join(PARTS)}, several joined by /")
+        return "/".join(part for part in PARTS if part in named)
+
+    @classmethod
+    def renamed(cls, settings: Mapping[str, str]) -> Mapping[str, str]:
+        """Rows that were stored before `without` was there have a boolean for each part."""
+        former = {part.replace("-", "_"): part for part in PARTS}
+        if not former.keys() & settings.keys():
+            return settings
+        without = [part for name, part in former.items() if settings.get(name) == "false"]
+        kept = {name: value for name, value in settings.items() if name not in former}
+        return {**kept, "without": "/".join(without) or "none"}
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -140,43 +160,46 @@ class SpearPP(Attack):
             gradient = read_gradient(observation, context.generator)
         if gradient is None:
             return nothing(observation, "the gradient's singular values show no rank gap", clock)
-        hunt = Hunt(gradient.in_row_space(), self._search(), context, clock)
+        recovery = SparseRecovery(gradient.in_row_space(), context, clock, settings=self._settings())
         finish = partial(reconstruction, observation, gradient)
         if rounds := self._rounds():
-            return finish(hunt, rounds(hunt), None)
-        claims = certify if self.purity and self.certificates else None
+            return finish(recovery, rounds(recovery), None)
+        claims = None if {"purity", "certificates"} & self._left_out() else certify
         head = head_of(observation)
         if isinstance(head, str) or not self._may_be_two_valued():
-            return self._sparse(observation, gradient, hunt, claims)
-        backward = read_backward(observation, hunt.gradient, *head)
+            return self._sparse(observation, gradient, recovery, claims)
+        backward = read_backward(observation, recovery.gradient, *head)
         iterations, step = _TWO_VALUED
-        two_valued = replace(hunt.search, iterations=self.iterations or iterations, step=self.step or step)
-        paired = replace(hunt, search=two_valued)
-        found = hunt_two_valued(paired, backward)
+        paired = Recovery(recovery.gradient, context, clock)
+        found = search_two_valued(paired, backward, self.iterations or iterations, self.step or step, self.rounds)
         sparse = found.missing and self.objective == "auto" and not context.expired()
-        if sparse and (other := hunt.run()).merit > found.merit:
-            return finish(hunt, other, claims)  # in a trained network images of one class have signals of their own
+        if sparse and (other := recovery.run()).quality > found.quality:
+            return finish(recovery, other, claims)  # in a trained network images of one class have their own signals
         return finish(paired, found, partial(certify_two_valued, layer=gradient.layer, backward=backward))
 
     def _sparse(
-        self, observation: Observation, gradient: LayerGradient, hunt: Hunt, claims: Callable[..., Tensor] | None
+        self,
+        observation: Observation,
+        gradient: LayerGradient,
+        recovery: SparseRecovery,
+        claims: Callable[..., Tensor] | None,
     ) -> Reconstruction:
         """By products on the next layer's equations, which are cheap; then by sparse columns, if that is not enough."""
-        finish = partial(reconstruction, observation, gradient, hunt)
-        if not (self.next_layer and claims and _has_next_layer(observation, gradient)):
-            return finish(hunt.run(), claims)
-        with hunt.clock.stage("next layer"):
-            following = read_next_layer(observation, gradient, hunt.context.generator)
+        finish = partial(reconstruction, observation, gradient, recovery)
+        if not (recovery.settings.has("next-layer") and claims and _has_next_layer(observation, gradient)):
+            return finish(recovery.run(), claims)
+        with recovery.clock.stage("next layer"):
+            following = read_next_layer(observation, gradient, recovery.context.generator)
             if isinstance(following, str):
-                return finish(hunt.run(), claims)
-            found = find_images(following, following.triangle[:, :0], 0, STARTS, hunt.context)
-            sure, errors, _ = next_claims(observation, following, found, hunt.context.expired)
-        if int(sure.sum()) == hunt.factors.rank or (hunt.context.expired() and bool(found.solved.any())):
-            return from_next_layer(observation, hunt, found, errors, sure)
-        hunt.search = replace(hunt.search, rounds=min(self.rounds, _ALONE))
-        return finish(hunt.run(), claims, following, found.points)
+                return finish(recovery.run(), claims)
+            found = find_images(following, following.triangle[:, :0], 0, STARTS, recovery.context)
+            sure, errors, _ = next_claims(observation, following, found, recovery.context.expired)
+        if int(sure.sum()) == recovery.factors.rank or (recovery.context.expired() and bool(found.solved.any())):
+            return from_next_layer(observation, recovery, found, errors, sure)
+        recovery.settings = replace(recovery.settings, rounds=min(self.rounds, _ALONE))
+        return finish(recovery.run(), claims, following, found.points)
 
-    def _rounds(self) -> Callable[[Hunt], Found] | None:
+    def _rounds(self) -> Callable[[SparseRecovery], Found] | None:
         """The rounds of search that take the place of all of ours and certify nothing."""
         return published if self.preset == "paper" else None
 
@@ -187,21 +210,20 @@ class SpearPP(Attack):
     def _sparsity(self) -> objectives.Name:
         return "l1" if self.objective == "auto" or self.objective == "two-valued" else self.objective  # noqa: PLR1714
 
-    def _search(self) -> Search:
+    def _left_out(self) -> frozenset[Part]:
+        return frozenset(part for part in PARTS if self.without and part in self.without.split("/"))
+
+    def _settings(self) -> Settings:
         """The settings of the search, the defaults that depend on other settings filled in."""
         iterations, step = (_PAPER if self.preset == "paper" else _DEFAULTS)[self.optimizer]
-        return Search(
+        return Settings(
             self.iterations or iterations,
             self.step or step,
             self.rounds,
             self._sparsity(),
             self.optimizer,
             self.rounding or ("sample" if self.preset == "paper" else "refine"),
-            self.deflation,
-            self.purity,
-            self.splitting,
-            self.last_images,
-            self.certificates,
+            self._left_out(),
         )
 
 

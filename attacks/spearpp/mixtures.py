@@ -4,7 +4,7 @@ On the rows where all images of a mixture are inactive, L has a null space of as
 spanned by their directions. In coordinates of that space, the rows of L where only one of the images is active are all
 multiples of one functional, the one that is zero on every other image's direction. So rows that are parallel give the
 functionals, and k of them the k directions as their dual basis. Where only some show, the other images lie in their
-common kernel, where further rows become parallel: peel again.
+common kernel, where further rows become parallel, and so on.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import Tensor
 from ..exact.low_rank import Factors
 from ..exact.purity import Purity, limit
 from ..exact.refine import Directions, settle, tolerance
+from ..exact.select import complement
 
 _LIVE = 10.0  # times the tolerance: from which a row is used
 _MIXTURES = 64  # taken apart at once
@@ -45,7 +46,7 @@ def take_apart(factors: Factors, mixtures: Directions, purity: Purity, known: Di
         if _among(space, spaces):
             continue
         spaces.append(space)
-        found += _peel(factors, space)
+        found += _pure_directions(factors, space)
     return settle(factors, torch.stack(found, dim=1)) if found else None
 
 
@@ -69,7 +70,7 @@ def _among(space: Tensor, others: list[Tensor]) -> bool:
     return bool(overlaps) and bool((torch.stack(overlaps) > space.shape[1] - 1e-6).any())
 
 
-def _peel(factors: Factors, space: Tensor) -> list[Tensor]:
+def _pure_directions(factors: Factors, space: Tensor) -> list[Tensor]:
     """Unit directions `[B]` that the space `[B, k]` holds."""
     k = space.shape[1]
     if k == 1:
@@ -80,7 +81,7 @@ def _peel(factors: Factors, space: Tensor) -> list[Tensor]:
     if not len(groups):
         return []
     if len(groups) < k:
-        return _peel(factors, space @ _kernel(groups))
+        return _pure_directions(factors, space @ complement(groups.T))
     dual = space @ torch.linalg.inv(groups)
     return list((dual / dual.norm(dim=0)).T)
 
@@ -151,9 +152,3 @@ def close(unit: Tensor, loose: Tensor) -> tuple[Tensor, Tensor]:
     alone = torch.cat([edge, apart]) & torch.cat([apart, edge])
     kept = order[~alone].sort().values
     return unit[kept], loose[kept]
-
-
-def _kernel(groups: Tensor) -> Tensor:
-    """An orthonormal basis `[k, k - g]` of what all functionals `[g, k]` map to zero."""
-    basis: Tensor = torch.linalg.qr(groups.T, mode="complete").Q
-    return basis[:, len(groups) :]

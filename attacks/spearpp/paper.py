@@ -7,41 +7,28 @@ rounding are settings here too, as the paper compares them.
 
 from __future__ import annotations
 
-import torch
-
-from ..exact.refine import Directions, distinct
-from ..exact.select import independent, swap
-from .candidates import untested
-from .rounds import Found, Hunt
-from .search import random_starts
+from ..exact.recovery import Found
+from ..exact.refine import distinct, no_directions
+from ..exact.sphere import random_starts
+from .rounds import SparseRecovery
 
 
-def published(hunt: Hunt) -> Found:
+def published(recovery: SparseRecovery) -> Found:
     """Run the recipe until lambda of the whole batch is 1, or rounds or time have run out."""
-    factors, context = hunt.factors, hunt.context
-    pool = hunt.pool.directions
+    factors, context = recovery.factors, recovery.context
+    pool = no_directions(factors)
     while True:
-        context.progress(f"round {hunt.rounds + 1}: {len(pool)} candidates", None)
+        context.progress(f"round {recovery.rounds + 1}: {len(pool)} candidates", None)
         count = 2 * factors.rank
-        with hunt.clock.stage("search"):
+        with recovery.clock.stage("search"):
             starts = random_starts(factors.rank, count, None, context.generator)
-            ends = hunt.search.ends(factors, starts)
-        with hunt.clock.stage("refine"):
-            pool = distinct(pool.join(hunt.search.rounded(factors, ends, context.generator)))
-        hunt.starts += count
-        hunt.rounds += 1
-        with hunt.clock.stage("select"):
-            found = _greedy(hunt, pool)
-        if (not found.missing and found.batch.matches) or hunt.rounds >= hunt.search.rounds or context.expired():
+            ends = recovery.settings.ends(factors, starts)
+        with recovery.clock.stage("refine"):
+            pool = distinct(pool.join(recovery.settings.rounded(factors, ends, context.generator)))
+        recovery.starts += count
+        recovery.rounds += 1
+        with recovery.clock.stage("select"):
+            found = recovery.greedy(pool)  # `distinct` has sorted them by zeros
+        whole = not found.missing and found.batch.matches
+        if whole or recovery.rounds >= recovery.settings.rounds or context.expired():
             return found
-
-
-def _greedy(hunt: Hunt, candidates: Directions) -> Found:
-    """The sparsest B independent candidates; then each other one takes the place of a member where lambda rises."""
-    order = torch.arange(len(candidates), device=candidates.vectors.device)  # `distinct` has sorted them by zeros
-    members = independent(candidates.vectors, order, hunt.factors.rank)
-    if len(members) < hunt.factors.rank:
-        return hunt.filled_up(untested(candidates.select(order[members])))
-    others = [index for index in order.tolist() if index not in members]
-    members, batch = swap(candidates, members, others, hunt.assemble)
-    return Found(untested(batch.directions), batch, 0)

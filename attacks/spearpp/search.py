@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..exact.sphere import normalized
+from ..exact.sphere import normalized, outside
 from . import objectives, optimizers
 from .objectives import OBJECTIVES, Sphere
 from .optimizers import OPTIMIZERS
@@ -17,13 +17,8 @@ _MET = 1e-4  # of 1 - |cos|: end points as near as that round to the same direct
 _BLUR = 1e-3  # of gaussian noise in a start made of rows: what is left of it where the rows leave nothing
 
 
-def random_starts(dimension: int, count: int, avoid: Tensor | None, generator: torch.Generator) -> Tensor:
-    """Unit vectors `[dimension, count]`, float32, orthogonal to the columns of `avoid` (deflation) if there are any."""
-    return normalized(_outside(torch.randn(dimension, count, generator=generator, device=generator.device), avoid))
-
-
 def row_starts(basis: Tensor, count: int, avoid: Tensor | None, generator: torch.Generator) -> Tensor:
-    """Unit vectors `[B, count]` as `random_starts` gives, each a random row of L made orthogonal to another one.
+    """Unit vectors `[B, count]` as `sphere.random_starts` gives, each a random row of L made orthogonal to another one.
 
     A row of `L = G^T Q^-1` is orthogonal to the direction of every image that its neuron is inactive for, and what it
     shares with another row goes too: such a start is nearer to few directions than a random one to any. Rows as starts
@@ -36,16 +31,7 @@ def row_starts(basis: Tensor, count: int, avoid: Tensor | None, generator: torch
     one, other = (rows / rows.norm(dim=1, keepdim=True).clamp_min(tiny) for rows in (one, other))
     starts = (one - other * (one * other).sum(dim=1, keepdim=True)).T
     noise = torch.randn(rank, count, generator=generator, device=basis.device)
-    return normalized(_outside(starts + _BLUR / rank**0.5 * noise, avoid))
-
-
-def _outside(vectors: Tensor, avoid: Tensor | None) -> Tensor:
-    if avoid is None or not 0 < avoid.shape[1] < len(vectors):
-        return vectors
-    span = torch.linalg.qr(avoid).Q.to(vectors.dtype)
-    for _ in range(2):  # little may be left of a row, and what is left must be orthogonal all the same
-        vectors = vectors - span @ (span.T @ vectors)
-    return vectors
+    return normalized(outside(starts + _BLUR / rank**0.5 * noise, avoid))
 
 
 def minimize(

@@ -1,10 +1,10 @@
 """Which images of a two-valued batch are certified: those that send back the very columns they were recovered from.
 
-Proved, up to arithmetic and noise: an image of lambda 1 that echoes has the activation pattern of its column, and that
-pattern with the model's own answer to the image gives that column. When all B do so, the gradient of the recovered
-batch in the first layer is the observed one. Not proved, only measured: that no other batch has the same gradient. That
-rests on the two-valued test of each direction (`signals.py`), whose m equations a mixture of images would meet by
-coincidence only. Where some direction is not sure, no image that it might hold a part of is certified.
+Proved, up to arithmetic and noise: an image of lambda 1 that reproduces its column has the activation pattern of that
+column, and that pattern with the model's own answer to the image gives the column. When all B do so, the gradient of
+the recovered batch in the first layer is the observed one. Not proved, only measured: that no other batch has the same
+gradient. That rests on the two-valued test of each direction (`signals.py`), whose m equations a mixture of images
+would meet by coincidence only. Where some direction is not sure, no image that it might hold a part of is certified.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _ECHO = 1e-3
 _NOISE = 4.0  # standard deviations
 
 
-def echoes(factors: Factors, backward: Backward, layer: InputLayer, batch: Batch, classes: Tensor) -> Tensor:
+def reproduces_column(factors: Factors, backward: Backward, layer: InputLayer, batch: Batch, classes: Tensor) -> Tensor:
     """Whether each image, sent through the model, sends back its own column up to scale: `[B]` booleans.
 
     Up to scale, since DP-SGD clips each image's gradient.
@@ -52,5 +52,5 @@ def certify_two_valued(
         backward: of the network.
     """
     classes = backward.classes(fit_signals(factors, backward, ~batch.directions.zeros).t)
-    sure = passed & matched(factors, batch) & echoes(factors, backward, layer, batch, classes)
+    sure = passed & matched(factors, batch) & reproduces_column(factors, backward, layer, batch, classes)
     return certified(factors, batch, sure, pixel_scale)

@@ -9,19 +9,14 @@ and for a given D the t that comes nearest is an eigenvector. We know of no publ
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
 from ..exact.low_rank import Factors
-from ..exact.refine import tolerance
-from ..exact.select import independent
-from ..exact.sphere import radam
-from ..spearpp.candidates import Pool, untested
-from ..spearpp.rounds import Found, Hunt
-from ..spearpp.search import random_starts
-from ..spearpp.tail import complement
+from ..exact.recovery import Found, Recovery
+from ..exact.refine import no_directions, tolerance
+from ..exact.select import complement, independent
+from ..exact.sphere import radam, random_starts
 from .backward import Backward
 from .signals import Signed, distinct, fit_signals, nearest, round_patterns, two_valued
 
@@ -65,7 +60,7 @@ def last_signals(
 ) -> Signed:
     """Candidates for the missing images, whose pre-activations lie in the known subspace that the found ones leave.
 
-    Fixed points between a pattern that they have and the one that its signal shows, as in `spearpp/tail.py`.
+    Fixed points between a pattern that they have and the one that its signal shows, as in `spearpp/last_images.py`.
 
     Args:
         factors: of the gradient.
@@ -86,63 +81,66 @@ def last_signals(
     return round_patterns(factors, backward, nearer)
 
 
-def hunt_two_valued(hunt: Hunt, backward: Backward) -> Found:
-    """Search class by class until every image is found, or rounds or time have run out."""
-    factors, context, clock = hunt.factors, hunt.context, hunt.clock
+def search_two_valued(recovery: Recovery, backward: Backward, iterations: int, step: float, rounds: int) -> Found:
+    """Search class by class until every image is found, or rounds or time have run out.
+
+    Args:
+        recovery: of the gradient.
+        backward: of the network.
+        iterations: of each search.
+        step: the first one that suits l1, in radians.
+        rounds: at most.
+    """
+    factors, context, clock = recovery.factors, recovery.context, recovery.clock
     rank = factors.rank
-    found = fit_signals(factors, backward, hunt.pool.directions.zeros)  # nothing yet
+    found = fit_signals(factors, backward, no_directions(factors).zeros)  # nothing yet
     while True:
-        context.progress(f"round {hunt.rounds + 1}: {len(found)} of {rank} images found", len(found) / rank)
-        new = _searched(hunt, backward, found)
+        context.progress(f"round {recovery.rounds + 1}: {len(found)} of {rank} images found", len(found) / rank)
+        new = _searched(recovery, backward, found, iterations, _BOLDER * step)
         if len(found):
-            with clock.stage("tail"):
+            with clock.stage("last images"):
                 known = found.directions.vectors
-                new = new.join(last_signals(factors, backward, hunt.pre_activations, known, context.generator))
+                new = new.join(last_signals(factors, backward, recovery.pre_activations, known, context.generator))
         with clock.stage("test"):
             found = distinct(found.join(new.select(two_valued(factors, backward, new).nonzero()[:, 0])))
             order = torch.arange(len(found), device=found.t.device)
             found = found.select(order[independent(found.directions.vectors, order, rank)])
-        hunt.rounds += 1
-        if len(found) == rank or hunt.rounds >= hunt.search.rounds or context.expired():
+        recovery.rounds += 1
+        if len(found) == rank or recovery.rounds >= rounds or context.expired():
             break
     if len(found) < rank:
-        return hunt.filled_up(_passed(found))
+        return recovery.filled_up(found.directions, torch.ones_like(found.others, dtype=torch.bool))
     with clock.stage("select"):
-        return _settled(hunt, backward, found)
+        return _settled(recovery, backward, found)
 
 
-def _searched(hunt: Hunt, backward: Backward, found: Signed) -> Signed:
+def _searched(recovery: Recovery, backward: Backward, found: Signed, iterations: int, step: float) -> Signed:
     """What a search finds that starts orthogonal to the found images, mostly in the classes that lack some."""
+    factors, context = recovery.factors, recovery.context
     known = backward.classes(found.t).bincount(minlength=len(backward.counts))
     missing = (backward.counts - known).clamp_min(0)
-    starts_of = ((_MORE if hunt.rounds else _FIRST) * missing).ceil().long() + 1  # one more, should the count be wrong
+    each = _MORE if recovery.rounds else _FIRST
+    starts_of = (each * missing).ceil().long() + 1  # one more, should the count be wrong
     signals = backward.signals[:, torch.repeat_interleave(starts_of)]
-    starts = random_starts(hunt.factors.rank, signals.shape[1], found.directions.vectors, hunt.context.generator)
-    hunt.starts += signals.shape[1]
-    with hunt.clock.stage("search"):
-        step = _BOLDER * hunt.search.step
-        ends = minimize_two_valued(hunt.factors.basis, signals, starts, hunt.search.iterations, step)
-    with hunt.clock.stage("refine"):
-        active = nearest(hunt.factors.basis @ ends.double(), _ACTIVE * signals)
-        return round_patterns(hunt.factors, backward, active)
+    starts = random_starts(factors.rank, signals.shape[1], found.directions.vectors, context.generator)
+    recovery.starts += signals.shape[1]
+    with recovery.clock.stage("search"):
+        ends = minimize_two_valued(factors.basis, signals, starts, iterations, step)
+    with recovery.clock.stage("refine"):
+        active = nearest(factors.basis @ ends.double(), _ACTIVE * signals)
+        return round_patterns(factors, backward, active)
 
 
-def _passed(found: Signed) -> Pool:
-    pool = untested(found.directions)
-    return replace(pool, pure=torch.ones_like(pool.pure))
-
-
-def _settled(hunt: Hunt, backward: Backward, found: Signed) -> Found:
+def _settled(recovery: Recovery, backward: Backward, found: Signed) -> Found:
     """The batch; where a signal is too small to tell from zero, the recovered image says whether it is active."""
-    batch = hunt.assemble(found.directions)
+    batch = recovery.assemble(found.directions)
     for _ in range(_PASSES):
-        columns = hunt.factors.basis @ found.directions.vectors
-        limit = tolerance(hunt.factors, found.directions.vectors, columns)
+        columns = recovery.factors.basis @ found.directions.vectors
+        limit = tolerance(recovery.factors, found.directions.vectors, columns)
         small = (backward.basis @ found.t).abs() <= _SMALL * limit
         wrong = small & batch.votes & ~batch.agree
         if not bool(wrong.any()):
             break
-        found = fit_signals(hunt.factors, backward, ~(found.directions.zeros ^ wrong))
-        batch = hunt.assemble(found.directions)
-    pool = _passed(found)
-    return Found(replace(pool, pure=two_valued(hunt.factors, backward, found)), batch, 0)
+        found = fit_signals(recovery.factors, backward, ~(found.directions.zeros ^ wrong))
+        batch = recovery.assemble(found.directions)
+    return Found(batch, two_valued(recovery.factors, backward, found), 0)

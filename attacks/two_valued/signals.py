@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..exact.chunks import chunks
 from ..exact.low_rank import Factors
-from ..exact.refine import Directions, alike, tolerance
+from ..exact.refine import Directions, duplicates, tolerance
 from .backward import Backward
 
 _PASSES = 20
@@ -116,5 +116,5 @@ def two_valued(factors: Factors, backward: Backward, found: Signed) -> Tensor:
 
 def distinct(found: Signed) -> Signed:
     """Without repetitions, the first of each."""
-    again = torch.triu(alike(found.directions, found.directions), diagonal=1).any(dim=0)
+    again = torch.triu(duplicates(found.directions, found.directions), diagonal=1).any(dim=0)
     return found.select((~again).nonzero()[:, 0])

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gibench import batches, client, seeds
 from gibench.attacks.exact.linear_layer import read_gradient
-from gibench.attacks.spearpp.search import random_starts
+from gibench.attacks.exact.sphere import random_starts
 from gibench.attacks.two_valued.search import minimize_two_valued
 from gibench.datasets.photos import Photos
 from gibench.defenses.none import NoDefense

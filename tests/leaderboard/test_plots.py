@@ -13,7 +13,7 @@ from gibench.leaderboard.plots import PLOTS, draw
 from gibench.leaderboard.table import table
 from gibench.spec import Spec, parse
 
-DEFAULTS = {"objective": "l1", "optimizer": "radam", "rounding": "refine", "preset": "full", "deflation": "true"}
+DEFAULTS = {"objective": "l1", "optimizer": "radam", "rounding": "refine", "preset": "full", "without": "none"}
 SPEARPP = str(Spec.of("spearpp", DEFAULTS))
 
 
@@ -110,7 +110,9 @@ def test_the_wall_shows_both_attacks_and_the_draws_beside_the_prediction(stored)
 def test_the_wall_has_the_attacks_of_one_scenario_only(stored):
     spear = [stored("spear:draws=500", batch_size=8), stored("spear:draws=9", batch_size=10)]
     elsewhere = [stored(batch_size=size, hardware="another") for size in (8, 10, 12)]
-    found = picked("wall", [*elsewhere, *spear, stored(batch_size=8), stored(variant(deflation="false"), batch_size=9)])
+    found = picked(
+        "wall", [*elsewhere, *spear, stored(batch_size=8), stored(variant(without="deflation"), batch_size=9)]
+    )
     pairs = sorted(zip(found["name"], found["batch_size"], found["hardware"], strict=True))
     here = "a processor (2 threads)"
     assert pairs[:2] == [("spear", 8, here), ("spear", 10, here)]
@@ -154,28 +156,28 @@ def test_training_shows_a_panel_for_each_width(stored):
 def test_objectives_show_every_way_to_search_best_on_top(stored):
     specs = {SPEARPP: 0.9, variant(objective="l4"): 0.2, variant(rounding="sample"): 0.4, variant(preset="paper"): 0.3}
     rows = [stored(attack, exact_rate=rate, runtime_s=rate) for attack, rate in specs.items()]
-    _, (rates, seconds) = drawn("objectives", [*rows, stored(variant(deflation="false"))])
+    _, (rates, seconds) = drawn("objectives", [*rows, stored(variant(without="deflation"))])
     assert ticks(rates.yaxis) == ["l4, radam, refine", "preset paper", "l1, radam, sample", "l1, radam, refine"]
     assert [bar.get_width() for bar in rates.containers[0]] == [0.2, 0.3, 0.4, 0.9]
     assert seconds.lines[0].get_xdata().tolist() == [0.2, 0.3, 0.4, 0.9]
 
 
 def test_an_ablation_shows_everything_first_then_what_is_left_out(stored):
-    specs = {SPEARPP: 0.8, variant(deflation="false"): 0.9, variant(preset="paper"): 0.3}
+    specs = {SPEARPP: 0.8, variant(without="deflation"): 0.9, variant(preset="paper"): 0.3}
     rows = [stored(attack, exact_rate=rate) for attack, rate in specs.items()]
     _, (rates, _) = drawn("ablation", [*rows, stored(variant(objective="l4"))])
-    assert ticks(rates.yaxis) == ["preset=paper", "deflation=false", "everything"]
+    assert ticks(rates.yaxis) == ["preset=paper", "without=deflation", "everything"]
     assert rates.lines[0].get_xdata().tolist() == [0.5, 0.5, 0.5]
 
 
 def test_variants_are_compared_on_the_same_seeds(stored):
     rows = [stored(seed=seed) for seed in range(5)]
-    rows += [stored(variant(deflation="false"), seed=seed) for seed in (1, 2)]
+    rows += [stored(variant(without="deflation"), seed=seed) for seed in (1, 2)]
     rows += [stored(variant(preset="paper"), seed=seed) for seed in (1, 2)]
     rows += [stored(variant(rounding="sample"), seed=9)]
     found = picked("ablation", rows)
     assert sorted(zip(found["variant"], found["seed"], strict=True)) == [
-        (name, seed) for name in ("spearpp", "spearpp:deflation=false", "spearpp:preset=paper") for seed in (1, 2)
+        (name, seed) for name in ("spearpp", "spearpp:preset=paper", "spearpp:without=deflation") for seed in (1, 2)
     ]
 
 
@@ -190,7 +192,7 @@ def test_variants_are_compared_on_the_same_seeds(stored):
         ("device", "cuda"),
         ("train_steps", 5),
         ("labels", "same"),
-        ("attack", variant(deflation="false")),
+        ("attack", variant(without="deflation")),
         ("model", "mlp:depth=2,width=200"),
     ],
 )

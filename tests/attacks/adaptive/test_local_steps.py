@@ -63,7 +63,7 @@ def test_where_they_hide_images_from_spearpp(train, context, seed):
     assert bool(seen.exact(found.images).all())
     assert not found.certified.any()
     assert found.diagnostics["sparsity_matching"] < 0.9  # the patterns of one step would not have told them
-    plain = SpearPP(rounds=2, next_layer=False)(seen.observation, context()).reconstruction
+    plain = SpearPP(rounds=2, without="next-layer")(seen.observation, context()).reconstruction
     assert not seen.exact(plain.images).all()
 
 

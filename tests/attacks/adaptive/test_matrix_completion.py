@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gibench.attacks.adaptive.matrix_completion import complete
+from gibench.attacks.adaptive.matrix_completion import complete_matrix
 
 RANK = 5
 
@@ -37,7 +37,7 @@ def by_chance(matrix, share=0.5):
 def test_half_of_the_entries_give_the_others_and_the_rank(choice, at_most):
     matrix = planted()
     known = choice(matrix)
-    completion = complete(matrix.masked_fill(~known, 7.0), known, generator(), at_most)
+    completion = complete_matrix(matrix.masked_fill(~known, 7.0), known, generator(), at_most)
     assert completion.rank == RANK
     assert completion.held_out < 1e-8
     determined = (completion.rows > 1e-3)[:, None] & (completion.columns > 1e-3)
@@ -48,7 +48,7 @@ def test_half_of_the_entries_give_the_others_and_the_rank(choice, at_most):
 
 def test_noise_does_not_add_to_the_rank():
     matrix = planted(noise=0.01)
-    completion = complete(matrix, by_chance(matrix), generator())
+    completion = complete_matrix(matrix, by_chance(matrix), generator())
     assert completion.rank == RANK
     assert (completion.matrix - planted()).square().mean().sqrt() < 0.02
 
@@ -59,7 +59,7 @@ def test_what_lines_say_of_their_factors():
     known[:, 3] = False
     known[: RANK - 1, 3] = True  # one entry too few
     known[2] = True
-    completion = complete(matrix, known, generator())
+    completion = complete_matrix(matrix, known, generator())
     assert completion.rank == RANK
     assert completion.columns[3] < 1e-10
     assert completion.rows[2] == pytest.approx(1)
@@ -75,7 +75,7 @@ def test_the_noise_of_a_line_grows_as_it_says():
     errors = []
     for seed in range(40):
         noisy = matrix + 1e-6 * torch.randn(matrix.shape, generator=generator(seed), dtype=torch.float64)
-        completion = complete(noisy, known, generator(), RANK)
+        completion = complete_matrix(noisy, known, generator(), RANK)
         errors.append((completion.matrix - matrix)[RANK + 1 :, 0].square().sum() / 1e-12)
     worst = float(1 / completion.columns[0])  # of B directions at most as bad
     assert 0.5 * worst < torch.stack(errors).mean() < RANK * worst

@@ -52,7 +52,7 @@ def test_the_batch_size_need_not_be_known(prune, context):
 
 def test_spearpp_alone_finds_nothing_there(prune, context):
     seen = prune(sparsity=0.5)
-    assert not seen.exact(attack(seen, context, SpearPP(rounds=1, iterations=10, next_layer=False)).images).any()
+    assert not seen.exact(attack(seen, context, SpearPP(rounds=1, iterations=10, without="next-layer")).images).any()
 
 
 def test_an_unpruned_gradient_is_left_as_it_is(see, context):

@@ -123,7 +123,7 @@ def test_what_is_beyond_the_rank_becomes_white_noise_of_the_same_size(quantize, 
 
 
 def test_nine_bits_give_images_exactly_that_least_squares_do_not(quantize, context):
-    seen, quick = quantize(9, seed=1), {"rounds": 2, "next_layer": False}
+    seen, quick = quantize(9, seed=1), {"rounds": 2, "without": "next-layer"}
     plain, found = (
         attack(**quick)(seen.observation, context()).reconstruction for attack in (SpearPP, QuantizedSpearPP)
     )

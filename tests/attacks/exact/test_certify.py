@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from gibench.attacks.exact.assemble import assemble
 from gibench.attacks.exact.certify import certify
-from gibench.attacks.exact.clock import Clock
 from gibench.attacks.exact.low_rank import Factors
 from gibench.attacks.exact.purity import examine
+from gibench.attacks.exact.recovery import Clock
 from gibench.attacks.exact.refine import Directions, smallest, zero_rows
 from gibench.attacks.spearpp import SpearPP
-from gibench.attacks.spearpp.rounds import Hunt, Search
+from gibench.attacks.spearpp.rounds import Settings, SparseRecovery
 
 PIXELS = torch.tensor([0.25], dtype=torch.float64)  # in [0, 1], for a unit of the model's input
 
@@ -118,23 +118,23 @@ def test_zeros_that_are_none_are_not_certified(plant):
     assert not certified[3]
 
 
-def hunted(planted, factors, context):
-    """What a hunt with these factors claims: certified, exact, how many directions are missing."""
-    search = Search(iterations=300, step=0.6, rounds=4)
+def searched(planted, factors, context):
+    """What a search with these factors claims: certified, exact, how many directions are missing."""
+    settings = Settings(iterations=300, step=0.6, rounds=4)
     clock = Clock(torch.device("cpu"))
-    found = Hunt(planted.gradient(factors).in_row_space(), search, context(), clock).run()
+    found = SparseRecovery(planted.gradient(factors).in_row_space(), context(), clock, settings=settings).run()
     if found.missing:
         return torch.zeros(factors.rank, dtype=torch.bool), found.missing
     batch = assemble(planted.gradient(factors), found.batch.directions)
-    certified = certify(factors, batch, found.chosen.pure, PIXELS)
+    certified = certify(factors, batch, found.pure, PIXELS)
     errors = (batch.inputs[:, None] - planted.inputs[None]).abs().amax(dim=2)
     return certified & ~(errors * PIXELS < 1 / 510).any(dim=1), 0
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_right_rank_is_hunted_down_without_false_certificates(plant, context, seed):
+def test_the_right_rank_is_found_without_false_certificates(plant, context, seed):
     planted = plant(20, 200, 300, seed)
-    false, missing = hunted(planted, planted.factors(), context)
+    false, missing = searched(planted, planted.factors(), context)
     assert missing == 0
     assert not false.any()
 
@@ -152,7 +152,7 @@ def test_a_rank_read_too_low_gives_no_false_certificate(plant, context, seed, lo
         ones=right.ones[kept],
         singular_values=right.singular_values[kept],
     )
-    false, _ = hunted(planted, few, context)
+    false, _ = searched(planted, few, context)
     assert not false.any()
 
 
@@ -171,7 +171,7 @@ def test_a_rank_read_too_high_gives_no_false_certificate(plant, context, sigma):
         bias_residual=0.0,
         neurons=torch.arange(200),
     )
-    false, _ = hunted(planted, many, context)
+    false, _ = searched(planted, many, context)
     assert not false.any()
 
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from gibench.attacks.exact.refine import (
     Directions,
-    alike,
     distinct,
+    duplicates,
     near_zero,
     refine,
     smallest,
@@ -124,7 +124,7 @@ def test_the_same_direction_with_other_zeros_is_another(plant):
     zeros = truth.zeros.clone()
     zeros[:5, 0] ^= True
     zeros[:2, 1] ^= True
-    same = alike(truth, Directions(-truth.vectors, zeros))
+    same = duplicates(truth, Directions(-truth.vectors, zeros))
     expected = torch.eye(10, dtype=torch.bool)
     expected[0, 0] = False
     assert torch.equal(same, expected)

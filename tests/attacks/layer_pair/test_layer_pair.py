@@ -229,8 +229,11 @@ def test_no_rank_gap_gives_no_images(see, context):
 
 def test_the_next_layer_comes_first_and_sparse_columns_only_where_it_is_not_enough(see, context):
     seen = see(20, 5, labels="same")
-    weak = {"rounds": 1, "splitting": False, "last_images": False}
-    alone, both = (SpearPP(next_layer=on, **weak)(seen.observation, context()).reconstruction for on in (False, True))
+    weak = "splitting/last-images"
+    alone, both = (
+        SpearPP(rounds=1, without=without)(seen.observation, context()).reconstruction
+        for without in (f"{weak}/next-layer", weak)
+    )
     assert alone.diagnostics["directions_found"] < 20
     assert not alone.certified.any()
     assert seen.exact(both.images).all()
@@ -251,7 +254,7 @@ def test_what_the_next_layer_knows_completes_a_batch_of_sparse_columns(see, cont
         return found if rounds else found.select(torch.arange(12))
 
     monkeypatch.setattr("gibench.attacks.spearpp.attack.find_images", blind)
-    weak = {"rounds": 1, "splitting": False, "last_images": False}
+    weak = {"rounds": 1, "without": "splitting/last-images"}
     both = SpearPP(**weak)(seen.observation, context()).reconstruction
     assert patience == [0]
     assert both.diagnostics["rounds"] == 1

@@ -10,6 +10,7 @@ from torch import nn
 
 from gibench import batches, seeds
 from gibench.attacks.spearpp import SpearPP
+from gibench.attacks.spearpp.rounds import PARTS
 from gibench.datasets.base import Split
 from gibench.errors import AttackError
 from gibench.models.convnet import ConvNet
@@ -34,7 +35,7 @@ KEYS = {
 
 def attacked(seen, context, seed=0, **settings):
     """What sparse columns alone give: with the next layer's gradient most batches need no search for them."""
-    run = SpearPP(**{"next_layer": False} | settings)(seen.observation, context(seed))
+    run = SpearPP(**{"without": "next-layer"} | settings)(seen.observation, context(seed))
     assert run.status == "ok"
     return run.reconstruction
 
@@ -252,10 +253,10 @@ def test_a_batch_above_the_rank_limit_that_is_not_known_gives_no_image(see, cont
     assert len(attacked(see(11, width=10, knows="nothing"), context).images) == 0
 
 
-@pytest.mark.parametrize("part", ["deflation", "purity", "splitting", "last_images", "certificates"])
-def test_each_part_can_be_switched_off_and_nothing_false_is_certified(see, context, part):
+@pytest.mark.parametrize("part", [part for part in PARTS if part != "next-layer"])
+def test_each_part_can_be_left_out_and_nothing_false_is_certified(see, context, part):
     seen = see(12, 3, labels="same")
-    result = SpearPP(**{part: False, "rounds": 4})(seen.observation, context(3)).reconstruction
+    result = SpearPP(without=part, rounds=4)(seen.observation, context(3)).reconstruction
     assert len(result.images) == 12
     assert not (result.certified & ~seen.exact(result.images)).any()
     if part in ("purity", "certificates"):
@@ -275,7 +276,7 @@ def test_a_repeated_image_is_said_and_the_others_are_recovered(see, context, pho
 
 def test_what_is_missing_is_said(see, context):
     seen = see(20, 3, labels="same")
-    result = SpearPP(rounds=1, splitting=False, next_layer=False)(seen.observation, context(3)).reconstruction
+    result = SpearPP(rounds=1, without="next-layer/splitting")(seen.observation, context(3)).reconstruction
     missing = 20 - result.diagnostics["directions_found"]
     assert missing > 0
     assert f"{missing} of 20 directions are not found" in result.diagnostics["finding"]

@@ -9,10 +9,9 @@ import torch
 from pymanopt.manifolds import Sphere as PymanoptSphere
 from pymanopt.optimizers import TrustRegions
 
-from gibench.attacks.exact.sphere import radam
+from gibench.attacks.exact.sphere import radam, random_starts
 from gibench.attacks.spearpp.objectives import OBJECTIVES, Objective, Sphere
 from gibench.attacks.spearpp.optimizers import OPTIMIZERS, rgd, rtr
-from gibench.attacks.spearpp.search import random_starts
 
 QUADRATIC = Objective(lambda z: z * z / 2, lambda z: z, torch.ones_like)
 SETTINGS = {"radam": (100, 1.0), "rgd": (200, 0.2), "rtr": (100, 0.4)}

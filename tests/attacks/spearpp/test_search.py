@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gibench.attacks.exact.refine import refine
-from gibench.attacks.spearpp.search import merge, minimize, random_starts, row_starts
+from gibench.attacks.exact.sphere import random_starts
+from gibench.attacks.spearpp.search import merge, minimize, row_starts
 
 
 def generator(seed=0):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gibench.attacks.exact.linear_layer import features
-from gibench.attacks.spearpp.separate import separate
+from gibench.attacks.spearpp.noise import separate
 
 
 @pytest.mark.parametrize("shape", [(20, 200, 300), (8, 60, 40), (40, 200, 50)])

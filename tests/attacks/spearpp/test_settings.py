@@ -2,6 +2,7 @@
 
 import pytest
 
+from gibench.attacks.adaptive.pruned import PrunedSpearPP
 from gibench.attacks.spearpp import SpearPP
 from gibench.attacks.spearpp.objectives import OBJECTIVES
 from gibench.attacks.spearpp.optimizers import OPTIMIZERS
@@ -41,7 +42,7 @@ def test_every_combination_runs_or_is_refused(see, context, preset, rounding, ob
     ],
 )
 def test_defaults_suit_the_optimizer_and_the_preset(settings, iterations, step, rounding):
-    search = chosen(**settings)._search()
+    search = chosen(**settings)._settings()
     assert (search.iterations, search.step, search.rounding) == (iterations, step, rounding)
 
 
@@ -50,6 +51,39 @@ def test_defaults_suit_the_optimizer_and_the_preset(settings, iterations, step, 
 def test_the_short_form_of_a_spec_is_the_same_attack(preset, rounding):
     spec = f"spearpp:preset={preset},rounding={rounding},step=1.0"
     assert resolve("attack", shorten("attack", spec)) == resolve("attack", spec)
+
+
+@pytest.mark.parametrize("text", ["splitting/next-layer", "next-layer/splitting/next-layer"])
+def test_parts_are_left_out_in_any_order_and_named_in_one(text):
+    attack = chosen(without=text)
+    assert attack.settings()["without"] == "next-layer/splitting"
+    assert attack._settings().without == {"next-layer", "splitting"}
+    assert (
+        str(shorten("attack", resolve("attack", f"spearpp:without={text}"))) == "spearpp:without=next-layer/splitting"
+    )
+
+
+def test_an_attack_that_leaves_a_part_out_by_itself_can_be_told_not_to():
+    assert PrunedSpearPP()._settings().without == {"next-layer"}
+    assert PrunedSpearPP.from_settings("it", {"without": "none"})._settings().without == set()
+
+
+@pytest.mark.parametrize("text", ["deflaton", "", "deflation/", "next_layer", "deflation+purity"])
+def test_a_part_that_there_is_not_is_refused_with_those_there_are(text):
+    with pytest.raises(UsageError, match=r"^spearpp: without='.*there is no part '.*next-layer, .*joined by /$"):
+        chosen(without=text)
+
+
+def test_rows_stored_before_parts_were_one_setting_are_read_as_what_they_were():
+    parts = "certificates=true,deflation={},last_images=true,next_layer={},purity=true,splitting=true"
+    for name, deflation, following, now in [
+        ("spearpp", "true", "true", "spearpp"),
+        ("spearpp", "false", "false", "spearpp:without=next-layer/deflation"),
+        ("spearpp-pruned", "true", "false", "spearpp-pruned"),
+        ("spearpp-pruned", "true", "true", "spearpp-pruned:without=none"),
+    ]:
+        stored = f"{name}:{parts.format(deflation, following)},step=none"
+        assert str(shorten("attack", stored)) == now
 
 
 @pytest.mark.parametrize("bad", [{"objective": "l2"}, {"optimizer": "adam"}, {"rounding": "round"}, {"step": "0"}])

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from gibench.attacks.exact.assemble import assemble
 from gibench.attacks.exact.linear_layer import LayerGradient, features, read_gradient
 from gibench.attacks.exact.refine import Directions, zero_rows
+from gibench.attacks.exact.sphere import random_starts
 from gibench.attacks.spearpp import SpearPP
-from gibench.attacks.spearpp.search import minimize, random_starts
+from gibench.attacks.spearpp.search import minimize
 from gibench.attacks.two_valued.backward import Backward, head_of, read_backward
-from gibench.attacks.two_valued.certificate import certify_two_valued, echoes
+from gibench.attacks.two_valued.certificate import certify_two_valued, reproduces_column
 from gibench.attacks.two_valued.search import last_signals, minimize_two_valued
 from gibench.attacks.two_valued.signals import Signed, distinct, fit_signals, round_patterns, two_valued
 from gibench.observation import Update
@@ -254,14 +255,14 @@ def made(case, directions, bias=None):
     return assemble(replace(case.gradient, bias=bias), directions)
 
 
-def test_true_images_echo_their_columns_and_others_do_not(shallow):
+def test_true_images_reproduce_their_columns_and_others_do_not(shallow):
     case = shallow(20, 200)
     batch = made(case, case.truth())
     layer, labels = case.gradient.layer, case.labels
-    assert echoes(case.factors, case.backward, layer, batch, labels).all()
-    assert not echoes(case.factors, case.backward, layer, batch, (labels + 1) % 10).any()
+    assert reproduces_column(case.factors, case.backward, layer, batch, labels).all()
+    assert not reproduces_column(case.factors, case.backward, layer, batch, (labels + 1) % 10).any()
     brighter = replace(batch, inputs=4 * batch.inputs)  # whose probabilities are others
-    assert not echoes(case.factors, case.backward, layer, brighter, labels).any()
+    assert not reproduces_column(case.factors, case.backward, layer, brighter, labels).any()
 
 
 def test_a_mixture_among_the_directions_certifies_no_image_it_holds(shallow):

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gibench.attacks.exact.linear_layer import features
-from gibench.attacks.spearpp.tail import complement, last_directions
+from gibench.attacks.exact.select import complement
+from gibench.attacks.spearpp.last_images import last_directions
 
 
 @settings(max_examples=20, deadline=None, derandomize=True)

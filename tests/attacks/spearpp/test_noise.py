@@ -6,7 +6,7 @@ import torch
 from gibench.attacks.exact.assemble import assemble
 from gibench.attacks.exact.linear_layer import features
 from gibench.attacks.exact.refine import Directions, distinct, smallest, tolerance, zero_rows
-from gibench.attacks.spearpp.repair import repair, unhide
+from gibench.attacks.spearpp.noise import correct_by_images, drop_hidden
 
 SIGMA = 0.1
 
@@ -35,7 +35,7 @@ def test_hidden_entries_are_left_out_of_the_zero_sets(plant, distance, seed):
     tilted = Directions(smallest(factors, seen.zeros, truth.vectors)[0][:, :, 0].T, seen.zeros)
     hidden = int((seen.zeros & ~truth.zeros).sum())
     assert hidden > 0
-    both = unhide(factors, features(factors, planted.layer), tilted)
+    both = drop_hidden(factors, features(factors, planted.layer), tilted)
     assert wrong_zeros(both, truth) < hidden + int((truth.zeros & ~seen.zeros).sum())
     assert distance(truth.vectors, both.vectors).mean() < distance(truth.vectors, tilted.vectors).mean()
 
@@ -44,7 +44,7 @@ def test_without_noise_a_zero_is_a_zero(plant):
     planted = plant(12, 400, 200)
     factors = planted.factors()
     truth = distinct(planted.truth(factors))
-    assert unhide(factors, features(factors, planted.layer), truth) is truth
+    assert drop_hidden(factors, features(factors, planted.layer), truth) is truth
 
 
 def test_small_entries_follow_the_recovered_images(plant):
@@ -60,8 +60,8 @@ def test_small_entries_follow_the_recovered_images(plant):
     assert z[clear, 0] > 0.1
     zeros[clear, 0] = True
     before = assembler(planted, factors)(Directions(truth.vectors, zeros))
-    after, repaired = repair(factors, before, assembler(planted, factors))
-    assert repaired
+    after, corrected = correct_by_images(factors, before, assembler(planted, factors))
+    assert corrected
     assert torch.equal(after.directions.zeros, truth.zeros)
     assert after.matches
 
@@ -70,7 +70,7 @@ def test_a_batch_that_agrees_is_left_alone(plant):
     planted = plant(12, 400, 200)
     factors = planted.factors()
     batch = assembler(planted, factors)(planted.truth(factors))
-    assert repair(factors, batch, assembler(planted, factors)) == (batch, False)
+    assert correct_by_images(factors, batch, assembler(planted, factors)) == (batch, False)
 
 
 def test_large_entries_stay_whatever_an_image_says(plant):
@@ -81,5 +81,5 @@ def test_large_entries_stay_whatever_an_image_says(plant):
     large = (factors.basis @ truth.vectors).abs()[:, 0].argmax()
     zeros[large, 0] = True
     before = assembler(planted, factors)(Directions(truth.vectors, zeros))
-    after, _ = repair(factors, before, assembler(planted, factors))
+    after, _ = correct_by_images(factors, before, assembler(planted, factors))
     assert after.directions.zeros[large, 0]

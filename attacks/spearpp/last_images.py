@@ -14,16 +14,11 @@ from torch import Tensor
 from ..exact.linear_layer import first_of_each
 from ..exact.low_rank import Factors
 from ..exact.refine import Directions, refine, restricted, smallest
+from ..exact.select import complement
 
 _STARTS, _STEPS = 64, 12
 _SHIFT = 1e-13  # keeps the Gram matrix of the rows invertible
 _SHARES = (1.0, 0.9, 0.8, 0.7)  # of the predicted inactive rows that the null vector is taken from
-
-
-def complement(found: Tensor) -> Tensor:
-    """An orthonormal basis `[B, k]` of what is orthogonal to the found directions `[B, B - k]`."""
-    basis: Tensor = torch.linalg.qr(found, mode="complete").Q
-    return basis[:, found.shape[1] :]
 
 
 def last_directions(factors: Factors, pre_activations: Tensor, found: Tensor, generator: torch.Generator) -> Directions:

@@ -1,8 +1,8 @@
 """Every attack on a GPU against the CPU's result, then exact sizes on it: `python tests/benchmarks/gpu.py`.
 
 Small cells come first: a GPU draws other random numbers and rounds otherwise, but status, exact images and certificates
-must be those of the CPU, else the exit code is 1. Then SPEAR++ and `layer-pair` at size, with seconds of the attack and
-the peak of the device's memory that it takes, as a table for a README. Without CUDA it is refused; a trial run is
+must be those of the CPU, else the exit code is 1. Then the table of `reach.py`. Without CUDA it is refused; a trial
+run is
 
     python tests/benchmarks/gpu.py --device cpu --sizes 4x100 8x200
 """
@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 
+import reach  # beside this file
 import torch
 
 from gibench import device
@@ -22,8 +22,6 @@ from gibench.registry import entries
 from gibench.result import Row
 from gibench.sweep.suite import Suite
 
-SIZES = ["64x1000", "128x2000", "210x4000", "300x8000", "512x8000"]
-EXACT = ["spearpp", "layer-pair"]
 ITERATIONS = "max_iterations=3"
 FAST = {  # settings with which an attack takes about a second
     "spear": "draws=2000",
@@ -51,10 +49,10 @@ def attacks() -> dict[str, str]:
     return {f"{name}:{FAST[name]}" if name in FAST else name: DEFENDED.get(name, "none") for name in names}
 
 
-def attacked(attack: str, on: str, defense: str = "none", width: int = 100, batch_size: int = 4) -> Row:
+def attacked(attack: str, on: str, defense: str) -> Row:
     """The row of one cell, its update of five hidden layers."""
-    axes = {"attack": attack, "defense": defense, "device": on, "batch_size": batch_size}
-    (cell,) = Suite.from_settings("gpu", {**axes, "model": f"mlp:width={width},depth=5"}).cells()
+    axes = {"attack": attack, "defense": defense, "device": on, "batch_size": 4}
+    (cell,) = Suite.from_settings("gpu", {**axes, "model": "mlp:width=100,depth=5"}).cells()
     return run_cell(cell, lambda message, fraction=None: None).row
 
 
@@ -77,18 +75,6 @@ def outcome(row: Row) -> tuple[str, str, str, str]:
     return row.status, number(row.exact_rate), number(row.certified_rate), number(row.false_certificates)
 
 
-def measure(on: str, sizes: Sequence[str]) -> None:
-    """Print the table of exact sizes."""
-    print("\n| attack | batch | width | status | exact | certified | false | seconds | peak MiB |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
-    for size in sizes:
-        batch_size, width = map(int, size.split("x"))
-        for attack in EXACT:
-            row = attacked(attack, on, width=width, batch_size=batch_size)
-            told = [attack, batch_size, width, *outcome(row), number(row.runtime_s), number(row.peak_memory_mb)]
-            print("|", " | ".join(map(str, told)), "|", flush=True)
-
-
 def number(value: float | None) -> str:
     """To two decimals, or a dash."""
     return "-" if value is None else f"{value:.2f}"
@@ -98,7 +84,7 @@ def main() -> None:
     """Print both tables under the device's name."""
     parser = argparse.ArgumentParser(description="Every attack on a GPU against the CPU, then exact sizes on it.")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
-    parser.add_argument("--sizes", nargs="*", default=SIZES, metavar="BATCHxWIDTH")
+    parser.add_argument("--sizes", nargs="*", default=reach.SIZES, metavar="BATCHxWIDTH[xDEPTH]")
     given = parser.parse_args()
     try:
         on = device.choose(given.device)
@@ -107,7 +93,8 @@ def main() -> None:
         sys.exit(2)
     print(f"{device.hardware(on)}, torch {torch.__version__}, photos, mlp of five hidden layers, seed 0\n")
     differing = compare(on.type)
-    measure(on.type, given.sizes)
+    print()
+    reach.table(given.sizes, [0], on)
     if differing:
         sys.exit("\n".join(["", "not the CPU's result:", *differing]))
 

@@ -35,20 +35,8 @@ from gibench.observation import Observation, ThreatModel
 
 ATTACKS = {"layer-pair": LayerPair, "spearpp": SpearPP}
 SIZES = ["64x200", "64x1000", "128x2000", "210x4000", "300x8000x3", "512x8000x3"]
-COLUMNS = [
-    "attack",
-    "batch",
-    "width",
-    "depth",
-    "seed",
-    "exact",
-    "certified",
-    "false",
-    "seconds",
-    "MiB",
-    "floor",
-    "times",
-]
+AXES = ["batch", "width", "depth", "seed"]
+COLUMNS = ["attack", *AXES, "exact", "certified", "false", "seconds", "MiB", "floor", "times floor"]
 
 
 def observe(size: Sequence[int], seed: int, on: torch.device) -> tuple[Observation, Split]:

@@ -51,6 +51,10 @@ class LayerGradient:
     factors: Factors
     live: Tensor  # which neurons of the whole layer these are, booleans
 
+    def takes(self, weight: Tensor) -> Tensor:
+        """The columns of the next layer's weight that the live neurons feed; no copy where these are all."""
+        return weight if bool(self.live.all()) else weight[:, self.live]
+
     def in_row_space(self) -> LayerGradient:
         """The same with inputs in coordinates of the gradient's row space: B numbers an image instead of n."""
         factors = self.factors

@@ -77,18 +77,33 @@ def unaccounted(observation: Observation, gradient: LayerGradient, solved: int, 
     return ""
 
 
-def read_second(observation: Observation, gradient: LayerGradient, generator: torch.Generator) -> Factors | None:
-    """The factors of the weight gradient of the linear layer that the first ReLU feeds; None where none is seen.
+@dataclass(frozen=True)
+class NextGradient:
+    """The weight gradient of the linear layer that the first ReLU feeds."""
 
-    Where it shows no rank, they are of full rank, with the noise of the first layer's gradient.
-    """
+    name: str  # of the layer
+    weight: Tensor  # [k, m], of the neurons that the first layer's gradient tells of
+    factors: Factors | None  # None where it shows no rank
+
+
+def read_next(observation: Observation, gradient: LayerGradient, generator: torch.Generator) -> NextGradient | None:
+    """The next linear layer's weight gradient and its factors; None where none is seen."""
     name = next_linear(observation.model, gradient.layer)
     if name is None or f"{name}.weight" not in observation.update.tensors:
         return None
-    weight = observation.gradient()[f"{name}.weight"][:, gradient.live]
-    second = factorize(weight, weight[:, 0], generator)  # of its bias nothing is asked
-    if second is not None or not bool(weight.any()):
-        return second
+    weight = gradient.takes(observation.gradient()[f"{name}.weight"])
+    return NextGradient(name, weight, factorize(weight, weight[:, 0], generator))  # of its bias nothing is asked
+
+
+def read_second(observation: Observation, gradient: LayerGradient, generator: torch.Generator) -> Factors | None:
+    """The factors of the next linear layer's weight gradient; None where none is seen.
+
+    Where it shows no rank, they are of full rank, with the noise of the first layer's gradient.
+    """
+    following = read_next(observation, gradient, generator)
+    if following is None or following.factors is not None or not bool(following.weight.any()):
+        return None if following is None else following.factors
+    weight = following.weight
     scale = len(weight) ** 0.5
     left, values, right = torch.linalg.svd(weight.double(), full_matrices=False)
     neurons = torch.arange(len(weight), device=weight.device)

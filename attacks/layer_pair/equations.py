@@ -20,11 +20,11 @@ from gibench.observation import Observation
 
 from ..exact.chunks import chunks
 from ..exact.kinks import determined_moves
-from ..exact.layers import followed_by_relu, next_linear
+from ..exact.layers import followed_by_relu
 from ..exact.linear_layer import EXACT, EXCESS, SAFETY, LayerGradient, features, first_of_each
-from ..exact.low_rank import Factors, factorize
+from ..exact.low_rank import Factors
 from ..exact.select import complement
-from ..exact.witness import BLUNT
+from ..exact.witness import BLUNT, read_next
 
 _STEPS = 30
 _SOLVES = 3  # of inverse iteration in a step
@@ -262,11 +262,6 @@ def certain(judged: Judged, errors: Tensor, pixel_scale: Tensor) -> Tensor:
     return sure
 
 
-def live_columns(weight: Tensor, live: Tensor) -> Tensor:
-    """What a layer takes of the live neurons; no copy where these are all."""
-    return weight if bool(live.all()) else weight[:, live]
-
-
 def read_next_layer(observation: Observation, gradient: LayerGradient, generator: torch.Generator) -> NextLayer | str:
     """The equations of the layer after the ReLU, or why there are none.
 
@@ -275,16 +270,15 @@ def read_next_layer(observation: Observation, gradient: LayerGradient, generator
         gradient: of the first layer.
         generator: for the randomised SVD, on the observation's device.
     """
-    name = next_linear(observation.model, gradient.layer)
-    if name is None:
+    following = read_next(observation, gradient, generator)
+    if following is None:
         return "needs a linear layer that the first layer's ReLU feeds, and it alone"
-    weight = observation.gradient()[f"{name}.weight"]
-    weight = live_columns(weight, gradient.live)
-    second = factorize(weight, weight[:, 0], generator)  # of its bias nothing is asked
-    rank = gradient.factors.rank
+    second, rank = following.factors, gradient.factors.rank
     if second is None or second.rank < _HOLDS * rank:
         found = "shows no rank" if second is None else f"has rank {second.rank}"
-        return f"the gradient of layer '{name}' {found}, and with rank {rank} in the first it had to be as much"
+        return (
+            f"the gradient of layer '{following.name}' {found}, and with rank {rank} in the first it had to be as much"
+        )
     neurons = gradient.factors.distinct_neurons
     excess = neurons - second.rank - rank + 1
     if excess < EXCESS:
@@ -294,10 +288,10 @@ def read_next_layer(observation: Observation, gradient: LayerGradient, generator
         )
     basis, triangle = torch.linalg.qr(features(gradient.factors, gradient.layer))
     ones = torch.linalg.solve_triangular(triangle.T, gradient.factors.ones[:, None], upper=False)[:, 0]
-    activations = len(weight) ** 0.5 * second.inputs / second.singular_values[:, None]
-    then = None
-    if len(weight) > _OUTPUTS * rank and followed_by_relu(observation.model, name):
+    activations = len(following.weight) ** 0.5 * second.inputs / second.singular_values[:, None]
+    then, name = None, following.name
+    if len(following.weight) > _OUTPUTS * rank and followed_by_relu(observation.model, name):
         known = dict(observation.model.named_parameters())
-        bias = known.get(f"{name}.bias", weight.new_zeros(len(weight)))
-        then = live_columns(known[f"{name}.weight"].detach(), gradient.live), bias.detach()
+        bias = known.get(f"{name}.bias", following.weight.new_zeros(len(following.weight)))
+        then = gradient.takes(known[f"{name}.weight"].detach()), bias.detach()
     return NextLayer(Equations(basis, activations.T, ones), gradient, second, triangle, then)

@@ -14,7 +14,6 @@ from gibench.attack import Attack, Context, Reconstruction
 from gibench.observation import Observation
 
 from ..exact.certify import certify
-from ..exact.layers import next_linear
 from ..exact.linear_layer import LayerGradient, read_gradient, unsupported
 from ..exact.recovery import Clock, Found, Recovery
 from ..layer_pair.claims import claims as next_claims
@@ -186,7 +185,7 @@ class SpearPP(Attack):
     ) -> Reconstruction:
         """By products on the next layer's equations, which are cheap; then by sparse columns, if that is not enough."""
         finish = partial(reconstruction, observation, gradient, recovery)
-        if not (recovery.settings.has("next-layer") and claims and _has_next_layer(observation, gradient)):
+        if not (recovery.settings.has("next-layer") and claims):
             return finish(recovery.run(), claims)
         with recovery.clock.stage("next layer"):
             following = read_next_layer(observation, gradient, recovery.context.generator)
@@ -225,8 +224,3 @@ class SpearPP(Attack):
             self.rounding or ("sample" if self.preset == "paper" else "refine"),
             self._left_out(),
         )
-
-
-def _has_next_layer(observation: Observation, gradient: LayerGradient) -> bool:
-    name = next_linear(observation.model, gradient.layer)
-    return name is not None and f"{name}.weight" in observation.update.tensors

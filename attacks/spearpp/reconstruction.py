@@ -86,10 +86,11 @@ def reconstruction(
     """
     with recovery.clock.stage("assemble"):
         batch = assemble(gradient, found.batch.directions)
-    second, scales = None, None
+    second, scales = None if following is None else following.second, None
     if claims is not None and not found.missing:
         with recovery.clock.stage("scales"):
-            second = read_second(observation, gradient, recovery.context.generator)
+            if second is None:
+                second = read_second(observation, gradient, recovery.context.generator)
             confirmed_batch, scales = confirmed(gradient, second, batch)
             batch = _rescaled(observation, gradient, batch) if confirmed_batch is batch else confirmed_batch
     pixel_scale = observation.std.to(batch.inputs)
@@ -100,7 +101,6 @@ def reconstruction(
     inputs, error, solved = batch.inputs, batch.error, recovery.factors.rank - found.missing
     if following is not None and known is not None and not bool(certified.all()):
         with recovery.clock.stage("next layer"):
-            second = following.second
             inputs, error, certified, others = _known_better(
                 following, known, batch, certified, not found.missing, pixel_scale, recovery.context
             )

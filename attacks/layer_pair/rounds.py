@@ -1,8 +1,8 @@
 """Looks for all images of a batch by the next layer's equations, in rounds of random starts.
 
-Products (`search.py`) find most images at a fraction of what solves cost; what they miss is looked for by
-solves (`Equations.fixed_points`) until those find nothing either. What is found is judged by the same tests whichever
-way it came.
+Products (`search.py`) find most images at a fraction of what solves cost; what they miss is looked for around what is
+found, and by solves (`Equations.fixed_points`), in turn, until these find nothing either. What is found is judged by
+the same tests whichever way it came.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from gibench.attack import Context
 
 from ..exact.refine import smallest
 from ..exact.select import independent
+from ..exact.sphere import normalized
 from . import search
-from .equations import Judged, NextLayer
+from .equations import Equations, Judged, NextLayer
 
 _MORE = 8  # starts beside those for each image
-_BOTH, _FIRST, _SOLVES = range(3)  # products, what is found taken out of both gradients, or of the first alone; solves
+_BESIDE, _AWAY = 5, 0.3  # starts around each image that is found, and how far from it, as a share of its length
 
 
 def find_images(following: NextLayer, points: Tensor, patience: int, starts: int, context: Context) -> Judged:
@@ -35,26 +36,18 @@ def find_images(following: NextLayer, points: Tensor, patience: int, starts: int
     """
     rank, none = following.gradient.factors.rank, points[:, :0]
     best = _Best(following.judge(none), search.directions(following, none)).joined(following, points)
-    least, way, vain = rank + 1, _BOTH, 0
+    least, way, vain = rank + 1, 0, 0
     while True:
         missing = rank - best.count
         if missing < least:
-            least, way, vain = missing, _BOTH, 0
-        elif way == _SOLVES:
-            vain += 1
+            least, way, vain = missing, 0, 0
         else:
-            way = _FIRST if way == _BOTH and best.directions.second.shape[1] else _SOLVES
+            vain += _WAYS[way] is _solves
+            way = way + 1 if way + 1 < len(_WAYS) else _AGAIN
         context.progress(f"{rank - missing} of {rank} images found", 1 - missing / rank)
-        if not missing or (way == _SOLVES and vain >= patience) or context.expired():
+        if not missing or (_WAYS[way] is _solves and vain >= patience) or context.expired():
             return best.found
-        if way == _SOLVES:
-            count = starts * missing + _MORE
-            space = following.space(directions(following, best.found.points[:, : best.count]))
-            new = following.equations.fixed_points(following.random(count, space, context.generator))
-        else:
-            known = best.directions if way == _BOTH else best.directions.of_first()
-            new = search.candidates(following, known, missing + _MORE, context.generator, context.expired)
-        best = best.joined(following, new)
+        best = best.joined(following, _WAYS[way](following, best, starts, context))
 
 
 @dataclass(frozen=True)
@@ -69,6 +62,11 @@ class _Best:
         """How many are solved."""
         return self.directions.first.shape[1]
 
+    @property
+    def missing(self) -> int:
+        """How many are not."""
+        return len(self.found.points) - self.count
+
     def joined(self, following: NextLayer, points: Tensor) -> _Best:
         """The best of these points and further ones `[B, K]`."""
         found = self.found.join(following.judge(points))
@@ -80,6 +78,45 @@ class _Best:
         fresh = search.directions(following, found.points[:, : len(solved)][:, ~known])
         across = self.directions.select(solved[known]).join(fresh)
         return _Best(found, across.select((~known).to(torch.uint8).argsort(stable=True).argsort()))
+
+
+def _across_both(following: NextLayer, best: _Best, starts: int, context: Context) -> Tensor:
+    """By products, what is found taken out of both gradients."""
+    return _across(following, following.without(best.directions.second), best, context)
+
+
+def _across_first(following: NextLayer, best: _Best, starts: int, context: Context) -> Tensor:
+    """By products, what is found taken out of the first gradient alone: the second may tell images apart badly."""
+    if not best.directions.second.shape[1]:  # as before, then
+        return best.directions.first[:, :0]
+    return _across(following, following.equations, best, context)
+
+
+def _across(following: NextLayer, inside: Equations, best: _Best, context: Context) -> Tensor:
+    space = following.space(best.directions.first)
+    starts = following.random(best.missing + _MORE, space, context.generator)
+    return search.candidates(following, inside, space, starts, context.expired)
+
+
+def _beside(following: NextLayer, best: _Best, starts: int, context: Context) -> Tensor:
+    """By products, from points around those found: of near-duplicates neither gradient tells the other's direction."""
+    space = following.space(best.directions.first[:, :0])
+    found = normalized(best.found.points[:, : best.count]).repeat(1, _BESIDE)
+    if not best.count:
+        return found
+    noise = normalized(following.random(found.shape[1], space, context.generator))
+    return search.candidates(following, following.equations, space, found + _AWAY * noise, context.expired)
+
+
+def _solves(following: NextLayer, best: _Best, starts: int, context: Context) -> Tensor:
+    """By solves, across the best directions that are to be had of the first gradient."""
+    space = following.space(directions(following, best.found.points[:, : best.count]))
+    drawn = following.random(starts * best.missing + _MORE, space, context.generator)
+    return following.equations.fixed_points(drawn)
+
+
+_WAYS = _across_both, _across_first, _beside, _solves  # the next one where one brings nothing
+_AGAIN = _WAYS.index(_beside)  # the first of those that are tried again and again
 
 
 def directions(following: NextLayer, points: Tensor) -> Tensor:

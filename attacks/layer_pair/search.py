@@ -37,35 +37,29 @@ class Directions:
         """Those of some images."""
         return Directions(self.first[:, index], self.second[:, index] if self.second.shape[1] else self.second)
 
-    def of_first(self) -> Directions:
-        """Those in the first layer's gradient alone."""
-        return Directions(self.first, self.second[:, :0])
-
     def join(self, other: Directions) -> Directions:
         """These and then the other ones."""
         return Directions(torch.cat([self.first, other.first], dim=1), torch.cat([self.second, other.second], dim=1))
 
 
 def candidates(
-    following: NextLayer, found: Directions, count: int, generator: torch.Generator, expired: Callable[[], bool]
+    following: NextLayer, inside: Equations, space: Tensor, starts: Tensor, expired: Callable[[], bool]
 ) -> Tensor:
-    """Unit points `[B, K]` that nearly satisfy the equations, in float64, from random starts.
+    """Unit points `[B, K]` that nearly satisfy the equations, in float64.
 
-    What is found is taken out of both gradients first: of the first layer's the space in which images are looked for
-    is left, and of the second's the span in which activations must lie. With one of the two alone, starts end where
-    the images that are found would attract them, which are no images there.
+    What is found is best taken out of both gradients: of the first layer's the space in which images are looked for is
+    left, and of the second's the span in which activations must lie. With one of the two alone, starts end where the
+    images that are found would attract them, which are no images there.
 
     Args:
         following: the equations.
-        found: the directions of the images that are known.
-        count: of starts.
-        generator: on the equations' device.
+        inside: those that are descended, of all images or of those not found.
+        space: an orthonormal basis `[B, k]` of where images are looked for.
+        starts: `[B, N]`, in that space.
         expired: asked in every step; what has not come near by then is left out.
     """
-    space = following.space(found.first)
-    starts = following.random(count, space, generator)
     single = following.equations.single()
-    inside = following.without(found.second).single().within(space.to(single.features))
+    inside = inside.single().within(space.to(single.features))
     points = (space.T @ starts).to(single.features)
     rows = torch.linspace(
         0, len(inside.features) - 1, min(len(inside.features), _ROWS * len(space)), device=points.device

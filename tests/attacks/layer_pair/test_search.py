@@ -19,8 +19,10 @@ NOTHING = slice(0, 0)
 
 def ends_of(following, found, count):
     """What random starts end at, judged, with the directions of found images `[B, K]` taken out."""
-    generator = torch.Generator().manual_seed(3)
-    return following.judge(candidates(following, directions(following, found), count, generator, never))
+    known = directions(following, found)
+    space = following.space(known.first)
+    starts = following.random(count, space, torch.Generator().manual_seed(3))
+    return following.judge(candidates(following, following.without(known.second), space, starts, never))
 
 
 @pytest.mark.parametrize("neurons", [60, 100, 400])  # of 400 a part of the equations is descended first

@@ -7,12 +7,15 @@ import pytest
 import torch
 from torch import nn
 
+from gibench import seeds, training
+from gibench.attack import Context
 from gibench.attacks.exact.linear_layer import features
 from gibench.attacks.exact.low_rank import factorize
 from gibench.attacks.layer_pair import LayerPair
 from gibench.attacks.layer_pair.equations import Equations, NextLayer
 from gibench.attacks.layer_pair.rounds import find_images
 from gibench.attacks.spearpp import SpearPP
+from gibench.models.mlp import MLP
 
 
 def equations(planted, sigma=0.0, outputs=60, relu=False):
@@ -289,3 +292,14 @@ def test_images_that_sparse_columns_certify_are_left_alone(see, context, monkeyp
     assert result.certified.all()
     assert seen.exact(result.images).all()
     assert result.diagnostics["images_from_next_layer"] == 0
+
+
+@pytest.mark.parametrize("draw", [1, 4])
+def test_a_near_duplicate_whose_direction_no_gradient_tells_is_found_beside_the_other(see, photos, draw):
+    with seeds.isolated(1, "model"):
+        model = MLP(width=200, depth=5).build(photos.image_shape, photos.num_classes)
+        training.train(model, photos, 20, torch.default_generator)  # two images differ at few neurons then
+    context = Context(torch.Generator().manual_seed(draw), torch.device("cpu"))
+    result = LayerPair()(see(20, 1, model=model).observation, context).reconstruction
+    assert result.diagnostics["solved"] == 20
+    assert int(result.certified.sum()) == 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -160,6 +161,15 @@ def _machines(rows: list[Any]) -> str:
 def _dates(rows: list[Any]) -> str:
     days = sorted({row.started[:10] for row in rows})
     return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+
+
+def measured_table(file: Path) -> str:
+    """What a benchmark has measured, as it wrote it: a CSV whose first column says on which machine."""
+    if not file.exists():
+        return NOT_MEASURED
+    with file.open(newline="") as stream:
+        header, *body = csv.reader(stream)
+    return f"\n{markdown_table(header, body)}\n"
 
 
 def costs_table(file: Path) -> str:

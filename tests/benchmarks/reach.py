@@ -10,13 +10,17 @@ Batches are tiles of photographs: of the private split, and of the training spli
 networks are at their initial weights. Sizes are BATCHxWIDTH or BATCHxWIDTHxDEPTH, of five hidden layers if not said:
 
     python tests/benchmarks/reach.py --device cuda --seeds 0 1 2 --sizes 64x1000 512x8000x3
+
+`--output` adds the lines to a file of rows, as `leaderboard/results/reach.csv` is, which `make results` renders.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import torch
 
@@ -113,14 +117,18 @@ def parsed(size: str) -> list[int]:
     return numbers if len(numbers) == 3 else [*numbers, 5]
 
 
-def table(sizes: Sequence[str], seeds_: Sequence[int], on: torch.device) -> None:
-    """Print the lines of both attacks, as a table for a README."""
+def lines(
+    sizes: Sequence[str], seeds_: Sequence[int], on: torch.device, attacks: Sequence[str] = tuple(ATTACKS)
+) -> Iterator[list[str]]:
+    """Print the lines as a table while they come, and give them."""
     print("|", " | ".join(COLUMNS), "|")
     print("|", " --- |" * len(COLUMNS), sep="")
     for size in map(parsed, sizes):
         for seed in seeds_:
-            for name in ATTACKS:
-                print("|", " | ".join(measured(name, size, seed, on)), "|", flush=True)
+            for name in attacks:
+                line = measured(name, size, seed, on)
+                print("|", " | ".join(line), "|", flush=True)
+                yield line
 
 
 def main() -> None:
@@ -129,12 +137,19 @@ def main() -> None:
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cpu")
     parser.add_argument("--sizes", nargs="*", default=SIZES, metavar="BATCHxWIDTH[xDEPTH]")
     parser.add_argument("--seeds", nargs="*", type=int, default=[0])
+    parser.add_argument("--attacks", nargs="*", choices=ATTACKS, default=list(ATTACKS))
+    parser.add_argument("--output", type=Path)
     given = parser.parse_args()
     on = device.choose(given.device)
     if on.type == "cpu":
         torch.set_num_threads(1)
-    print(f"{device.hardware(on)}, torch {torch.__version__}, photos, networks at their initial weights\n")
-    table(given.sizes, given.seeds, on)
+    machine = f"{device.hardware(on)}, torch {torch.__version__}"
+    print(f"{machine}, photos, networks at their initial weights\n")
+    for line in lines(given.sizes, given.seeds, on, given.attacks):
+        if given.output:
+            new = not given.output.exists()
+            with given.output.open("a", newline="") as file:
+                csv.writer(file, lineterminator="\n").writerows([["machine", *COLUMNS]] * new + [[machine, *line]])
 
 
 if __name__ == "__main__":

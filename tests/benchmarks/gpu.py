@@ -1,10 +1,7 @@
-"""Every attack on a GPU against the CPU's result, then exact sizes on it: `python tests/benchmarks/gpu.py`.
+"""Every attack on a GPU against the CPU's result: `python tests/benchmarks/gpu.py`; sizes are in `reach.py`.
 
-Small cells come first: a GPU draws other random numbers and rounds otherwise, but status, exact images and certificates
-must be those of the CPU, else the exit code is 1. Then the table of `reach.py`. Without CUDA it is refused; a trial
-run is
-
-    python tests/benchmarks/gpu.py --device cpu --sizes 4x100 8x200
+A GPU draws other random numbers and rounds otherwise, but status, exact images and certificates must be those of the
+CPU, else the exit code is 1. Without CUDA it is refused; `--device cpu` is for a trial run.
 """
 
 from __future__ import annotations
@@ -12,7 +9,6 @@ from __future__ import annotations
 import argparse
 import sys
 
-import reach  # beside this file
 import torch
 
 from gibench import device
@@ -81,20 +77,17 @@ def number(value: float | None) -> str:
 
 
 def main() -> None:
-    """Print both tables under the device's name."""
-    parser = argparse.ArgumentParser(description="Every attack on a GPU against the CPU, then exact sizes on it.")
+    """Print the table under the device's name."""
+    parser = argparse.ArgumentParser(description="Every attack on a GPU against the CPU.")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
-    parser.add_argument("--sizes", nargs="*", default=reach.SIZES, metavar="BATCHxWIDTH[xDEPTH]")
     given = parser.parse_args()
     try:
         on = device.choose(given.device)
     except UsageError as refusal:
-        print(refusal, "(and --sizes 4x100) for a trial run", file=sys.stderr)
+        print(refusal, "for a trial run", file=sys.stderr)
         sys.exit(2)
     print(f"{device.hardware(on)}, torch {torch.__version__}, photos, mlp of five hidden layers, seed 0\n")
     differing = compare(on.type)
-    print()
-    list(reach.lines(given.sizes, [0], on))
     if differing:
         sys.exit("\n".join(["", "not the CPU's result:", *differing]))
 

@@ -22,6 +22,7 @@ from .products import times
 
 SAFETY = 5.0  # standard deviations of the predicted error that a certificate leaves room for
 EXCESS = 10  # distinct neurons more than unknowns: with one or two, some pattern of very many agrees by chance
+_SEEN = 16.0  # times the rounding of a gradient's entries: less is not noise
 EXACT = 1 / 510  # of the pixel range: a pixel within it rounds to the true 8-bit value
 
 
@@ -50,6 +51,12 @@ class LayerGradient:
     bias: Tensor  # dL/db [m]
     factors: Factors
     live: Tensor  # which neurons of the whole layer these are, booleans
+
+    @property
+    def noisy(self) -> bool:
+        """Whether there is noise beyond the rounding of its numbers."""
+        entry = float(self.factors.singular_values.square().sum() / self.weight.numel()) ** 0.5
+        return bool(self.factors.sigma >= _SEEN * torch.finfo(self.weight.dtype).eps * entry)
 
     def takes(self, weight: Tensor) -> Tensor:
         """The columns of the next layer's weight that the live neurons feed; no copy where these are all."""

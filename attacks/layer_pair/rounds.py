@@ -20,6 +20,7 @@ from ..exact.sphere import normalized
 from . import search
 from .equations import Equations, Judged, NextLayer
 
+_MOVED = 3.0  # draws of noise within which two points are one image
 _MORE = 8  # starts beside those for each image
 _BESIDE, _AWAY = 5, 0.3  # starts around each image that is found, and how far from it, as a share of its length
 
@@ -35,7 +36,7 @@ def find_images(following: NextLayer, points: Tensor, patience: int, starts: int
         context: of the attack.
     """
     rank, none = following.gradient.factors.rank, points[:, :0]
-    best = _Best(following.judge(none), search.directions(following, none)).joined(following, points)
+    best = _Best(following.judge(none), search.directions(following, none)).joined(following, points, context.generator)
     least, way, vain = rank + 1, 0, 0
     while True:
         missing = rank - best.count
@@ -47,7 +48,7 @@ def find_images(following: NextLayer, points: Tensor, patience: int, starts: int
         context.progress(f"{rank - missing} of {rank} images found", 1 - missing / rank)
         if not missing or (_WAYS[way] is _solves and vain >= patience) or context.expired():
             return best.found
-        best = best.joined(following, _WAYS[way](following, best, starts, context))
+        best = best.joined(following, _WAYS[way](following, best, starts, context), context.generator)
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,14 @@ class _Best:
         """How many are not."""
         return len(self.found.points) - self.count
 
-    def joined(self, following: NextLayer, points: Tensor) -> _Best:
+    def joined(self, following: NextLayer, points: Tensor, generator: torch.Generator) -> _Best:
         """The best of these points and further ones `[B, K]`."""
         found = self.found.join(following.judge(points))
         order = found.residual.argsort()
-        chosen = order.new_tensor(independent(found.points / found.points.norm(dim=0), order, len(points)))
+        spread = None
+        if following.gradient.noisy and len(order):  # what is found twice is not found twice at the same point
+            spread = _MOVED * search.drawn_errors(following, found, generator)
+        chosen = order.new_tensor(independent(found.points / found.points.norm(dim=0), order, len(points), spread))
         found = found.select(chosen)
         solved = chosen[: int(found.solved.sum())]
         known = solved < self.count

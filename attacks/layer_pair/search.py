@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..exact.sphere import normalized, radam, tangent
-from .equations import Equations, NextLayer
+from .equations import Equations, Judged, NextLayer
 
 _ROWS = 4  # equations for each unknown: they tell most of what all of them tell
 _COARSE, _FINE = (120, 1.0), (10, 0.05)  # steps and the first step's length in radians: on those rows, then on all
@@ -23,6 +23,7 @@ _MET = 1e-3  # of 1 - cos: closer points have met
 _SINGLE, _DOUBLE = (30, 5, 1e-6), (200, 2, 1e-14)  # steps for a pattern, patterns, and the end of conjugate gradients
 _ASKED = 8  # steps of conjugate gradients after which it is asked whether any column still moves
 _DIRECTIONS = 300, 1e-9  # steps and their end
+_ERRORS = 20, 0.0  # the same
 _ZERO = 1e-4  # of the mean size of what a layer's neurons receive: within it float32 does not tell who fires
 
 
@@ -93,7 +94,6 @@ def settle(
     equations: Equations, points: Tensor, steps: int, patterns: int, end: float, expired: Callable[[], bool]
 ) -> Tensor:
     """Unit points `[B, K]` that fit their activation patterns best, by conjugate gradients from points near them."""
-    forward, span = equations.features, equations.activations
     points = normalized(points)
     todo = torch.arange(points.shape[1], device=points.device)
     pattern = equations.patterns(points)
@@ -102,11 +102,7 @@ def settle(
             break
         start, active = points[:, todo], pattern[:, todo].to(points.dtype)
 
-        def normal(vectors: Tensor, active: Tensor = active) -> Tensor:
-            seen = active * (forward @ vectors)
-            return forward.T @ (active * (seen - span @ (span.T @ seen)))
-
-        moved = minimize(normal, start, steps, end)
+        moved = minimize(_normal(equations, active), start, steps, end)
         points[:, todo] = normalized(moved)
         new = equations.patterns(points[:, todo])
         changed = (new != pattern[:, todo]).any(dim=0)
@@ -122,11 +118,20 @@ def minimize(normal: Callable[[Tensor], Tensor], start: Tensor, steps: int, end:
 
     Conjugate gradients on the start's complement; a column stops where the residual is below `end`.
     """
-    moved = torch.zeros_like(start)
-    residual = tangent(start, -normal(start))
-    direction, size = residual, residual.square().sum(dim=0)
+
+    def across(vectors: Tensor) -> Tensor:
+        return tangent(start, normal(vectors))
+
+    return start + conjugate_gradients(across, -across(start), steps, end)
+
+
+def conjugate_gradients(normal: Callable[[Tensor], Tensor], right: Tensor, steps: int, end: float) -> Tensor:
+    """x of `N x = right`, all columns `[B, K]` at once; one stops where its residual is below `end`."""
+    moved = torch.zeros_like(right)
+    residual = direction = right
+    size = residual.square().sum(dim=0)
     for count in range(steps):
-        image = tangent(start, normal(direction))
+        image = normal(direction)
         curvature = (direction * image).sum(dim=0)
         going = (size.sqrt() > end) & (curvature > 1e-6 * direction.square().sum(dim=0))
         if count % _ASKED == 0 and not bool(going.any()):  # not in every step: a device waits for the answer
@@ -137,7 +142,7 @@ def minimize(normal: Callable[[Tensor], Tensor], start: Tensor, steps: int, end:
         new = residual.square().sum(dim=0)
         direction = torch.where(going, residual + new / size.clamp_min(1e-200) * direction, direction)
         size = torch.where(going, new, size)
-    return start + moved
+    return moved
 
 
 def directions(following: NextLayer, points: Tensor) -> Directions:
@@ -169,6 +174,31 @@ def _least(basis: Tensor, inactive: Tensor, start: Tensor) -> Tensor:
         return basis.T @ (inactive * (basis @ vectors)) / len(basis)
 
     return normalized(minimize(normal, normalized(start), *_DIRECTIONS))
+
+
+def drawn_errors(following: NextLayer, judged: Judged, generator: torch.Generator) -> Tensor:
+    """How far a draw of the noise moves each point on its pattern, as a share of its length: `[K]`."""
+    equations, start = following.equations, normalized(judged.points)
+    active = equations.patterns(judged.points).to(start)
+    noise = torch.randn(active.shape, generator=generator, dtype=active.dtype, device=active.device) * judged.noise
+    normal = _normal(equations, active)
+    moved = conjugate_gradients(
+        lambda vectors: tangent(start, normal(vectors)), tangent(start, _pulled(equations, active, noise)), *_ERRORS
+    )
+    errors: Tensor = moved.norm(dim=0) / judged.points.norm(dim=0)
+    return errors
+
+
+def _normal(equations: Equations, active: Tensor) -> Callable[[Tensor], Tensor]:
+    """`A^T A` of the equations `A c = 0` of each pattern `[m, K]`."""
+    return lambda vectors: _pulled(equations, active, active * (equations.features @ vectors))
+
+
+def _pulled(equations: Equations, active: Tensor, seen: Tensor) -> Tensor:
+    """`A^T` of what is seen, `[m, K]`."""
+    span = equations.activations
+    pulled: Tensor = equations.features.T @ (active * (seen - span @ (span.T @ seen)))
+    return pulled
 
 
 def merged(points: Tensor, gap: float) -> Tensor:

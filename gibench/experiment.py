@@ -31,6 +31,7 @@ from gibench.registry import create
 from gibench.result import Result, Row, Status
 from gibench.scoring import grid_png, score
 from gibench.spec import parse_chain
+from gibench.text import one_line, text_of
 from gibench.threat_model import ThreatModel
 
 ATTACKING = "attacking"  # what a trial is doing once failures are the attack's
@@ -70,7 +71,7 @@ def _run(cell: Cell, progress: Progress) -> Result:
     try:
         trial.run()
     except NotApplicableError as refusal:
-        trial.ended("skipped", str(refusal))
+        trial.ended("skipped", refusal)
     except DeadlinePassed:
         trial.ended("timeout", "the attack ran on past its deadline and was stopped: raise --timeout")
         trial.row["runtime_s"] = watch.seconds["attack"]
@@ -171,12 +172,12 @@ class _Trial:
 
     def failed(self, error: BaseException) -> None:
         """Note what was raised, and that no attack is to blame if none had begun."""
-        text = str(error) if isinstance(error, GibenchError) else f"{type(error).__name__}: {error}"
+        text = text_of(error) if isinstance(error, GibenchError) else f"{type(error).__name__}: {text_of(error)}"
         self.ended("failed", text if self.doing == ATTACKING else f"{self.doing}, before any attack: {text}")
 
-    def ended(self, status: Status, reason: str) -> None:
-        """Note how it ended, the reason on one line."""
-        self.row |= {"status": status, "reason": " ".join(reason.split()) or None}
+    def ended(self, status: Status, reason: object) -> None:
+        """Note how it ended, the reason on one line, whatever a plugin gave as one."""
+        self.row |= {"status": status, "reason": one_line(reason) or None}
 
     def result(self) -> Result:
         """Score what was found, and mid-grey if the attack failed or diverged (rule E9).
@@ -192,12 +193,12 @@ class _Trial:
                 self.row |= scored.summary
                 self.row["n_reconstructed"] = len(self.reconstruction.images) if self.reconstruction else 0
                 images, grid = scored.images, grid_png(self.truth.images, scored)
-        diagnostics = {**(self.reconstruction.diagnostics if self.reconstruction else {}), **self.notes}
+        diagnostics = {**jsonable(self.reconstruction.diagnostics if self.reconstruction else {}), **self.notes}
         return Result(
             Row(**jsonable(self.row)),
             images,
             grid,
-            jsonable(diagnostics),
+            diagnostics,
             jsonable(self.provenance),
             self.watch.seconds,
         )

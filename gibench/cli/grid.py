@@ -10,7 +10,7 @@ from dataclasses import asdict
 import typer
 
 from gibench.cli import table
-from gibench.cli.console import note, print_json
+from gibench.cli.console import note, print_json, say
 from gibench.cli.progress import GridProgress
 from gibench.job import Job
 from gibench.result import StoredRow
@@ -89,5 +89,5 @@ def _print_jobs(jobs: Sequence[Job], as_json: bool) -> None:
         print_json([{"cell": job.key, **asdict(job)} for job in jobs])
         return
     for job in jobs:
-        typer.echo(f"{job.key}  {table.title(job)}")
+        say(f"{job.key}  {table.title(job)}")
     note(f"{len(jobs)} cells")

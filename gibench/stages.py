@@ -82,7 +82,7 @@ def attack(task: Task, observation: Observation, progress: Progress) -> Outcome:
 
 def failed(error: BaseException) -> Outcome:
     """What an attack gives that raised something; also where that is what harness and defenses raise to skip a cell."""
-    return Outcome("failed", _text(error), traceback=_traceback())
+    return Outcome("failed", text_of(error), traceback=_traceback())
 
 
 class Preparation:
@@ -110,7 +110,7 @@ class Preparation:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # whatever fails in a cell is that cell's result
-            self._ended("failed", f"{self.doing}, before any attack: {_text(error)}")
+            self._ended("failed", f"{self.doing}, before any attack: {text_of(error)}")
             self.provenance["traceback"] = _traceback()
         return None
 
@@ -219,7 +219,7 @@ class Preparation:
         self.row |= {"status": status, "reason": " ".join(reason.split()) or None}
 
 
-def _text(error: BaseException) -> str:
+def text_of(error: BaseException) -> str:
     """What was raised, in words; an error's own can be code that fails."""
     try:
         return str(error) if isinstance(error, GibenchError) else f"{type(error).__name__}: {error}"

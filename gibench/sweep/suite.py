@@ -19,7 +19,7 @@ from gibench.result import Row
 
 from .request import MAX_JOBS, Request, listed, with_axes
 
-_WHOLE = ("name", "grids", "utility", "tracking_uri", "experiment")  # keys that all grids of a suite share
+_WHOLE = ("name", "grids", "utility", "results", "tracking_uri", "experiment")  # keys that all grids of a suite share
 
 if TYPE_CHECKING:
     Axes = Request

@@ -111,6 +111,7 @@ class Row(Promise, CellAxes, StoredRow):
     labels_found: float | None = measured("metric")
     runtime_s: float | None = measured("metric")
     peak_memory_mb: float | None = measured("metric")  # the attack's own
+    workers: int | None = measured("metric")  # cells that ran at a time on the machine, which share its processors
     utility_accuracy: float | None = measured("metric")  # joined from training runs, see gibench.leaderboard.utility
     utility_epsilon: float | None = measured("metric")  # of those whole runs
 

@@ -10,18 +10,20 @@ from dataclasses import asdict
 import typer
 
 from gibench.cli import table
-from gibench.cli.console import note, print_json, say
+from gibench.cli.console import note, print_json, say, warn
 from gibench.cli.progress import GridProgress
+from gibench.delivery import Delivery
 from gibench.job import Job
+from gibench.mlflow_store import check_address
 from gibench.result import StoredRow
+from gibench.results import Results
 from gibench.sweep.request import Request
 from gibench.sweep.run import prepare, run_jobs
 from gibench.sweep.suite import Suite
-from gibench.tracking import Store
 from gibench.utility.request import Utility
 
 
-def run_suite(suite: Suite, force: bool, as_json: bool, dry_run: bool) -> None:
+def run_suite(suite: Suite, force: bool, pictures: bool, as_json: bool, dry_run: bool) -> None:
     """Run the cells of a suite, then what tells the costs of its defenses, and print the rows.
 
     Raises:
@@ -34,10 +36,10 @@ def run_suite(suite: Suite, force: bool, as_json: bool, dry_run: bool) -> None:
         if dry_run:
             _print_jobs(cells, as_json)
             return
-        rows, store = _run(suite, cells, force)
+        rows, results = _run(suite, cells, force, pictures)
         if costs:
             _run(costs[0], trials, force)
-        _finish(rows, as_json, lambda: table.print_cells(rows, store, suite))
+        _finish(rows, as_json, lambda: table.print_cells(rows, results, suite))
 
 
 def run_utility(request: Utility, force: bool, as_json: bool, dry_run: bool) -> None:
@@ -69,10 +71,13 @@ def _prepared(requests: Sequence[Request]) -> list[Job]:
         return prepare(requests)
 
 
-def _run(request: Request, jobs: Sequence[Job], force: bool) -> tuple[list[StoredRow], Store[StoredRow]]:
-    store = Store(request.row, request.tracking_uri, request.experiment)
+def _run(request: Request, jobs: Sequence[Job], force: bool, pictures: bool = True) -> tuple[list[StoredRow], Results]:
+    check_address(request.tracking_uri)
+    results = Results(request.results, request.experiment, create=True)
     with redirect_stdout(sys.stderr), GridProgress(len(jobs)) as progress:
-        return run_jobs(jobs, store, request, progress, force), store
+        wanted = (job.key for job in jobs)
+        with Delivery(results, request.tracking_uri, wanted, warn, progress.working):
+            return run_jobs(jobs, results, request, progress, force, pictures), results
 
 
 def _finish(rows: Sequence[StoredRow], as_json: bool, print_table: Callable[[], None]) -> None:

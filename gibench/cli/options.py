@@ -17,6 +17,13 @@ _SHOWN = 20  # characters of a default that a narrow terminal has room for
 Timeout = Annotated[
     float | None, typer.Option("--timeout", metavar="SECONDS", help="Wall clock of each attack; none without it.")
 ]
+Results = Annotated[
+    str | None,
+    typer.Option(
+        "--results", metavar="DIR", help="Folder of the results. Default: GIBENCH_RESULTS, or gibench-results here."
+    ),
+]
+NoPictures = Annotated[bool, typer.Option("--no-pictures", help="Keep no image grids.")]
 TrackingUri = Annotated[
     str | None,
     typer.Option(

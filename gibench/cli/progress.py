@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -11,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from gibench.cli.table import title
 from gibench.job import Job
+from gibench.job import Progress as Progressing
 from gibench.result import StoredRow
 from gibench.text import visible
 
@@ -50,7 +53,7 @@ class GridProgress:
     def finished(self, number: int, row: StoredRow, stored_before: bool) -> None:
         """Print the job's outcome."""
         outcome = "stored before" if stored_before else _outcome(row)
-        self._bars.update(self._jobs, completed=number)
+        self._bars.update(self._jobs, advance=1)
         self._bars.update(self._stage, visible=False)
         self._console.print(_shown(f"[{number}/{self._total}] {title(row)}: {outcome}"))
 
@@ -58,6 +61,18 @@ class GridProgress:
 def _shown(text: str) -> str:
     """What jobs and attacks say, as rich prints it letter by letter."""
     return escape(visible(text))
+
+
+@contextmanager
+def waiting() -> Iterator[Progressing]:
+    """Show on a terminal what is waited for."""
+    console = Console(stderr=True, highlight=False)
+    with console.status("") as status:
+
+        def show(message: str, fraction: float | None = None) -> None:
+            status.update(_shown(message))
+
+        yield show
 
 
 def _outcome(row: StoredRow) -> str:

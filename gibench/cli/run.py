@@ -12,9 +12,11 @@ from gibench.cli import options
 def run(
     axes: dict[str, Any],
     timeout: options.Timeout = None,
+    results: options.Results = None,
     tracking_uri: options.TrackingUri = None,
     experiment: options.Experiment = None,
     force: options.Force = False,
+    no_pictures: options.NoPictures = False,
     as_json: options.Json = False,
     dry_run: options.DryRun = False,
     debug: options.Debug = False,
@@ -26,5 +28,11 @@ def run(
     from gibench.cli.grid import run_suite
     from gibench.sweep.suite import Suite
 
-    given = axes | options.given(timeout=timeout, tracking_uri=tracking_uri, experiment=experiment)
-    run_suite(Suite.from_settings("gibench run", given), force=force, as_json=as_json, dry_run=dry_run)
+    given = axes | options.given(timeout=timeout, results=results, tracking_uri=tracking_uri, experiment=experiment)
+    run_suite(
+        Suite.from_settings("gibench run", given),
+        force=force,
+        pictures=not no_pictures,
+        as_json=as_json,
+        dry_run=dry_run,
+    )

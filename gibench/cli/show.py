@@ -8,11 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from gibench.cli.console import print_json, say
-from gibench.cli.options import Debug, Experiment, Json, TrackingUri
+from gibench.cli.options import Debug, Experiment, Json, Results, TrackingUri
 
 
 def show(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run_id, or how it begins.")],
+    results: Results = None,
     tracking_uri: TrackingUri = None,
     experiment: Experiment = None,
     as_json: Json = False,
@@ -20,9 +21,9 @@ def show(
 ) -> None:
     """Show one stored row in full: columns, the image grid's path, diagnostics, provenance, seconds by stage."""
     from gibench.result import Row
-    from gibench.tracking import Store
+    from gibench.stored import Stored
 
-    row, details = Store(Row, tracking_uri, experiment, create=False).row(run)
+    row, details = Stored(results, tracking_uri, experiment).row(Row, run)
     if as_json:
         print_json([{**row.as_dict(), **details}])
         return

@@ -16,9 +16,11 @@ def sweep(
     axes: dict[str, Any],
     suite: Annotated[Path, typer.Argument(metavar="SUITE", help="A file, or a name that gibench list suites shows.")],
     timeout: options.Timeout = None,
+    results: options.Results = None,
     tracking_uri: options.TrackingUri = None,
     experiment: options.Experiment = None,
     force: options.Force = False,
+    no_pictures: options.NoPictures = False,
     as_json: options.Json = False,
     dry_run: options.DryRun = False,
     debug: options.Debug = False,
@@ -32,6 +34,6 @@ def sweep(
     from gibench.sweep import named
     from gibench.sweep.suite import Suite
 
-    given = axes | options.given(timeout=timeout, tracking_uri=tracking_uri, experiment=experiment)
+    given = axes | options.given(timeout=timeout, results=results, tracking_uri=tracking_uri, experiment=experiment)
     loaded = Suite.read(named.find(suite), given)
-    run_suite(loaded, force=force, as_json=as_json, dry_run=dry_run)
+    run_suite(loaded, force=force, pictures=not no_pictures, as_json=as_json, dry_run=dry_run)

@@ -15,13 +15,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from gibench.axes import axes_of
-from gibench.errors import UsageError
 from gibench.leaderboard.utility import SCENARIO, summarize
-from gibench.mlflow_store import address, shown
+from gibench.mlflow_store import shown
 from gibench.registry import readable
+from gibench.results import Results
 from gibench.sweep.request import Request
 from gibench.text import visible
-from gibench.tracking import Store
 
 Group = Sequence[Any]  # rows of one kind that differ in their seed alone
 Columns = dict[str, Callable[[Group], str]]  # heading, and what stands below it
@@ -51,14 +50,14 @@ def title(job: Any) -> str:
     return " | ".join([*words, f"seed {job.seed}"])
 
 
-def print_cells(rows: Sequence[Any], store: Store[Any], request: Request) -> None:
+def print_cells(rows: Sequence[Any], results: Results, request: Request) -> None:
     """Print attacked cells, with means over the seeds, and what a reader wants to know next."""
     columns: Columns = {"status": _statuses}
     columns |= {head: _mean_of(column, digits) for head, column, digits in _SCORES}
     if any(row.false_certificates for row in rows):
         columns["false certificates"] = lambda group: str(sum(_values(group, "false_certificates")))
     columns |= {"epsilon": _promised("epsilon"), "delta": _promised("delta")}
-    lines = [*_reasons(rows), *_grids(rows, store, request), *_hints(rows, request)]
+    lines = [*_reasons(rows), *_grids(rows, results), *_hints(rows, request)]
     _print(rows, columns, lines)
 
 
@@ -178,20 +177,14 @@ def _reasons(rows: Iterable[Any]) -> list[str]:
     return [*lines, ""] if lines else []
 
 
-def _grids(rows: Sequence[Any], store: Store[Any], request: Request) -> list[str]:
-    """Where the image grids are; those on a server are not fetched for that."""
+def _grids(rows: Sequence[Any], results: Results) -> list[str]:
+    """Where the image grids are."""
     scored = [row for row in rows if row.psnr_mean is not None]
-    if not scored:
+    found = [(row, results.paths(row.key)["grid"]) for row in scored[:_GRIDS_SHOWN]]
+    if not any(grid for _, grid in found):
         return []
-    if address(request.tracking_uri).startswith("http"):
-        return ["image grids (truth over reconstruction): the artifact images.png of each run"]
     lines = ["image grids (truth over reconstruction, certified images in green):"]
-    for row in scored[:_GRIDS_SHOWN]:
-        try:
-            grid = store.row(row.run_id)[1]["grid"]
-        except UsageError:  # somebody took the files of an earlier run away
-            grid = None
-        lines.append(f"  {_near(Path(grid)) if grid else 'no longer there:'}  {title(row)}")
+    lines += [f"  {_near(Path(grid)) if grid else 'no longer there:'}  {title(row)}" for row, grid in found]
     if len(scored) > _GRIDS_SHOWN:
         lines.append(f"  ... and {len(scored) - _GRIDS_SHOWN} more beside them")
     return lines
@@ -203,7 +196,8 @@ def _near(path: Path) -> Path:
 
 def _hints(rows: Sequence[Any], request: Request) -> list[str]:
     uri = shown(request.tracking_uri)
-    options = [] if request.tracking_uri is None else ["--tracking-uri", uri]
+    options = [] if request.results is None else ["--results", request.results]
+    options += [] if request.tracking_uri is None else ["--tracking-uri", uri]
     options += [] if request.experiment is None else ["--experiment", request.experiment]
     mlflow = f"open {uri}" if uri.startswith("http") else f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
     return [f"MLflow: {mlflow}", f"one row in full: {shlex.join(['gibench', 'show', rows[0].run_id[:8], *options])}"]

@@ -11,6 +11,7 @@ from gibench.utility.job import TrialAxes
 @options.takes_axes(TrialAxes)
 def utility(
     axes: dict[str, Any],
+    results: options.Results = None,
     tracking_uri: options.TrackingUri = None,
     experiment: options.Experiment = None,
     force: options.Force = False,
@@ -26,5 +27,5 @@ def utility(
     from gibench.cli.grid import run_utility
     from gibench.utility.request import Utility
 
-    given = axes | options.given(tracking_uri=tracking_uri, experiment=experiment)
+    given = axes | options.given(results=results, tracking_uri=tracking_uri, experiment=experiment)
     run_utility(Utility.from_settings("gibench utility", given), force=force, as_json=as_json, dry_run=dry_run)

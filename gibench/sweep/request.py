@@ -25,6 +25,7 @@ class Request(Plugin):
     job: ClassVar[type[Job]]
     row: ClassVar[type[StoredRow]]
 
+    results: str | None = Field(None, min_length=1, description="the folder of the results")
     tracking_uri: str | None = Field(None, min_length=1, description="the MLflow store")
     experiment: str | None = Field(None, min_length=1, description="the MLflow experiment")
 

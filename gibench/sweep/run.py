@@ -1,15 +1,23 @@
-"""Runs jobs one after the other; every finished one is stored at once, and what is stored is not run again."""
+"""Runs jobs one after the other; every finished one is stored at once, and what is stored is not run again.
+
+Several processes may run the same jobs: each job is run by the one that has the claim to it.
+"""
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from collections.abc import Iterable, Sequence
 from textwrap import shorten
-from typing import Any, Literal, Protocol
+from typing import Protocol
 
 from gibench.job import Job
 from gibench.result import StoredRow
+from gibench.results import Results
+from gibench.results.grids import Ended
 from gibench.sweep.request import Request
-from gibench.tracking import Store
+
+_POLL = 0.2  # seconds between looks at what other processes are running
 
 
 class Listener(Protocol):
@@ -38,44 +46,74 @@ def prepare(requests: Iterable[Request]) -> list[Job]:
 
 
 def run_jobs(
-    jobs: Sequence[Job], store: Store[Any], request: Request, listener: Listener, force: bool = False
+    jobs: Sequence[Job],
+    results: Results,
+    request: Request,
+    listener: Listener,
+    force: bool = False,
+    pictures: bool = True,
 ) -> list[StoredRow]:
-    """Run what is not stored yet under one parent run; the stored row of every job, in order.
+    """Run what is not stored yet as one grid; the stored row of every job, in order.
 
-    Ctrl-C keeps what is stored: the parent run is closed as KILLED and the interruption goes on.
+    Ctrl-C keeps what is stored: the grid is closed as KILLED and the interruption goes on.
 
     Args:
         jobs: from `prepare`.
-        store: where they are looked up and kept.
-        request: what they were made of, as the parent run's parameters.
+        results: where they are looked up and kept.
+        request: what they were made of, as the grid's settings.
         listener: is told of each.
         force: run finished jobs again.
+        pictures: keep the image grids.
     """
-    known: dict[str, StoredRow] = {} if force else {row.key: row for row in store.rows() if row.finished}
-    rows: list[StoredRow] = []
-    parent: str | None = None
-    ended: Literal["FINISHED", "FAILED", "KILLED"] = "KILLED"
+    stored = {row.key: row for row in results.rows(request.row)}
+    rows: dict[int, StoredRow] = {}
+    waiting = deque(enumerate(jobs, start=1))
+    elsewhere = 0  # how many in a row another process is at
+    grid: str | None = None
+    ended: Ended = "KILLED"
     try:
-        for number, job in enumerate(jobs, start=1):
-            if row := known.get(job.key):
-                rows.append(row)
+        while waiting:
+            number, job = waiting.popleft()
+            row = None if force else stored.get(job.key)
+            if not (row and row.finished):
+                claim = results.claim(job.key)
+                if claim is None:
+                    waiting.append((number, job))
+                    elsewhere += 1
+                    if elsewhere >= len(waiting):
+                        listener.working("waiting for cells that another process is running")
+                        time.sleep(_POLL)
+                    continue
+                with claim:
+                    row = _done_meanwhile(results, request, job, stored)
+                    if row is None:
+                        grid = grid or results.grids.open(getattr(request, "name", None) or "grid", _axes(request))
+                        listener.started(number, job)
+                        result = job.run(listener.working)
+                        rows[number] = results.save(result, grid, pictures=pictures, force=force)
+                        listener.finished(number, rows[number], stored_before=False)
+            elsewhere = 0
+            if row:
+                rows[number] = row
                 listener.finished(number, row, stored_before=True)
-                continue
-            parent = parent or store.open_grid(getattr(request, "name", None) or "grid", _axes(request))
-            listener.started(number, job)
-            rows.append(store.save(job.run(listener.working), parent))
-            listener.finished(number, rows[-1], stored_before=False)
         ended = "FINISHED"
     except Exception:
         ended = "FAILED"
         raise
     finally:
-        if parent:
-            store.close_grid(parent, ended)
-    return rows
+        if grid:
+            results.grids.close(grid, ended)
+    return [rows[number] for number in sorted(rows)]
+
+
+def _done_meanwhile(results: Results, request: Request, job: Job, stored: dict[str, StoredRow]) -> StoredRow | None:
+    """The row that another process has stored since this one began, how ever it ended."""
+    row = results.find(request.row, job.key)
+    before = stored.get(job.key)
+    return row if row and not (before and before.run_id == row.run_id) else None
 
 
 def _axes(request: Request) -> dict[str, str]:
     """What varies, for the parent run; MLflow refuses long texts."""
-    settings = request.model_dump(exclude={"name", "tracking_uri", "experiment"}, exclude_none=True)
+    settings = request.model_dump(exclude={"name", "results", "tracking_uri", "experiment"}, exclude_none=True)
     return {key: shorten(str(value), 500, placeholder=" ...") for key, value in settings.items() if value}

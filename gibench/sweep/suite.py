@@ -20,7 +20,7 @@ from . import document
 from .request import MAX_JOBS, Request, listed, with_axes
 
 LONGEST_TIMEOUT = 1e8  # seconds, three years; the system's timers overflow later
-_WHOLE = ("name", "grids", "utility", "tracking_uri", "experiment")  # keys that all grids of a suite share
+_WHOLE = ("name", "grids", "utility", "results", "tracking_uri", "experiment")  # keys that all grids of a suite share
 
 if TYPE_CHECKING:
     Axes = Request

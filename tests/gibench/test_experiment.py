@@ -63,9 +63,9 @@ def test_the_same_cell_twice_gives_the_same_bits(attack, defense):
 
 
 def test_a_trained_model_is_another_scenario_and_the_same_each_time():
-    experiment._model.cache_clear()
+    experiment.trained_model.cache_clear()
     first = run("random", train_steps=30).row
-    experiment._model.cache_clear()
+    experiment.trained_model.cache_clear()
     assert lasting(run("random", train_steps=30).row) == lasting(first)
     assert first.model_accuracy > run("random").row.model_accuracy
     assert first.train_steps == 30
@@ -74,7 +74,7 @@ def test_a_trained_model_is_another_scenario_and_the_same_each_time():
 def test_accuracy_is_measured_on_images_that_are_neither_attacked_nor_trained_on():
     one = cell("random", train_steps=30)
     state = one.dataset, one.model, 30, one.seed, one.device, one.threads, torch.float32
-    model, found = experiment._model(*state)
+    model, found = experiment.trained_model(*state)
     images = load(one.dataset)
     splits = {field.name: getattr(images, field.name) for field in fields(images)}
     on = {name: training.accuracy(model, images, split) for name, split in splits.items() if isinstance(split, Split)}

@@ -33,7 +33,7 @@ def trace(run_one):
 def forget():
     """Load the data and make the networks anew."""
     experiment.load.cache_clear()
-    experiment._model.cache_clear()
+    experiment.trained_model.cache_clear()
 
 
 def assert_same(one, other):

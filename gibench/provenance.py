@@ -27,6 +27,7 @@ def of(cell: Cell) -> dict[str, Any]:
     }  # its build, which metadata leaves out
     return {
         "versions": ours | {name: version(name) for name in LIBRARIES} | cell.versions,
+        "sources": cell.sources,
         "git_commit": git_commit(),
         "platform": platform.platform(),
         "hardware": device.hardware(torch.device(cell.device)),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from textwrap import shorten
 from typing import Protocol
 
@@ -33,15 +33,23 @@ class Listener(Protocol):
         """The job is stored, just now or by an earlier call."""
 
 
-def prepare(requests: Iterable[Request]) -> list[Job]:
+def prepare(
+    requests: Iterable[Request], chosen: Callable[[Sequence[Job]], list[Job]] = list, plan: bool = False
+) -> list[Job]:
     """The jobs that are asked for, each once and known to be possible.
+
+    Args:
+        requests: whose jobs are wanted.
+        chosen: picks which of them.
+        plan: check no more than a plan needs, see `gibench.job.Job.check`.
 
     Raises:
         UsageError: something in a request is wrong, or the data for a job cannot be had.
     """
     jobs = list(dict.fromkeys(job for request in requests for job in request.jobs()))
+    jobs = chosen(jobs)
     for job in jobs:
-        job.check()
+        job.check(plan)
     return jobs
 
 

@@ -56,7 +56,7 @@ def of_files(paths: Iterable[Path]) -> str | None:
     named = sorted(paths)
     if not named:
         return None
-    root = os.path.commonpath([path.parent for path in named])
+    root = os.path.commonpath([path if path.is_dir() else path.parent for path in named])
     files = [file for path in named for file in (_files(path) if path.is_dir() else [path])]
     return _digest((os.path.relpath(file, root), file) for file in files)
 

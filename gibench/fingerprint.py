@@ -10,6 +10,7 @@ import locale
 import os
 import random
 import signal
+import socket
 import sys
 import threading
 import warnings
@@ -32,7 +33,7 @@ from gibench.registry import GROUPS, entries
 
 _CODE = (
     *(FunctionType, BuiltinFunctionType, type, staticmethod, classmethod, property),
-    *(MethodDescriptorType, WrapperDescriptorType, ClassMethodDescriptorType),
+    *(MethodDescriptorType, WrapperDescriptorType, ClassMethodDescriptorType, np.ufunc, type(np.mean)),
 )
 _PYTHON = {"builtins", "random", "math", "time", "os", "copy", "json"}
 _WATCHED = {"gibench", "torch", "numpy", "scipy", "skimage", "lpips", "PIL"} | _PYTHON  # packages
@@ -98,6 +99,7 @@ _STATE: Mapping[str, Callable[[], Any]] = {
     "Python threads": threading.active_count,
     "tracing": lambda: (sys.gettrace(), sys.getprofile(), sys.excepthook, threading.excepthook),
     "interpreter": lambda: (gc.isenabled(), gc.get_threshold(), sys.getrecursionlimit(), sys.getswitchinterval()),
+    "socket timeout": socket.getdefaulttimeout,
     "locale": lambda: locale.setlocale(locale.LC_ALL),
     "warnings": lambda: [each for each in warnings.filters if each[0] == "error"],
 }

@@ -24,6 +24,7 @@ from typing import Any
 
 import cloudpickle
 import torch
+import torch._dynamo  # what the first gradient and the first optimizer would import
 
 from gibench import fingerprint, stages
 from gibench.cell import Cell
@@ -66,9 +67,16 @@ def serve(connection: Connection, place: Place) -> None:
             if os.getpid() != process or not os.path.samestat(os.fstat(connection.fileno()), line):
                 break  # a fork that a plugin has made and let go on, or files that it has closed
             head["changes"] = state.changes() + _CODE.changes()
-            worker.send(json.dumps(head, allow_nan=False).encode(), body)
+            worker.send(_encoded(head), body)
     finally:
         os._exit(1)  # whatever plugins have left to be done at the end
+
+
+def _encoded(head: dict[str, Any]) -> bytes:
+    try:
+        return json.dumps(head, allow_nan=False).encode()
+    except Exception as error:
+        return json.dumps({"failed": storable(stages.text_of(error)), "changes": head["changes"]}).encode()
 
 
 def _settle(place: Place) -> None:

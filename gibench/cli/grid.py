@@ -11,6 +11,7 @@ import typer
 
 from gibench.cli import table
 from gibench.cli.console import note, print_json, warn
+from gibench.cli.how import How
 from gibench.cli.progress import GridProgress
 from gibench.delivery import Delivery
 from gibench.job import Job
@@ -23,37 +24,38 @@ from gibench.sweep.suite import Suite
 from gibench.utility.request import Utility
 
 
-def run_suite(suite: Suite, force: bool, pictures: bool, as_json: bool, dry_run: bool) -> None:
+def run_suite(suite: Suite, how: How, force: bool, pictures: bool, as_json: bool, dry_run: bool) -> None:
     """Run the cells of a suite, then what tells the costs of its defenses, and print the rows.
 
     Raises:
         typer.Exit: with 1 if some cell failed or timed out, with 130 on Ctrl-C.
     """
     with _interruptible():
-        cells = _prepared([suite])
-        costs = Utility.of_suite(suite, suite.cells()) if suite.utility else []
-        trials = _prepared(costs)  # so that a wrong request fails before anything runs
+        cells = _prepared([suite], how)
+        with how.sharing_threads():
+            costs = Utility.of_suite(suite, suite.cells()) if suite.utility else []
+        trials = _prepared(costs, how)  # so that a wrong request fails before anything runs
         if dry_run:
             _print_jobs(cells, as_json)
             return
-        rows, results = _run(suite, cells, force, pictures)
+        rows, results = _run(suite, cells, how, force, pictures)
         if costs:
-            _run(costs[0], trials, force)
+            _run(costs[0], trials, how, force)
         _finish(rows, as_json, lambda: table.print_cells(rows, results, suite))
 
 
-def run_utility(request: Utility, force: bool, as_json: bool, dry_run: bool) -> None:
+def run_utility(request: Utility, how: How, force: bool, as_json: bool, dry_run: bool) -> None:
     """Run what `gibench utility` is asked for, and print the rows.
 
     Raises:
         typer.Exit: with 130 on Ctrl-C.
     """
     with _interruptible():
-        trials = _prepared([request])
+        trials = _prepared([request], how)
         if dry_run:
             _print_jobs(trials, as_json)
             return
-        rows, _ = _run(request, trials, force)
+        rows, _ = _run(request, trials, how, force)
         _finish(rows, as_json, lambda: table.print_trials(rows))
 
 
@@ -66,18 +68,20 @@ def _interruptible() -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def _prepared(requests: Sequence[Request]) -> list[Job]:
-    with redirect_stdout(sys.stderr):  # standard output is for the rows, whatever a plugin prints
+def _prepared(requests: Sequence[Request], how: How) -> list[Job]:
+    # Standard output is for the rows, whatever a plugin prints.
+    with redirect_stdout(sys.stderr), how.sharing_threads():
         return prepare(requests)
 
 
-def _run(request: Request, jobs: Sequence[Job], force: bool, pictures: bool = True) -> tuple[list[StoredRow], Results]:
+def _run(request: Request, jobs: Sequence[Job], how: How, force: bool, pictures: bool = True) -> tuple[list[StoredRow], Results]:
     check_address(request.tracking_uri)
+    executor = how.executor(jobs)
     results = Results(request.results, request.experiment, create=True)
     with redirect_stdout(sys.stderr), GridProgress(len(jobs)) as progress:
         wanted = (job.key for job in jobs)
         with Delivery(results, request.tracking_uri, wanted, warn, progress.working):
-            return run_jobs(jobs, results, request, progress, force, pictures), results
+            return run_jobs(jobs, results, request, progress, executor, force, pictures, how.retried), results
 
 
 def _finish(rows: Sequence[StoredRow], as_json: bool, print_table: Callable[[], None]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from typing import Any
 
 from gibench.axes import axes_of
@@ -52,6 +53,13 @@ class Pair:
         Raises:
             GibenchError: the scoring is not to be trusted, or a wrong request has come to light.
         """
+        self._changed: list[str] = []
+        result = self._run(job, kind, progress)
+        if self._changed:
+            return replace(result, provenance={**result.provenance, "left_changed": self._changed})
+        return result
+
+    def _run(self, job: Job, kind: type[StoredRow], progress: Progress) -> Result:
         limit = None
         if isinstance(job, Cell) and job.timeout is not None:
             limit = job.timeout + grace(job.timeout) + PATIENCE
@@ -69,8 +77,7 @@ class Pair:
                 head, body = self._trusted.ask(progress, limit, "run", job)
         except Ended as end:
             return _without_score(job, kind, "timeout" if end.overran else "failed", f"{doing}: {end}")
-        if head.pop("changes", None):
-            self._trusted.discard()
+        self._replace_if_changed(self._trusted, head)
         if "failed" in head:
             return _without_score(job, kind, "failed", f"{doing}: {head['failed']}")
         try:
@@ -95,9 +102,14 @@ class Pair:
             head, body = self._attacking.ask(progress, limit, "attack", Task.of(cell), observation)
         except Ended as end:
             return _ended(end)
-        if head.pop("changes", None):
-            self._attacking.discard()
+        self._replace_if_changed(self._attacking, head)
         return _failed(str(head["failed"])) if "failed" in head else (head, body)
+
+    def _replace_if_changed(self, worker: Worker, head: dict[str, Any]) -> None:
+        """End a worker in which a job has left changed what the next one would meet."""
+        if changes := head.pop("changes", None):
+            self._changed += map(str, changes)
+            worker.discard()
 
 
 def _ended(end: Ended) -> Answer:

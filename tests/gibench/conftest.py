@@ -94,11 +94,13 @@ class Outcome(NamedTuple):
 
 @pytest.fixture
 def call(capsys):
-    """Call the program's `main` in this process, which spares its imports."""
+    """Call the program's `main` in this process, which spares its imports; jobs run here, too, unless it says where."""
     from gibench.cli import main
 
     def run(*arguments):
         capsys.readouterr()
+        if arguments[:1] and arguments[0] in ("run", "sweep", "utility") and "--executor" not in arguments:
+            arguments = (*arguments, "--executor", "local")
         with pytest.raises(SystemExit) as end:
             main(list(map(str, arguments)))
         return Outcome(end.value.code or 0, *capsys.readouterr())

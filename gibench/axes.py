@@ -26,6 +26,7 @@ class Axis:
     ranges: bool = False  # whether `0-9` stands for ten values
     choices: tuple[str, ...] = ()  # the only values, where there are few
     least: int | None = None  # of numbers
+    most: int = 2**63 - 1  # of numbers
     plugin: str | None = None  # the kind of plugin that the value is a spec of; a defense's composes
     canonical: Callable[[Any], str | int] = lambda value: value
     compared: bool = True  # whether rows must agree in it for their attacks to be compared: it is part of the scenario

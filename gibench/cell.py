@@ -35,7 +35,7 @@ class CellAxes:
         "private", "Split that the batches are of; tune on tuning.", choices=("private", "tuning"), before="private"
     )
     model: str = axis("mlp", "Network the gradient is of.", plugin="model")
-    train_steps: int = axis(0, "Training steps on the training split first.", kind=int, least=0)
+    train_steps: int = axis(0, "Training steps on the training split first.", kind=int, least=0, most=10**9)
     dtype: str = axis(
         "float32",
         "Of model and gradient; bfloat16 and float16 are what is sent of a float32 gradient.",
@@ -50,7 +50,7 @@ class CellAxes:
         canonical=_threads,
         compared=False,
     )
-    batch_size: int = axis(20, "Private images of each client.", kind=int, least=1)
+    batch_size: int = axis(20, "Private images of each client.", kind=int, least=1, most=10**9)
     labels: str = axis(
         "iid", "Composition of a batch's labels.", choices=("iid", "unique", "same"), formerly="labels_policy"
     )

@@ -12,6 +12,7 @@ from torch import Tensor
 from gibench.attack import AttackRun, Reconstruction
 from gibench.jsonable import jsonable
 from gibench.result import Status
+from gibench.text import one_line
 
 _TENSORS = ("images", "labels", "certified")
 
@@ -48,7 +49,7 @@ class Outcome:
         kept = found and Reconstruction(**{name: _on_cpu(getattr(found, name)) for name in _TENSORS})
         return cls(
             run.status,
-            run.reason,
+            one_line(run.reason),
             kept,
             run.n_reconstructed,
             run.runtime_s,
@@ -62,7 +63,7 @@ class Outcome:
         tensors = {name: getattr(found, name) for name in _TENSORS} if found else {}
         given = {name: tensor.contiguous() for name, tensor in tensors.items() if tensor is not None}
         head = {name: value for name, value in vars(self).items() if name != "reconstruction"}
-        return jsonable(head), save(given) if given else b""
+        return head, save(given) if given else b""
 
     @classmethod
     def unpacked(cls, head: Mapping[str, Any], body: bytes) -> Self:

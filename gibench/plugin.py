@@ -9,7 +9,9 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from gibench.errors import UsageError
-from gibench.text import RENAME
+from gibench.text import RENAME, one_line, shortened
+
+_LONGEST_SHOWN = 200  # characters of a value that is refused
 
 
 class Plugin(BaseModel):
@@ -42,16 +44,21 @@ class Plugin(BaseModel):
             return cls.model_validate(dict(settings))
         except ValidationError as error:
             raise UsageError("; ".join(cls._explain(name, detail) for detail in error.errors())) from None
+        except Exception as error:  # of a check of the plugin's own that pydantic lets through
+            raise UsageError(f"{name}: its settings are refused: {one_line(error) or type(error).__name__}") from error
 
     @classmethod
     def _explain(cls, name: str, detail: Any) -> str:
         key = ".".join(str(part) for part in detail["loc"])
+        given = shortened(repr(detail["input"]), _LONGEST_SHOWN)
         if detail["type"] == "extra_forbidden":
             return f"{name} has no setting '{key}': it has {', '.join(sorted(cls.model_fields)) or 'none'}"
         if detail["type"] == "string_unicode":
-            return f"{name}: {key}={detail['input']!r} holds bytes that are no UTF-8: {RENAME}"
+            return f"{name}: {key}={given} holds bytes that are no UTF-8: {RENAME}"
         message = detail["msg"].removeprefix("Value error, ")
-        return f"{name}: {key}={detail['input']!r} is refused: {message}" if key else f"{name}: {message}"
+        if detail["type"] == "string_type" and isinstance(detail["input"], int | float):
+            message = "it is read as a number: put it in quotes"
+        return f"{name}: {key}={given} is refused: {message}" if key else f"{name}: {message}"
 
     def settings(self) -> dict[str, str]:
         """Every setting, defaults included, as the text that a canonical spec holds."""

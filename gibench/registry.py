@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from gibench.errors import UsageError
 from gibench.spec import Spec, format_chain, parse, parse_chain
-from gibench.text import RENAME, is_storable
+from gibench.text import RENAME, is_storable, one_line
 
 if TYPE_CHECKING:
     from gibench.plugin import Plugin
@@ -99,7 +99,7 @@ def load(kind: str, name: str) -> type[Plugin]:
     try:
         loaded = entry.point.load()
     except Exception as error:  # whatever a plugin's import raises is that plugin's failure, told with its cause
-        cause = " ".join(f"{type(error).__name__}: {error}".split())
+        cause = f"{type(error).__name__}: {one_line(error)}"
         raise UsageError(f"{kind} '{name}' of {entry.source} cannot be imported: {cause}: reinstall it") from error
     base = base_class(kind)
     if not (isinstance(loaded, type) and issubclass(loaded, base)):

@@ -16,7 +16,7 @@ from typing import Any, Self, cast
 import torch
 from torch import nn
 
-from gibench import chain, client, experiment, foreign, provenance, seeds
+from gibench import chain, client, experiment, foreign, provenance, seeds, text
 from gibench.attack import Attack, Context, non_finite
 from gibench.axes import axes_of
 from gibench.cell import Cell
@@ -54,7 +54,7 @@ class Task:
 def facts_of(attack: str) -> Facts:
     """What the attack of a spec says of itself."""
     plugin = cast(Attack, create("attack", attack))
-    budget = None if plugin.budget is None else str(plugin.budget)
+    budget = None if plugin.budget is None else text.one_line(plugin.budget)
     flags = (bool(getattr(plugin, name)) for name in ("adaptive", "oracle", "control"))
     return Facts(*flags, budget, bool(plugin.foreign))
 
@@ -106,7 +106,7 @@ class Preparation:
             with threads(self.cell.threads):
                 return self._observation()
         except NotApplicableError as refusal:
-            self._ended("skipped", str(refusal))
+            self._ended("skipped", refusal)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # whatever fails in a cell is that cell's result
@@ -214,17 +214,15 @@ class Preparation:
         self.doing = what
         self.progress(what, None)
 
-    def _ended(self, status: Status, reason: str) -> None:
-        """Note how it ended, the reason on one line."""
-        self.row |= {"status": status, "reason": " ".join(reason.split()) or None}
+    def _ended(self, status: Status, reason: object) -> None:
+        """Note how it ended, the reason on one line, whatever a plugin gave as one."""
+        self.row |= {"status": status, "reason": text.one_line(reason) or None}
 
 
 def text_of(error: BaseException) -> str:
-    """What was raised, in words; an error's own can be code that fails."""
-    try:
-        return str(error) if isinstance(error, GibenchError) else f"{type(error).__name__}: {error}"
-    except Exception:
-        return f"{type(error).__name__}, which cannot be written out"
+    """What was raised, in words."""
+    words = text.text_of(error)
+    return words if isinstance(error, GibenchError) else f"{type(error).__name__}: {words}"
 
 
 def _traceback() -> str | None:

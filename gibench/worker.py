@@ -34,7 +34,6 @@ from gibench.jsonable import jsonable
 from gibench.observation import Observation
 from gibench.outcome import Facts, Outcome
 from gibench.result import Result
-from gibench.text import storable
 
 Answer = tuple[dict[str, Any], bytes]
 _BETWEEN = 0.1  # seconds between two words of progress: each takes time from what is timed
@@ -121,8 +120,8 @@ class _Worker:
             return found
         except BaseException as error:
             if isinstance(error, GibenchError) and name in _GRIDS:
-                return {"error": storable(str(error)), "usage": isinstance(error, UsageError)}, b""
-            return {"failed": storable(stages.text_of(error))}, b""
+                return {"error": stages.text_of(error), "usage": isinstance(error, UsageError)}, b""
+            return {"failed": stages.text_of(error)}, b""
 
     def send(self, *messages: bytes) -> None:
         """Send them together; plugins may have threads that tell of progress."""
@@ -173,7 +172,7 @@ def packed_result(result: Result) -> Answer:
     table = None if result.images is None else result.images.to_csv(index=False)
     beside = {name: getattr(result, name) for name in ("diagnostics", "provenance", "seconds")}
     row = {name: value for name, value in result.row.as_dict().items() if name not in ("run_id", "started")}
-    return jsonable({"row": row, "images": table, **beside}), result.grid_png or b""
+    return {"row": row, "images": table, **beside}, result.grid_png or b""
 
 
 def unpacked_result(kind: Callable[..., Any], head: dict[str, Any], body: bytes) -> Result:

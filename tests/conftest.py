@@ -4,8 +4,12 @@ import signal
 
 import pandas as pd
 import pytest
+from hypothesis import settings
 
 from gibench.result import Result, Row
+
+settings.register_profile("repeatable", deadline=None, derandomize=True)  # nor does a slow machine fail a test
+settings.load_profile("repeatable")
 
 ROW = {
     "cell": "0123456789abcdef",

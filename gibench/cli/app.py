@@ -25,6 +25,7 @@ from gibench.cli.sweep import sweep
 from gibench.cli.sync import sync
 from gibench.cli.utility import utility
 from gibench.errors import DataWarning, GibenchError, UsageError
+from gibench.text import text_of
 
 app = typer.Typer(
     name="gibench",
@@ -72,9 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if "--debug" in arguments:
             traceback.print_exc()
         if isinstance(error, GibenchError):
-            message = str(error)
+            message = text_of(error)
         else:
-            message = f"{type(error).__name__}: {error}: run again with --debug to see where"
+            message = f"{type(error).__name__}: {text_of(error)}: run again with --debug to see where"
         note(f"error: {' '.join(message.split())}")
         sys.exit(2 if isinstance(error, UsageError) else 1)
 

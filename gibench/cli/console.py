@@ -8,15 +8,22 @@ from typing import Any
 
 import typer
 
+from gibench.text import visible
+
 
 def print_json(value: Any) -> None:
     """JSON on standard output; NaN and infinity are errors."""
     typer.echo(json.dumps(value, indent=2, allow_nan=False))
 
 
+def say(line: str) -> None:
+    """One line of a result for people to read, on standard output."""
+    typer.echo(visible(line))
+
+
 def note(message: str) -> None:
     """One line for the reader on standard error."""
-    print(message, file=sys.stderr)  # typer would write UTF-8 where the stream is ASCII
+    print(visible(message), file=sys.stderr)  # typer would write UTF-8 where the stream is ASCII
 
 
 def warn(message: str) -> None:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 import typer
 
 from gibench.cli import table
-from gibench.cli.console import note, print_json, warn
+from gibench.cli.console import note, print_json, say, warn
 from gibench.cli.how import How
 from gibench.cli.progress import GridProgress
 from gibench.delivery import Delivery
@@ -74,7 +74,9 @@ def _prepared(requests: Sequence[Request], how: How) -> list[Job]:
         return prepare(requests)
 
 
-def _run(request: Request, jobs: Sequence[Job], how: How, force: bool, pictures: bool = True) -> tuple[list[StoredRow], Results]:
+def _run(
+    request: Request, jobs: Sequence[Job], how: How, force: bool, pictures: bool = True
+) -> tuple[list[StoredRow], Results]:
     check_address(request.tracking_uri)
     executor = how.executor(jobs)
     results = Results(request.results, request.experiment, create=True)
@@ -98,5 +100,5 @@ def _print_jobs(jobs: Sequence[Job], as_json: bool) -> None:
         print_json([{"cell": job.key, **asdict(job)} for job in jobs])
         return
     for job in jobs:
-        typer.echo(f"{job.key}  {table.title(job)}")
+        say(f"{job.key}  {table.title(job)}")
     note(f"{len(jobs)} cells")

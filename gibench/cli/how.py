@@ -43,7 +43,9 @@ OPTIONS: dict[str, tuple[Any, Any]] = {
         Annotated[
             str,
             typer.Option(
-                "--jobs", metavar="N|auto", help="Cells at a time, each in processes of its own; auto: one a core or GPU."
+                "--jobs",
+                metavar="N|auto",
+                help="Cells at a time, each in processes of its own; auto: one a core or GPU.",
             ),
         ],
         "1",
@@ -123,7 +125,9 @@ class How:
 def parameters() -> list[inspect.Parameter]:
     """The options, as a command's signature has them."""
     keyword = inspect.Parameter.KEYWORD_ONLY
-    return [inspect.Parameter(name, keyword, default=default, annotation=hint) for name, (hint, default) in OPTIONS.items()]
+    return [
+        inspect.Parameter(name, keyword, default=default, annotation=hint) for name, (hint, default) in OPTIONS.items()
+    ]
 
 
 def _as_many_as_fit(jobs: Sequence[Any]) -> int:

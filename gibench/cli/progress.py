@@ -15,6 +15,7 @@ from gibench.cli.table import title
 from gibench.job import Job
 from gibench.job import Progress as Progressing
 from gibench.result import StoredRow
+from gibench.text import visible
 
 
 class GridProgress:
@@ -42,19 +43,24 @@ class GridProgress:
 
     def started(self, number: int, job: Job) -> None:
         """Show the job's name."""
-        self._bars.update(self._jobs, description=escape(title(job)))
+        self._bars.update(self._jobs, description=_shown(title(job)))
 
     def working(self, message: str, fraction: float | None = None) -> None:
         """Show what the job is doing."""
         total, completed = (None, 0.0) if fraction is None else (100, round(100 * fraction))
-        self._bars.update(self._stage, description=escape(message), total=total, completed=completed, visible=True)
+        self._bars.update(self._stage, description=_shown(message), total=total, completed=completed, visible=True)
 
     def finished(self, number: int, row: StoredRow, stored_before: bool) -> None:
         """Print the job's outcome."""
         outcome = "stored before" if stored_before else _outcome(row)
         self._bars.update(self._jobs, advance=1)
         self._bars.update(self._stage, visible=False)
-        self._console.print(escape(f"[{number}/{self._total}] {title(row)}: {outcome}"))
+        self._console.print(_shown(f"[{number}/{self._total}] {title(row)}: {outcome}"))
+
+
+def _shown(text: str) -> str:
+    """What jobs and attacks say, as rich prints it letter by letter."""
+    return escape(visible(text))
 
 
 @contextmanager
@@ -64,7 +70,7 @@ def waiting() -> Iterator[Progressing]:
     with console.status("") as status:
 
         def show(message: str, fraction: float | None = None) -> None:
-            status.update(escape(message))
+            status.update(_shown(message))
 
         yield show
 

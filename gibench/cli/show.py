@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gibench.cli.console import print_json
+from gibench.cli.console import print_json, say
 from gibench.cli.options import Debug, Experiment, Json, Results, TrackingUri
 
 
@@ -35,14 +35,14 @@ def _print(values: Mapping[str, Any], indent: str = "") -> None:
     """A line a value, nested mappings indented, texts of several lines below their name."""
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
-            typer.echo(f"{indent}{key}:")
+            say(f"{indent}{key}:")
             _print(value, f"{indent}  ")
         elif isinstance(value, str) and "\n" in value:
-            typer.echo(f"{indent}{key}:")
+            say(f"{indent}{key}:")
             for line in value.splitlines():
-                typer.echo(f"{indent}  {line}")
+                say(f"{indent}  {line}")
         else:
-            typer.echo(f"{indent}{key}: {_text(value)}")
+            say(f"{indent}{key}: {_text(value)}")
 
 
 def _text(value: Any) -> str:

@@ -20,6 +20,7 @@ from gibench.mlflow_store import shown
 from gibench.registry import readable
 from gibench.results import Results
 from gibench.sweep.request import Request
+from gibench.text import visible
 
 Group = Sequence[Any]  # rows of one kind that differ in their seed alone
 Columns = dict[str, Callable[[Group], str]]  # heading, and what stands below it
@@ -98,7 +99,7 @@ def _print(rows: Sequence[Any], columns: Columns, below: Sequence[str]) -> None:
     varying = {name for name in axes if len({getattr(row, name) for row in rows}) > 1}
     fixed = [f"{_head(name)} {_shown(rows[0], name)}" for name in axes if name not in varying and name not in _ALWAYS]
     hardware = ", ".join(sorted({row.hardware or "unknown" for row in rows}))
-    console.print(escape(f"{'; '.join(reversed(fixed))}; hardware {hardware}"))
+    console.print(_printed(f"{'; '.join(reversed(fixed))}; hardware {hardware}"))
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     heads = [name for name in axes if name in varying or name in _ALWAYS]
     for name in heads:
@@ -110,10 +111,14 @@ def _print(rows: Sequence[Any], columns: Columns, below: Sequence[str]) -> None:
         groups.setdefault(tuple(getattr(row, name) for name in axes), []).append(row)
     for group in groups.values():
         cells = [_shown(group[0], name) for name in heads]
-        table.add_row(*map(escape, [*cells, _seeds(group), *(show(group) for show in columns.values())]))
+        table.add_row(*map(_printed, [*cells, _seeds(group), *(show(group) for show in columns.values())]))
     console.print("", table, "", sep="\n")
     for line in below:
-        console.print(escape(line))
+        console.print(_printed(line))
+
+
+def _printed(text: str) -> str:
+    return escape(visible(text))
 
 
 def _head(axis: str) -> str:

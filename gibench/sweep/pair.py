@@ -15,7 +15,7 @@ from gibench.cell import Cell
 from gibench.deadline import grace
 from gibench.job import Job, Progress
 from gibench.outcome import Facts, Outcome
-from gibench.result import Result, Row, Status, StoredRow
+from gibench.result import Result, Status, StoredRow
 from gibench.stages import OVERRAN, Task
 from gibench.sweep.workers import Answer, Ended, Worker
 from gibench.worker import Place, unpacked_result

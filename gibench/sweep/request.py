@@ -72,7 +72,7 @@ def _type(axis: Axis) -> Any:
     """A list of what people write for the axis; a value alone is the list of it."""
     one: Any = Literal[axis.choices] if axis.choices else axis.kind
     if axis.least is not None:
-        one = Annotated[one, Field(ge=axis.least, lt=2**63)]
+        one = Annotated[one, Field(ge=axis.least, le=axis.most)]
     return Annotated[list[one], BeforeValidator(_ranges if axis.ranges else listed)]
 
 

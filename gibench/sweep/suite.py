@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self, cast
 
-import yaml
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
@@ -17,8 +16,10 @@ from gibench.errors import UsageError
 from gibench.job import Job
 from gibench.result import Row
 
+from . import document
 from .request import MAX_JOBS, Request, listed, with_axes
 
+LONGEST_TIMEOUT = 1e8  # seconds, three years; the system's timers overflow later
 _WHOLE = ("name", "grids", "utility", "results", "tracking_uri", "experiment")  # keys that all grids of a suite share
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Suite(Axes):
     utility: Annotated[list[str], BeforeValidator(listed)] = Field(
         [], description="data sets to train on with each defense, model and batch size afterwards; see gibench utility"
     )
-    timeout: float | None = Field(None, gt=0, description="seconds for the attack of each cell")
+    timeout: float | None = Field(None, ge=0.001, le=LONGEST_TIMEOUT, description="seconds for the attack of each cell")
 
     @classmethod
     def read(cls, path: Path, overrides: Mapping[str, Any]) -> Self:
@@ -49,15 +50,10 @@ class Suite(Axes):
         Raises:
             UsageError: the file cannot be read, or what it says is no suite.
         """
-        try:
-            document = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"the suite {path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
-        except yaml.YAMLError as error:
-            raise UsageError(f"the suite {path} is no YAML: {' '.join(str(error).split())}") from None
-        if not isinstance(document, dict):
+        found = document.read(path, f"the suite {path}")
+        if not isinstance(found, dict):
             raise UsageError(f"the suite {path} holds no keys: write them as in 'attack: [spearpp, random]'")
-        settings = {str(key): value for key, value in document.items()}
+        settings = {str(key): value for key, value in found.items()}
         if isinstance(grids := settings.get("grids"), list):
             settings["grids"] = [_overridden(grid, overrides) for grid in grids]
         return cls.from_settings(f"the suite {path}", {"name": path.stem, **settings, **overrides})
@@ -107,13 +103,3 @@ class Suite(Axes):
 
 def _overridden(grid: Any, overrides: Mapping[str, Any]) -> Any:
     return {key: overrides.get(key, value) for key, value in grid.items()} if isinstance(grid, dict) else grid
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML that refuses a key written twice, where the last would silently win."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        if twice := [key for key in keys if keys.count(key) > 1]:
-            raise yaml.constructor.ConstructorError(None, None, f"the key '{twice[0]}' stands twice", node.start_mark)
-        return super().construct_mapping(node, deep)

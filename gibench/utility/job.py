@@ -23,7 +23,7 @@ class TrialAxes:
     device: str = same_axis(CellAxes, "device")
     threads: int = same_axis(CellAxes, "threads")
     batch_size: int = same_axis(CellAxes, "batch_size", help="Images of each client and round.")
-    rounds: int = axis(300, "Updates that the server takes.", kind=int, least=1)
+    rounds: int = axis(300, "Updates that the server takes.", kind=int, least=1, most=10**9)
     defense: str = same_axis(CellAxes, "defense")
     seed: int = same_axis(CellAxes, "seed", default="0-2")
 

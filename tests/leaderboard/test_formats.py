@@ -72,15 +72,15 @@ def test_markdown_has_a_section_for_each_threat_model(make_stored):
     assert len(headings) == 2
     assert "server knows batch_size,local_hyperparameters,prior" in headings[0]
     assert "server knows nothing" in headings[1]
-    assert "photos; mlp:depth=5,width=200 untrained (accuracy 0.10); batch 20 iid" in headings[0]
+    assert "`photos`; `mlp:depth=5,width=200` untrained (accuracy 0.10); batch 20 iid" in headings[0]
     assert (
-        "| dp:delta=1e-05,max_grad_norm=1.0 | random | 2 | 1 / 1 | 0.950 | 8.00 | 0.970 | 0.010 | 0.900 "
+        "| `dp:delta=1e-05,max_grad_norm=1.0` | `random` | 2 | 1 / 1 | 0.950 | 8.00 | 0.970 | 0.010 | 0.900 "
         "| 0 of 18 | 1.250 | 4.2, 1e-05 |"
     ) in text
 
 
 def test_another_split_than_the_private_one_is_named(make_stored):
-    assert "### photos, tuning split; " in to_markdown(summarize([make_stored(split="tuning")]))
+    assert "### `photos`, tuning split; " in to_markdown(summarize([make_stored(split="tuning")]))
 
 
 def test_a_promise_has_its_delta_its_run_and_its_mechanism_beside_it(make_stored):
@@ -107,7 +107,7 @@ def test_what_is_not_above_the_controls_says_so(make_stored, form):
     text = form(summarize(rows))
     assert "1, not above the control" in text
     assert "no control was run" not in text
-    assert "no control was run against dp:delta=1e-05,max_grad_norm=1.0" in form(summarize(rows[1:]))
+    assert "no control was run against dp:delta=1e-05,max_grad_norm=1.0" in form(summarize(rows[1:])).replace("`", "")
 
 
 def test_markdown_cells_cannot_break_the_table(make_stored):
@@ -121,7 +121,7 @@ def test_what_is_not_ok_is_named_below_the_table(make_stored, form):
     rows = [make_stored(), make_stored(seed=1, status="failed", reason="NaN in the gradient")]
     text = form(summarize(rows))
     assert "1 / 2" in text
-    assert "against dp:delta=1e-05,max_grad_norm=1.0: failed: NaN in the gradient (seed 1)" in text
+    assert "against dp:delta=1e-05,max_grad_norm=1.0: failed: NaN in the gradient (seed 1)" in text.replace("`", "")
 
 
 def test_seconds_name_their_hardware(make_stored):
@@ -144,13 +144,13 @@ def test_the_terminal_shows_brackets_as_they_are(make_stored):
 def test_adaptive_and_oracle_attacks_are_marked(make_stored):
     rows = [make_stored(attack="one", adaptive=True), make_stored(attack="two", oracle=True)]
     text = to_markdown(summarize(rows))
-    assert "| one (adaptive) | 1 |" in text
-    assert "| two (oracle) | oracle |" in text
+    assert "| `one` (adaptive) | 1 |" in text
+    assert "| `two` (oracle) | oracle |" in text
 
 
 def test_specs_can_be_shortened(make_stored):
     text = to_markdown(summarize([make_stored()]), lambda kind, spec: f"{kind} {spec.partition(':')[0]}")
-    assert "| defense dp | attack spearpp |" in text
+    assert "| `defense dp` | `attack spearpp` |" in text
 
 
 def test_no_rows_are_said_to_be_none():

@@ -42,7 +42,7 @@ def test_the_table_shows_means_over_seeds_and_what_could_not_run(call, stored):
 
 def test_a_published_table_states_the_settings_of_the_defense(call, stored):
     _, out, _ = call("leaderboard", "--tracking-uri", stored, "--format", "md")
-    assert f"| {DP} | mean-image | 1 | 2 / 2 | 0.000 [0.000, 0.000] | 90.00 [80.00, 100.00] |" in out
+    assert f"| `{DP}` | `mean-image` | 1 | 2 / 2 | 0.000 [0.000, 0.000] | 90.00 [80.00, 100.00] |" in out
 
 
 def test_csv_holds_every_row(call, stored):

@@ -154,6 +154,14 @@ def test_force_gives_the_same_images_and_metrics_bit_for_bit(call):
         (["--attack", "random", "--timeout", "0"], "timeout=0.0 is refused: "),
         (["--attack", "random", "--batch-size", "521"], "a batch of 521 is more than the 520 images"),
         (["--attack", "random", "--dataset", "folder:path=nowhere"], "nowhere: give the path of a directory"),
+        (["--attack", "random", "--dataset", "folder:path='~nouser'"], "~nouser: give the path of a directory"),
+        (["--attack", "random", "--dataset", "folder:path=" + "x" * 5000], "xxx: give the path of a directory"),
+        (["--attack", "random", "--dataset", "mnist:root='~nouser'"], "refused: there is no such user here"),
+        (["--attack", "random", "--defense", "noise:std=1e-320"], "std='1e-320' is refused: "),
+        (["--attack", "random", "--defense", "noise:std='1e+308'"], "std='1e+308' is refused: "),
+        (["--attack", "random", "--model", "mlp:width=99999999999999999999"], "is refused: "),
+        (["--attack", "random", "--timeout", "1e308"], "timeout=1e+308 is refused: "),
+        (["--attack", "random", "--train-steps", "9" * 23], "is refused: "),
     ],
 )
 def test_a_wrong_request_is_one_clear_line_and_exit_code_2(call, options, complaint):

@@ -191,45 +191,10 @@ LEAVES = {
 }
 
 
-def circular():
-    value = {}
-    value["again"] = value
-    return value
-
-
-def deep():
-    value = []
-    for _ in range(100_000):
-        value = [value]
-    return {"deep": value}
-
-
-class Endless(dict):
-    """A mapping that never ends."""
-
-    def items(self):
-        number = 0
-        while True:
-            yield number, number
-            number += 1
-
-
-TELLS = {
-    "circular": circular,
-    "deep": deep,
-    "huge": lambda: {"number": 10**5000},
-    "many": lambda: {str(number): number for number in range(200_000)},
-    "endless": Endless,
-    "unspeakable-value": lambda: {"value": Unspeakable()},
-    "unspeakable-key": lambda: {Unspeakable(): 1},
-    "surrogate": lambda: {"\udcff": "\udcff"},
-}
-
-
 class HostileAttack(Attack):
     """Does one thing that no plugin should, and finds grey."""
 
-    what: str = Field("exit", description="a key of ENDS, LEAVES, TELLS, or images")
+    what: str = Field("exit", description="a key of ENDS or LEAVES, or what it returns")
 
     def reconstruct(self, observation, context):
         images = torch.full((1, *observation.image_shape), 0.25)
@@ -237,8 +202,6 @@ class HostileAttack(Attack):
             ENDS[self.what]()
         if self.what in LEAVES:
             LEAVES[self.what]()
-        if self.what in TELLS:
-            return Reconstruction(images, diagnostics=TELLS[self.what]())
         returned = {
             "complex": lambda: Reconstruction(images.to(torch.complex64)),
             "million": lambda: Reconstruction(images.expand(10**6, -1, -1, -1)),

@@ -133,7 +133,7 @@ class Code:
         self.changes()
 
     def changes(self) -> list[str]:
-        """The modules and classes that plugins have written into. What was imported meanwhile is watched from now on."""
+        """The modules and classes that plugins have written into. What was imported meanwhile is watched, too."""
         foreign = _foreign()
         if self._noted and not foreign & sys.modules.keys():
             return []  # no code ran but our own

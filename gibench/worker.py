@@ -75,7 +75,7 @@ def _encoded(head: dict[str, Any]) -> bytes:
     try:
         return json.dumps(head, allow_nan=False).encode()
     except Exception as error:
-        return json.dumps({"failed": storable(stages.text_of(error)), "changes": head["changes"]}).encode()
+        return json.dumps({"failed": stages.text_of(error), "changes": head["changes"]}).encode()
 
 
 def _settle(place: Place) -> None:

@@ -45,7 +45,7 @@ OPTIONS: dict[str, tuple[Any, Any]] = {
             typer.Option(
                 "--jobs",
                 metavar="N|auto",
-                help="Cells at a time, each in processes of its own; auto: one a core or GPU.",
+                help="Cells at a time, each in its own processes; auto: one a core or GPU.",
             ),
         ],
         "1",

@@ -17,7 +17,7 @@ from gibench.job import Job, Progress
 from gibench.outcome import Facts, Outcome
 from gibench.result import Result, Status, StoredRow
 from gibench.stages import OVERRAN, Task
-from gibench.sweep.workers import Answer, Ended, Worker
+from gibench.sweep.workers import Answer, Worker, WorkerError
 from gibench.worker import Place, unpacked_result
 
 PATIENCE = 60.0  # seconds more than the attack's that every stage has before its process is ended
@@ -75,7 +75,7 @@ class Pair:
             else:
                 doing = "running it"
                 head, body = self._trusted.ask(progress, limit, "run", job)
-        except Ended as end:
+        except WorkerError as end:
             return _without_score(job, kind, "timeout" if end.overran else "failed", f"{doing}: {end}")
         self._replace_if_changed(self._trusted, head)
         if "failed" in head:
@@ -92,7 +92,7 @@ class Pair:
             if "failed" not in head:
                 return Facts(**{name: value for name, value in head.items() if name != "changes"}), None
             return Facts(), _failed(str(head["failed"]))
-        except Ended as end:
+        except WorkerError as end:
             return Facts(), _ended(end)
         except TypeError:
             return Facts(), _failed("the attack's process sent no facts")
@@ -100,7 +100,7 @@ class Pair:
     def _attacked(self, cell: Cell, observation: bytes, limit: float | None, progress: Progress) -> Answer:
         try:
             head, body = self._attacking.ask(progress, limit, "attack", Task.of(cell), observation)
-        except Ended as end:
+        except WorkerError as end:
             return _ended(end)
         self._replace_if_changed(self._attacking, head)
         return _failed(str(head["failed"])) if "failed" in head else (head, body)
@@ -112,7 +112,7 @@ class Pair:
             worker.discard()
 
 
-def _ended(end: Ended) -> Answer:
+def _ended(end: WorkerError) -> Answer:
     return Outcome("timeout", OVERRAN).packed() if end.overran else _failed(f"the attack did not return: {end}")
 
 

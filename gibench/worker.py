@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 import torch
@@ -34,6 +34,9 @@ from gibench.jsonable import jsonable
 from gibench.observation import Observation
 from gibench.outcome import Facts, Outcome
 from gibench.result import Result
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Answer = tuple[dict[str, Any], bytes]
 _BETWEEN = 0.1  # seconds between two words of progress: each takes time from what is timed
@@ -169,10 +172,16 @@ class _Worker:
 
 def packed_result(result: Result) -> Answer:
     """A result as JSON and its picture, to be sent."""
-    table = None if result.images is None else result.images.to_csv(index=False)
+    table = None if result.images is None else {name: _column(values) for name, values in result.images.items()}
     beside = {name: getattr(result, name) for name in ("diagnostics", "provenance", "seconds")}
     row = {name: value for name, value in result.row.as_dict().items() if name not in ("run_id", "started")}
     return {"row": row, "images": table, **beside}, result.grid_png or b""
+
+
+def _column(values: pd.Series[Any]) -> tuple[str, list[Any]]:
+    return str(values.dtype), [
+        None if missing else value for value, missing in zip(values.tolist(), values.isna(), strict=True)
+    ]
 
 
 def unpacked_result(kind: Callable[..., Any], head: dict[str, Any], body: bytes) -> Result:
@@ -189,7 +198,7 @@ def unpacked_result(kind: Callable[..., Any], head: dict[str, Any], body: bytes)
 
     table = head["images"]
     if table is not None:
-        table = pd.read_csv(io.StringIO(table), float_precision="round_trip", dtype={"reconstruction": "Int64"})
+        table = pd.DataFrame({name: pd.Series(values, dtype=kind) for name, (kind, values) in table.items()})
     beside = {name: head[name] for name in ("diagnostics", "provenance", "seconds")}
     return Result(kind(**head["row"]), table, body or None, **beside)
 

@@ -1,6 +1,7 @@
 """An attack and a model that end, block or change the process that they run in."""
 
 import ctypes
+import gc
 import os
 import random
 import resource
@@ -16,6 +17,8 @@ from pydantic import Field
 from torch import nn
 
 from gibench.attack import Attack, Reconstruction
+from gibench.cell import Cell
+from gibench.datasets.base import Split
 from gibench.errors import NotApplicableError
 from gibench.models.base import Model
 
@@ -219,3 +222,31 @@ class HostileModel(Model):
     def build(self, image_shape, num_classes):
         (ENDS | LEAVES)[self.what]()
         return nn.Sequential(nn.Flatten(), nn.Linear(image_shape[0] * image_shape[1] * image_shape[2], num_classes))
+
+
+class Searches(Attack):
+    """Returns a batch of images that is in memory, if there is one, and says how many cells are."""
+
+    def reconstruct(self, observation, context):
+        found = [torch.zeros(1, *observation.image_shape)]
+        for item in gc.get_objects():
+            values = vars(item).values() if type(item) is Split else [item]
+            tensors = [each for each in values if issubclass(type(each), torch.Tensor)]
+            found += [each for each in tensors if self._is_batch(each, observation)]
+        cells = sum(type(item) is Cell for item in gc.get_objects())
+        return Reconstruction(found[-1], diagnostics={"batches": len(found), "cells": cells})
+
+    @staticmethod
+    def _is_batch(tensor, observation):
+        return tensor.is_floating_point() and tuple(tensor.shape) == (observation.batch_size, *observation.image_shape)
+
+
+class BlocksFacts(Attack):
+    """Never says what it is."""
+
+    @property
+    def budget(self):
+        block()
+
+    def reconstruct(self, observation, context):
+        raise AssertionError("never called")

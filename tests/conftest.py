@@ -73,6 +73,7 @@ def _no_store_of_others():
     with pytest.MonkeyPatch.context() as environment:
         environment.delenv("MLFLOW_TRACKING_URI", raising=False)
         environment.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
+        environment.delenv("GIBENCH_RESULTS", raising=False)
         yield
 
 

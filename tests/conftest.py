@@ -32,6 +32,7 @@ ROW = {
     "seed": 0,
     "device": "cpu",
     "hardware": "a processor (2 threads)",
+    "workers": 1,
     "dtype": "float32",
     "status": "ok",
     "reason": None,

@@ -87,7 +87,9 @@ class How:
         Raises:
             UsageError: a number that makes no sense.
         """
-        if jobs != "auto" and not (jobs.isascii() and jobs.isdigit() and 1 <= int(jobs[:5]) <= _MOST_JOBS):
+        if jobs != "auto" and not (
+            jobs.isascii() and jobs.isdigit() and len(jobs) < 5 and 1 <= int(jobs) <= _MOST_JOBS
+        ):
             raise UsageError(f"jobs={jobs!r} is refused: give a number from 1 to {_MOST_JOBS}, or auto")
         if memory is not None and not (0 < memory < math.inf):
             raise UsageError(f"memory={memory!r} is refused: give the gigabytes that a process may take")

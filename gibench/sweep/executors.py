@@ -12,7 +12,7 @@ from queue import SimpleQueue
 from typing import Protocol
 
 from gibench.job import Job, Progress
-from gibench.result import Result, Row, StoredRow
+from gibench.result import Result, StoredRow
 from gibench.sweep.pair import Pair
 
 Numbered = tuple[int, Job]
@@ -108,7 +108,7 @@ def _quitting(pairs: Sequence[Pair]) -> Iterator[None]:
 
 def _beside(result: Result, workers: int) -> Result:
     """The same, with how many jobs could run at a time, on which its seconds depend."""
-    return replace(result, row=replace(result.row, workers=workers)) if isinstance(result.row, Row) else result
+    return replace(result, row=replace(result.row, workers=workers))
 
 
 def _gpus() -> list[str]:

@@ -91,15 +91,17 @@ def test_a_dry_run_as_json_gives_the_keys_that_rows_will_have(call):
 
 
 def test_misbehaving_attacks_leave_rows_with_reasons_and_exit_code_1(call):
-    names = ("raises", "wrong-shape", "returns-nan", "exits", "hangs", "random")
-    code, out, _ = call("run", *attacks(*names), *SMALL, "--timeout", "0.05")
+    names = ("raises", "wrong-shape", "returns-nan", "exits", "random")
+    code, stopped, _ = call("run", *attacks("hangs"), *SMALL, "--timeout", "0.05")
+    assert code == 1
+    code, out, _ = call("run", *attacks(*names), *SMALL)
     assert code == 1
     assert {row.attack: row.status for row in Results().rows(Row)} == {
         "raises": "failed", "wrong-shape": "failed", "returns-nan": "failed", "exits": "failed", "hangs": "timeout",
         "random": "ok",
     }  # fmt: skip
     assert "failed: ValueError: no luck today (raises | none" in out
-    assert "timeout: the attack ran on past its deadline and was stopped: raise --timeout (hangs" in out
+    assert "timeout: the attack ran on past its deadline and was stopped: raise --timeout (hangs" in stopped
 
 
 def test_nan_in_the_observed_gradient_is_a_failed_row(call):
@@ -161,6 +163,11 @@ def test_force_gives_the_same_images_and_metrics_bit_for_bit(call):
         (["--attack", "random", "--model", "mlp:width=99999999999999999999"], "is refused: "),
         (["--attack", "random", "--timeout", "1e308"], "timeout=1e+308 is refused: "),
         (["--attack", "random", "--train-steps", "9" * 23], "is refused: "),
+        (["--attack", "random", "--jobs", "0"], "jobs='0' is refused: give a number from 1 to 1024, or auto"),
+        (["--attack", "random", "--jobs", "²"], "jobs='²' is refused: "),
+        (["--attack", "random", "--jobs", "1" * 5000], "is refused: give a number from 1 to 1024, or auto"),
+        (["--attack", "random", "--memory", "0"], "memory=0.0 is refused: give the gigabytes"),
+        (["--attack", "random", "--memory", "nan"], "memory=nan is refused: give the gigabytes"),
     ],
 )
 def test_a_wrong_request_is_one_clear_line_and_exit_code_2(call, options, complaint):
@@ -276,6 +283,21 @@ def wait_for(process, text):
     raise AssertionError(f"the program ended without saying {text}")
 
 
+def assert_nobody_works_in(folder):
+    """No process is left there, at least after a while."""
+    deadline = time.monotonic() + 120
+    while others := [process for process in Path("/proc").glob("[0-9]*") if works_in(process, folder)]:
+        assert time.monotonic() < deadline, others
+        time.sleep(0.1)
+
+
+def works_in(process, folder):
+    try:
+        return process.name != str(os.getpid()) and (process / "cwd").readlink() == folder
+    except OSError:
+        return False
+
+
 @pytest.mark.parametrize(("how", "exit_code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
 def test_a_run_that_is_ended_keeps_its_finished_cells_and_goes_on_later(
     call, program, plugin_site, workplace, how, exit_code
@@ -286,6 +308,7 @@ def test_a_run_that_is_ended_keeps_its_finished_cells_and_goes_on_later(
     time.sleep(0.3)  # the next cell waits by then
     os.kill(process.pid, how)
     assert process.wait(timeout=60) == exit_code
+    assert_nobody_works_in(workplace)
     kept = Results().rows(Row)
     assert [row.attack for row in kept] == ["random"]
 
@@ -322,7 +345,7 @@ def test_a_damaged_row_is_named_and_run_again(call, workplace):
 
 def test_a_line_counts_how_its_seeds_ended_and_fails_as_grey(call, workplace):
     (workplace / "go").touch()
-    call("run", *attacks("waits"), "--seed", "0", *SMALL, "--timeout", "5")
+    call("run", *attacks("waits"), "--seed", "0", *SMALL)
     (workplace / "go").unlink()
     code, out, _ = call("run", *attacks("waits"), "--seed", "0-1", *SMALL, "--timeout", "0.05")
     (line,) = [line for line in out.splitlines() if "2 seeds" in line]

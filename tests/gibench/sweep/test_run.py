@@ -5,6 +5,7 @@ import pytest
 from gibench.errors import UsageError
 from gibench.result import Row
 from gibench.results import Results
+from gibench.sweep.executors import Local
 from gibench.sweep.run import prepare, run_jobs
 from gibench.sweep.suite import Suite
 
@@ -34,7 +35,7 @@ def suite(*attacks, **options):
 
 def run(grid, **options):
     notes, results = Notes(), Results(create=True)
-    return run_jobs(prepare([grid]), results, grid, notes, **options), notes.told, results
+    return run_jobs(prepare([grid]), results, grid, notes, Local(), **options), notes.told, results
 
 
 def test_every_cell_is_run_and_stored_in_order():
@@ -71,6 +72,19 @@ def test_only_failures_and_timeouts_are_run_again(attack, timeout, again):
     assert (told[0] == ("started", 1)) is again
 
 
+@pytest.mark.parametrize(
+    ("retry", "again"), [({"failed"}, [1]), ({"timeout"}, [2]), (set(), []), ({"failed", "timeout"}, [1, 2])]
+)
+def test_what_is_run_again_can_be_chosen(retry, again, make_result):
+    grid = suite("raises", "random", "mean-image")
+    keys = [job.key for job in prepare([grid])]
+    for key, status in zip(keys, ("failed", "timeout", "ok"), strict=True):
+        Results(create=True).save(make_result(cell=key, status=status))
+    rows, told, _ = run(grid, retry=retry)
+    assert [number for what, number in told if what == "started"] == again
+    assert [row.cell for row in rows] == keys
+
+
 def test_a_failed_cell_does_not_stop_the_others():
     _, told, _ = run(suite("raises", "random"))
     assert told == [("started", 1), ("failed", 1), ("started", 2), ("ok", 2)]
@@ -103,7 +117,7 @@ def test_a_cell_that_another_process_is_running_is_waited_for_and_taken_from_it(
             claim.release()
 
     told.working = elsewhere
-    rows = run_jobs([*prepare([grid])], Results(create=True), grid, told)
+    rows = run_jobs([*prepare([grid])], Results(create=True), grid, told, Local())
     assert told.told == [("started", 2), ("ok", 2), "waiting", ("stored before", 1)]
     assert [row.status for row in rows] == ["failed", "ok"]
 

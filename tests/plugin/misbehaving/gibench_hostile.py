@@ -190,7 +190,6 @@ LEAVES = {
     "written": write_to_files,
     "fork": fork,
     "process": leave_a_process,
-    "alarm": lambda: signal.setitimer(signal.ITIMER_REAL, 0.01),
 }
 
 

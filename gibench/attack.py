@@ -117,10 +117,10 @@ class Attack(Plugin, ABC):
             runtime = time.perf_counter() - start
         late = context.expired()  # asked before the harness takes time of its own
         found = _checked(result, observation)
-        status, reason = (
-            ("timeout", "the wall clock ran out: raise --timeout") if late else (found.status, found.reason)
-        )
-        return AttackRun(status, reason, found, runtime, memory.peak_mb, len(result.images))
+        measured = found, runtime, memory.peak_mb, len(result.images)
+        if late:
+            return AttackRun("timeout", "the wall clock ran out: raise --timeout", *measured)
+        return AttackRun(found.status, found.reason, *measured)
 
 
 def lacking(observation: Observation, names: Iterable[str]) -> str | None:

@@ -1,8 +1,8 @@
 """Delivers what is finished from the results folder into MLflow, each row exactly once, beside the cells that run.
 
-A row that is delivered is noted in the folder, in a file for each store. As a note may be missing, because a process was
-killed between the two or the answer of a server was lost, the store is asked for the row's id before anything is
-written. A row is written under a claim, so that of two processes one does it.
+A row that is delivered is noted in the folder, in a file for each store. As a note may be missing, if a process was
+killed between the two or a server's answer was lost, the store is asked for the row's id before anything is written. A
+row is written under a claim, so that of two processes one does it.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from gibench.results.place import identity, writable
 
 NOTES = ".delivered"  # the folder of the notes, a file for each store
 _RETRY = 20.0  # seconds after which a store that failed is tried again while cells run
+_ATTEMPTS = 3  # at a store that was reached and then fails: two writers can be in each other's way
 _POLL = 0.2  # seconds between looks at what another process is delivering
 
 
@@ -97,7 +98,7 @@ class Delivery:
 
     def _work(self) -> None:
         target: _Target | None = None
-        looked = False
+        looked, attempts = False, 0
         while True:
             last = self._closing.is_set()
             try:
@@ -108,9 +109,13 @@ class Delivery:
                 self._deliver(target)
                 if last:
                     self._close_grids(target)
-                self.problem = None
+                self.problem, attempts = None, 0
             except Exception as error:  # whatever MLflow raises, the rows are in the folder
                 target = None
+                attempts += 1
+                if attempts < _ATTEMPTS and not isinstance(error, UsageError):
+                    self._hurry.wait(_POLL)
+                    continue
                 self._failed(error)
                 if not last:
                     self._closing.wait(_RETRY)

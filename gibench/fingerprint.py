@@ -10,6 +10,8 @@ import locale
 import os
 import random
 import signal
+import socket
+import struct
 import sys
 import threading
 import warnings
@@ -32,7 +34,7 @@ from gibench.registry import GROUPS, entries
 
 _CODE = (
     *(FunctionType, BuiltinFunctionType, type, staticmethod, classmethod, property),
-    *(MethodDescriptorType, WrapperDescriptorType, ClassMethodDescriptorType),
+    *(MethodDescriptorType, WrapperDescriptorType, ClassMethodDescriptorType, np.ufunc, type(np.mean)),
 )
 _PYTHON = {"builtins", "random", "math", "time", "os", "copy", "json"}
 _WATCHED = {"gibench", "torch", "numpy", "scipy", "skimage", "lpips", "PIL"} | _PYTHON  # packages
@@ -77,7 +79,7 @@ _STATE: Mapping[str, Callable[[], Any]] = {
     "anomaly mode": lambda: (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()),
     "autocast": lambda: [torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda")],
     "cuDNN": lambda: [getattr(torch.backends.cudnn, name) for name in ("enabled", "benchmark", "deterministic")],
-    "flushing of tiny numbers": lambda: (_TINY / 2, float(torch.tensor(_TINY, dtype=torch.float64) / 2)),
+    "flushing of tiny numbers": lambda: struct.pack("d", _TINY / 2),  # where they are, they equal zero, too
     "torch modes": lambda: (torch._C._len_torch_function_stack(), torch._C._len_torch_dispatch_stack()),
     "module hooks": lambda: [len(getattr(_HOOKS, f"_global_{name}_hooks")) for name in _HOOKED],
     "torch's random state": lambda: torch.get_rng_state().tolist(),
@@ -98,6 +100,7 @@ _STATE: Mapping[str, Callable[[], Any]] = {
     "Python threads": threading.active_count,
     "tracing": lambda: (sys.gettrace(), sys.getprofile(), sys.excepthook, threading.excepthook),
     "interpreter": lambda: (gc.isenabled(), gc.get_threshold(), sys.getrecursionlimit(), sys.getswitchinterval()),
+    "socket timeout": socket.getdefaulttimeout,
     "locale": lambda: locale.setlocale(locale.LC_ALL),
     "warnings": lambda: [each for each in warnings.filters if each[0] == "error"],
 }
@@ -130,7 +133,7 @@ class Code:
         self.changes()
 
     def changes(self) -> list[str]:
-        """The modules and classes that plugins have written into. What was imported meanwhile is watched from now on."""
+        """The modules and classes that plugins have written into. What was imported meanwhile is watched, too."""
         foreign = _foreign()
         if self._noted and not foreign & sys.modules.keys():
             return []  # no code ran but our own
@@ -169,13 +172,20 @@ class State:
 
 def _foreign() -> set[str]:
     """The packages of the plugins that others have written."""
-    return {each.point.module.partition(".")[0] for kind in GROUPS for each in entries(kind) if each.distribution != "gibench"}
+    return {
+        each.point.module.partition(".")[0]
+        for kind in GROUPS
+        for each in entries(kind)
+        if each.distribution != "gibench"
+    }
 
 
 def _is_patched(name: str, noted: _Noted, foreign: set[str]) -> bool:
     """Whether others' code stands where there was some; a library may replace its own, as optimizers of torch do."""
     held, own = vars(noted.owner), name.partition(".")[0]
-    replaced = [held.get(key) for key, value in zip(noted.names, noted.values, strict=True) if held.get(key) is not value]
+    replaced = [
+        held.get(key) for key, value in zip(noted.names, noted.values, strict=True) if held.get(key) is not value
+    ]
     return any(_origin(value) != own for value in replaced) or _holds(noted.owner, foreign)
 
 

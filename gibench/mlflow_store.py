@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from gibench.errors import StoreError, UsageError
 from gibench.results.place import experiment_name
-from gibench.sqlite_store import ARTIFACTS, LOCK_TIMEOUT, SQLITE, move_artifacts, prepare, sqlite_file
+from gibench.sqlite_store import ARTIFACTS, LOCK_TIMEOUT, SQLITE, move_artifacts, prepare, sqlite_file, state
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -103,6 +103,10 @@ def check_store(uri: str | None) -> str:
         if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
             raise UsageError(f"the tracking store {file} cannot be made: {folder} is not writable: {_mend(uri)}")
         return f"none yet at {file}: the first run makes it"
+    if file and file.is_file():
+        with _opening(uri):
+            if (what := state(file)) in ("empty", "half-made"):
+                return f"only a file that is {what} at {file}: the first run makes it anew"
     with _opening(uri), _environment(_CHECK):
         client = _client(uri, write=file is not None)
         found = client.search_experiments()

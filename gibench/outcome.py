@@ -46,7 +46,7 @@ class Outcome:
     def of(cls, run: AttackRun) -> Self:
         """What one timed call of an attack gave."""
         found = run.reconstruction
-        kept = found and Reconstruction(**{name: _on_cpu(getattr(found, name)) for name in _TENSORS})
+        kept = found and Reconstruction(found.images.cpu(), _on_cpu(found.labels), _on_cpu(found.certified))
         return cls(
             run.status,
             one_line(run.reason),
@@ -63,7 +63,7 @@ class Outcome:
         tensors = {name: getattr(found, name) for name in _TENSORS} if found else {}
         given = {name: tensor.contiguous() for name, tensor in tensors.items() if tensor is not None}
         head = {name: value for name, value in vars(self).items() if name != "reconstruction"}
-        return jsonable(head), save(given) if given else b""
+        return head, save(given) if given else b""
 
     @classmethod
     def unpacked(cls, head: Mapping[str, Any], body: bytes) -> Self:
@@ -72,7 +72,8 @@ class Outcome:
         Raises:
             Exception: of any kind, where something else was sent.
         """
-        found = Reconstruction(**load(body)) if body else None
+        tensors = load(body) if body else {}
+        found = Reconstruction(tensors["images"], tensors.get("labels"), tensors.get("certified")) if body else None
         outcome = cls(**head, reconstruction=found)
         if outcome.status not in get_args(Status) or type(outcome.n_reconstructed) is not int:
             raise ValueError(f"'{outcome.status}' is no outcome")

@@ -84,8 +84,8 @@ class Recorder:
             if found and found.info.status == "RUNNING":
                 self._client.set_terminated(found.info.run_id, ended)
 
-    def record(self, row: StoredRow, folder: Path, parent: str | None) -> None:
-        """Write one cell's run, or what is missing of it.
+    def record(self, row: StoredRow, folder: Path, parent: str | None = None) -> str:
+        """Write one cell's run, or what is missing of it; returns MLflow's id of it.
 
         It counts from its very last write on, and one that was cut off is gone on with: the same writes change nothing.
 
@@ -103,7 +103,7 @@ class Recorder:
         with explained(self._uri):
             found = self._find(RUN, row.run_id)
             if found and found.info.status != "RUNNING":
-                return
+                return str(found.info.run_id)
             tags = {RUN: row.run_id, FROM: self._folder} | ({"mlflow.parentRunId": parent} if parent else {})
             tags |= {_key(name): value for name, value in (_texts(row, "tag") | _provenance(details)).items()}
             first = dict(list(tags.items())[:_BATCH])
@@ -119,6 +119,7 @@ class Recorder:
             self._client.log_artifacts(run, str(folder))
             ended = started + round(1000 * sum(details["seconds"].values()))
             self._client.set_terminated(run, "FINISHED" if row.finished else "FAILED", ended)
+        return run
 
     def cut_off(self) -> dict[str, str]:
         """The runs from this results folder that were begun and not ended: MLflow's id by that of the row.

@@ -164,6 +164,8 @@ def _loaded(entry: Entry) -> object:
 def shorten(kind: str, spec: Spec | str) -> Spec:
     """The same spec without the settings that have their default value, for people to read."""
     spec = parse(spec) if isinstance(spec, str) else spec
+    if not spec.settings:
+        return spec  # without importing it
     defaults = load(kind, spec.name).from_settings(spec.name, {}).settings()
     given = {key: value for key, value in spec.settings if defaults.get(key) != value}
     # A setting that is called as a kind of plugin is a spec itself.

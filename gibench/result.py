@@ -44,6 +44,7 @@ class StoredRow:
     status: Status = measured("tag", default="ok")  # noqa: RUF009
     reason: str | None = measured("tag")
     hardware: str | None = measured("tag")
+    workers: int | None = measured("metric")  # jobs that ran at a time, which share processors and caches
     run_id: str = field(default="", kw_only=True)  # of the tracking run, once it is stored
     started: str = field(default="", kw_only=True)  # UTC, ISO 8601
     beside: Mapping[str, float] = field(default_factory=dict, kw_only=True)  # numbers that were noted, where asked for
@@ -52,6 +53,12 @@ class StoredRow:
     def key(self) -> str:
         """Of the job."""
         return str(getattr(self, self.key_column))
+
+    @property
+    def machine(self) -> str | None:
+        """What its seconds are of: the hardware, and how many jobs shared it (rule E16)."""
+        shared = f", {self.workers} jobs at a time" if (self.workers or 1) > 1 else ""
+        return self.hardware and self.hardware + shared
 
     @property
     def finished(self) -> bool:
@@ -111,7 +118,6 @@ class Row(Promise, CellAxes, StoredRow):
     labels_found: float | None = measured("metric")
     runtime_s: float | None = measured("metric")
     peak_memory_mb: float | None = measured("metric")  # the attack's own
-    workers: int | None = measured("metric")  # cells that ran at a time on the machine, which share its processors
     utility_accuracy: float | None = measured("metric")  # joined from training runs, see gibench.leaderboard.utility
     utility_epsilon: float | None = measured("metric")  # of those whole runs
 

@@ -106,13 +106,10 @@ def _newest_revision() -> str:
 
 def _make(file: Path) -> None:
     """Make the store beside its place and give it its name: of two processes one makes it, and both then use that."""
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
     file.parent.mkdir(parents=True, exist_ok=True)
     beside = file.with_name(f".{file.name}.{uuid.uuid4().hex}.new")
     try:
-        store = SqlAlchemyStore(f"{SQLITE}{beside}", (file.parent / ARTIFACTS).as_uri())
-        store.engine.dispose()
+        _create(beside, file.parent / ARTIFACTS)
         while not _named(beside, file):
             if state(file) == "store":
                 return
@@ -120,6 +117,13 @@ def _make(file: Path) -> None:
     finally:
         for left in file.parent.glob(f"{beside.name}*"):  # its journal too
             left.unlink(missing_ok=True)
+
+
+def _create(file: Path, artifacts: Path) -> None:
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    store = SqlAlchemyStore(f"{SQLITE}{file}", artifacts.as_uri())
+    store.engine.dispose()
 
 
 def _named(beside: Path, file: Path) -> bool:

@@ -55,8 +55,7 @@ def facts_of(attack: str) -> Facts:
     """What the attack of a spec says of itself."""
     plugin = cast(Attack, create("attack", attack))
     budget = None if plugin.budget is None else text.one_line(plugin.budget)
-    flags = (bool(getattr(plugin, name)) for name in ("adaptive", "oracle", "control"))
-    return Facts(*flags, budget, bool(plugin.foreign))
+    return Facts(bool(plugin.adaptive), bool(plugin.oracle), bool(plugin.control), budget, bool(plugin.foreign))
 
 
 def attack(task: Task, observation: Observation, progress: Progress) -> Outcome:

@@ -20,10 +20,11 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 import torch
+import torch._dynamo  # what the first gradient and the first optimizer would import
 
 from gibench import fingerprint, stages
 from gibench.cell import Cell
@@ -33,7 +34,9 @@ from gibench.jsonable import jsonable
 from gibench.observation import Observation
 from gibench.outcome import Facts, Outcome
 from gibench.result import Result
-from gibench.text import text_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Answer = tuple[dict[str, Any], bytes]
 _BETWEEN = 0.1  # seconds between two words of progress: each takes time from what is timed
@@ -66,9 +69,16 @@ def serve(connection: Connection, place: Place) -> None:
             if os.getpid() != process or not os.path.samestat(os.fstat(connection.fileno()), line):
                 break  # a fork that a plugin has made and let go on, or files that it has closed
             head["changes"] = state.changes() + _CODE.changes()
-            worker.send(json.dumps(head, allow_nan=False).encode(), body)
+            worker.send(_encoded(head), body)
     finally:
         os._exit(1)  # whatever plugins have left to be done at the end
+
+
+def _encoded(head: dict[str, Any]) -> bytes:
+    try:
+        return json.dumps(head, allow_nan=False).encode()
+    except Exception as error:
+        return json.dumps({"failed": stages.text_of(error), "changes": head["changes"]}).encode()
 
 
 def _settle(place: Place) -> None:
@@ -113,7 +123,7 @@ class _Worker:
             return found
         except BaseException as error:
             if isinstance(error, GibenchError) and name in _GRIDS:
-                return {"error": text_of(error), "usage": isinstance(error, UsageError)}, b""
+                return {"error": stages.text_of(error), "usage": isinstance(error, UsageError)}, b""
             return {"failed": stages.text_of(error)}, b""
 
     def send(self, *messages: bytes) -> None:
@@ -162,10 +172,16 @@ class _Worker:
 
 def packed_result(result: Result) -> Answer:
     """A result as JSON and its picture, to be sent."""
-    table = None if result.images is None else result.images.to_csv(index=False)
+    table = None if result.images is None else {name: _column(values) for name, values in result.images.items()}
     beside = {name: getattr(result, name) for name in ("diagnostics", "provenance", "seconds")}
     row = {name: value for name, value in result.row.as_dict().items() if name not in ("run_id", "started")}
-    return jsonable({"row": row, "images": table, **beside}), result.grid_png or b""
+    return {"row": row, "images": table, **beside}, result.grid_png or b""
+
+
+def _column(values: pd.Series[Any]) -> tuple[str, list[Any]]:
+    return str(values.dtype), [
+        None if missing else value for value, missing in zip(values.tolist(), values.isna(), strict=True)
+    ]
 
 
 def unpacked_result(kind: Callable[..., Any], head: dict[str, Any], body: bytes) -> Result:
@@ -182,7 +198,7 @@ def unpacked_result(kind: Callable[..., Any], head: dict[str, Any], body: bytes)
 
     table = head["images"]
     if table is not None:
-        table = pd.read_csv(io.StringIO(table), float_precision="round_trip", dtype={"reconstruction": "Int64"})
+        table = pd.DataFrame({name: pd.Series(values, dtype=kind) for name, (kind, values) in table.items()})
     beside = {name: head[name] for name in ("diagnostics", "provenance", "seconds")}
     return Result(kind(**head["row"]), table, body or None, **beside)
 

@@ -155,7 +155,7 @@ def _conditions(rows: list[Row], file: Path, marked: bool) -> str:
 
 
 def _machines(rows: list[Any]) -> str:
-    return ", ".join(sorted({prose(row.hardware or "unknown") for row in rows}))
+    return ", ".join(sorted({prose(row.machine or "unknown") for row in rows}))
 
 
 def _dates(rows: list[Any]) -> str:

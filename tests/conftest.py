@@ -32,6 +32,7 @@ ROW = {
     "seed": 0,
     "device": "cpu",
     "hardware": "a processor (2 threads)",
+    "workers": 1,
     "dtype": "float32",
     "status": "ok",
     "reason": None,
@@ -73,6 +74,7 @@ def _no_store_of_others():
     with pytest.MonkeyPatch.context() as environment:
         environment.delenv("MLFLOW_TRACKING_URI", raising=False)
         environment.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
+        environment.delenv("GIBENCH_RESULTS", raising=False)
         yield
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import fields
 
 from gibench.checks import at_hand
@@ -14,17 +14,17 @@ from gibench.sweep.estimate import Estimate, in_words
 from gibench.sweep.request import Request
 
 
-def print_plan(request: Request, jobs: Sequence[Job], force: bool, as_json: bool) -> None:
+def print_plan(request: Request, jobs: Sequence[Job], again: Collection[str], as_json: bool) -> None:
     """Print a line a job, or as JSON an object; below, how many are done and how long the others may take.
 
     Args:
         request: says where results are.
         jobs: in order.
-        force: finished ones are run again.
+        again: the statuses of stored ones that are run again.
         as_json: print JSON.
     """
     rows = Results(request.results, request.experiment).rows(request.row, diagnostics=True)
-    done = set() if force else {row.key for row in rows if row.finished}
+    done = {row.key for row in rows if row.status not in again}
     estimate = Estimate(rows)
     if as_json:
         print_json(

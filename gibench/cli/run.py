@@ -6,11 +6,13 @@ from typing import Any
 
 from gibench.cell import CellAxes
 from gibench.cli import options
+from gibench.cli.how import How
 
 
 @options.takes_axes(CellAxes)
 def run(
     axes: dict[str, Any],
+    how: How,
     timeout: options.Timeout = None,
     results: options.Results = None,
     tracking_uri: options.TrackingUri = None,
@@ -36,6 +38,7 @@ def run(
     given = axes | options.given(timeout=timeout, results=results, tracking_uri=tracking_uri, experiment=experiment)
     run_suite(
         Suite.from_settings("gibench run", given),
+        how,
         choice,
         force=force,
         pictures=not no_pictures,

@@ -9,11 +9,13 @@ import typer
 
 from gibench.cell import CellAxes
 from gibench.cli import options
+from gibench.cli.how import How
 
 
 @options.takes_axes(CellAxes, "device", "threads")
 def sweep(
     axes: dict[str, Any],
+    how: How,
     suite: Annotated[Path, typer.Argument(metavar="SUITE", help="A file, or a name that gibench list suites shows.")],
     timeout: options.Timeout = None,
     results: options.Results = None,
@@ -41,4 +43,4 @@ def sweep(
     choice = Choice.of_options(only or (), shard, limit)
     given = axes | options.given(timeout=timeout, results=results, tracking_uri=tracking_uri, experiment=experiment)
     loaded = Suite.read(named.find(suite), given)
-    run_suite(loaded, choice, force=force, pictures=not no_pictures, as_json=as_json, dry_run=dry_run)
+    run_suite(loaded, how, choice, force=force, pictures=not no_pictures, as_json=as_json, dry_run=dry_run)

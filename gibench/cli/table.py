@@ -98,7 +98,7 @@ def _print(rows: Sequence[Any], columns: Columns, below: Sequence[str]) -> None:
     axes = [name for name in reversed(axes_of(type(rows[0]))) if name != "seed"]
     varying = {name for name in axes if len({getattr(row, name) for row in rows}) > 1}
     fixed = [f"{_head(name)} {_shown(rows[0], name)}" for name in axes if name not in varying and name not in _ALWAYS]
-    hardware = ", ".join(sorted({row.hardware or "unknown" for row in rows}))
+    hardware = ", ".join(sorted({row.machine or "unknown" for row in rows}))
     console.print(_printed(f"{'; '.join(reversed(fixed))}; hardware {hardware}"))
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     heads = [name for name in axes if name in varying or name in _ALWAYS]

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from gibench.cli import options
+from gibench.cli.how import How
 from gibench.utility.job import TrialAxes
 
 
 @options.takes_axes(TrialAxes)
 def utility(
     axes: dict[str, Any],
+    how: How,
     results: options.Results = None,
     tracking_uri: options.TrackingUri = None,
     experiment: options.Experiment = None,
@@ -33,4 +35,5 @@ def utility(
 
     choice = Choice.of_options(only or (), shard, limit)
     given = axes | options.given(results=results, tracking_uri=tracking_uri, experiment=experiment)
-    run_utility(Utility.from_settings("gibench utility", given), choice, force=force, as_json=as_json, dry_run=dry_run)
+    asked = Utility.from_settings("gibench utility", given)
+    run_utility(asked, how, choice, force=force, as_json=as_json, dry_run=dry_run)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 import threading
 import uuid
@@ -59,6 +58,8 @@ class Results:
                 self._session = session(self.root)
                 self._recover()
         self.grids = Grids(self.folder)
+        self._is_reader = not create
+        self._read: dict[str, index.Entry] | None = None
 
     def _recover(self) -> None:
         """Undo what processes that are gone had begun: names begin with a dot and the session."""
@@ -99,24 +100,31 @@ class Results:
         started = time() - sum(result.seconds.values())
         row = replace(result.row, run_id=uuid.uuid4().hex, started=_moment(started))
         files = files_of(result, row, grid, pictures)
+        columns = parsed(files[RESULT])["row"]
+        row = row_of(type(row), columns)  # as it will be read: without infinities
 
         def done() -> StoredRow | None:
             there = None if force else self.find(type(row), row.key)
             return there if there and there.finished else None
 
-        if there := self.put(row.key, files, done):
+        if there := self.put(row.key, files, columns, done):
             return there
         self.saved(row)
         return row
 
     def put(
-        self, key: str, files: Mapping[str, bytes], unless: Callable[[], StoredRow | None] = lambda: None
+        self,
+        key: str,
+        files: Mapping[str, bytes],
+        columns: dict[str, Any],
+        unless: Callable[[], StoredRow | None] = lambda: None,
     ) -> StoredRow | None:
         """Make the folder of a cell, in the place of one that is there.
 
         Args:
             key: of the cell.
             files: the content of each file by its name, as `gibench.results.document.files_of` gives it.
+            columns: of the row in them, as JSON has it.
             unless: is asked at the last moment, and what it answers is given back and the folder left as it is; None
                 goes ahead.
 
@@ -133,7 +141,7 @@ class Results:
                 stamp = index.stamp(beside / RESULT)
                 self._place(beside, key)
             self._renamed = True
-        index.add(self.folder, key, index.Entry(stamp, json.loads(files[RESULT])["row"]))
+        index.add(self.folder, key, index.Entry(stamp, columns))
         return None
 
     def _place(self, beside: Path, key: str) -> None:
@@ -192,7 +200,7 @@ class Results:
             diagnostics: fill `beside` with what was noted in numbers.
         """
         found = []
-        for key, entry in index.entries(self.folder).items():
+        for key, entry in self._entries().items():
             if kind.key_column not in entry.row:
                 continue
             try:
@@ -201,6 +209,12 @@ class Results:
             except (OSError, DamagedError) as error:
                 index.warn_of(self.folder / key, error)
         return sorted(found, key=lambda row: (row.started, row.run_id))
+
+    def _entries(self) -> dict[str, index.Entry]:
+        """Every cell; a reader looks once, as it asks for several kinds of rows."""
+        if self._read is None or not self._is_reader:
+            self._read = index.entries(self.folder)
+        return self._read
 
     def finished(self, kind: type[AnyRow]) -> dict[str, AnyRow]:
         """By their key the rows whose jobs need not be run again."""

@@ -78,11 +78,11 @@ def _take(source: Path, key: str, row: dict[str, object], results: Results) -> b
         return False
     try:
         files = {name: (source / name).read_bytes() for name in _FILES if (source / name).exists()}
-        parsed(files[RESULT])
+        columns = parsed(files[RESULT])["row"]
     except (OSError, KeyError, DamagedError) as error:
         warnings.warn(f"{source} is damaged and left out ({error})", DataWarning, stacklevel=2)
         return False
-    results.put(key, files)
+    results.put(key, files, columns)
     return True
 
 

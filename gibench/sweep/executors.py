@@ -3,43 +3,34 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import islice
 from queue import SimpleQueue
 from typing import Protocol
 
-from gibench.job import Job
-from gibench.result import Result, Row, StoredRow
+from gibench.job import Job, Progress
+from gibench.result import Result, StoredRow
 from gibench.sweep.pair import Pair
 
 Numbered = tuple[int, Job]
-
-
-class Watcher(Protocol):
-    """Is told how jobs get on, also from other threads."""
-
-    def started(self, number: int, job: Job) -> None:
-        """The job with this number, from 1, begins."""
-
-    def working(self, message: str, fraction: float | None = None) -> None:
-        """What a job is doing, and the share done if known."""
+_POLL = 0.2  # seconds between looks at what other processes are running
 
 
 class Executor(Protocol):
     """Runs jobs."""
 
     def results(
-        self, jobs: Sequence[Numbered], kind: type[StoredRow], watcher: Watcher
+        self, jobs: Iterator[Numbered | None], kind: type[StoredRow], progress: Progress
     ) -> Iterator[tuple[int, Result]]:
         """The number and result of each job as it is done; what they run in ends with the iteration.
 
         Args:
-            jobs: with their numbers, from 1.
+            jobs: with their numbers; the next is taken when there is a place for it. None: there is none as yet.
             kind: of their rows.
-            watcher: is told when each is begun.
+            progress: is told what they are doing, also from other threads.
         """
 
 
@@ -47,12 +38,14 @@ class Local:
     """One after the other in this process, which what they do may change or end: for those who look for mistakes."""
 
     def results(
-        self, jobs: Sequence[Numbered], kind: type[StoredRow], watcher: Watcher
+        self, jobs: Iterator[Numbered | None], kind: type[StoredRow], progress: Progress
     ) -> Iterator[tuple[int, Result]]:
         """See `Executor`."""
-        for number, job in jobs:
-            watcher.started(number, job)
-            yield number, _beside(job.run(watcher.working), 1)
+        for each in jobs:
+            if each is None:
+                time.sleep(_POLL)
+            else:
+                yield each[0], _beside(each[1].run(progress), 1)
 
 
 class Processes:
@@ -62,18 +55,18 @@ class Processes:
         """Start nothing yet.
 
         Args:
-            count: jobs at a time, each in a pair of workers, which share the processors.
+            count: jobs at a time, each in a pair of workers.
             memory: bytes of each worker, at most.
         """
         self._count, self._memory = count, memory
 
     def results(
-        self, jobs: Sequence[Numbered], kind: type[StoredRow], watcher: Watcher
+        self, jobs: Iterator[Numbered | None], kind: type[StoredRow], progress: Progress
     ) -> Iterator[tuple[int, Result]]:
         """See `Executor`. At the end, also one by Ctrl-C, all workers are killed."""
-        count = min(self._count, len(jobs))
         gpus = _gpus()
-        pairs = [Pair(self._memory, gpus[number % len(gpus)] if gpus else None) for number in range(count)]
+        places = (gpus[number % len(gpus)] if gpus else None for number in range(self._count))
+        pairs = [Pair(self._memory, gpu) for gpu in places]
         free: SimpleQueue[Pair] = SimpleQueue()
         for pair in pairs:
             free.put(pair)
@@ -81,19 +74,27 @@ class Processes:
         def run(number: int, job: Job) -> tuple[int, Result]:
             pair = free.get()
             try:
-                watcher.started(number, job)
-                return number, _beside(pair.run(job, kind, watcher.working), count)
+                return number, _beside(pair.run(job, kind, progress), self._count)
             finally:
                 free.put(pair)
 
-        with ThreadPoolExecutor(max(1, count)) as threads, _quitting(pairs):
-            waiting, running = iter(jobs), set[Future[tuple[int, Result]]]()
-            while True:
-                running |= {threads.submit(run, *each) for each in islice(waiting, count - len(running))}
-                if not running:
-                    return
-                done, running = wait(running, return_when=FIRST_COMPLETED)
+        running: set[Future[tuple[int, Result]]] = set()
+        with ThreadPoolExecutor(self._count) as threads, _quitting(pairs):
+            more = True
+            while more or running:
+                idle = False
+                while more and not idle and len(running) < self._count:
+                    each = next(jobs, _END)
+                    more, idle = each is not _END, each is None
+                    if isinstance(each, tuple):
+                        running.add(threads.submit(run, *each))
+                if idle and not running:
+                    time.sleep(_POLL)
+                done, running = wait(running, _POLL if idle else None, FIRST_COMPLETED)
                 yield from (each.result() for each in done)
+
+
+_END = object()  # of jobs
 
 
 @contextmanager
@@ -106,8 +107,8 @@ def _quitting(pairs: Sequence[Pair]) -> Iterator[None]:
 
 
 def _beside(result: Result, workers: int) -> Result:
-    """The same, with how many jobs ran at a time, which its seconds depend on."""
-    return replace(result, row=replace(result.row, workers=workers)) if isinstance(result.row, Row) else result
+    """The same, with how many jobs could run at a time, on which its seconds depend."""
+    return replace(result, row=replace(result.row, workers=workers))
 
 
 def _gpus() -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from typing import Any
 
 from gibench.axes import axes_of
@@ -14,9 +15,9 @@ from gibench.cell import Cell
 from gibench.deadline import grace
 from gibench.job import Job, Progress
 from gibench.outcome import Facts, Outcome
-from gibench.result import Result, Row, Status, StoredRow
+from gibench.result import Result, Status, StoredRow
 from gibench.stages import OVERRAN, Task
-from gibench.sweep.workers import Answer, Ended, Worker
+from gibench.sweep.workers import Answer, Worker, WorkerError
 from gibench.worker import Place, unpacked_result
 
 PATIENCE = 60.0  # seconds more than the attack's that every stage has before its process is ended
@@ -52,6 +53,13 @@ class Pair:
         Raises:
             GibenchError: the scoring is not to be trusted, or a wrong request has come to light.
         """
+        self._changed: list[str] = []
+        result = self._run(job, kind, progress)
+        if self._changed:
+            return replace(result, provenance={**result.provenance, "left_changed": self._changed})
+        return result
+
+    def _run(self, job: Job, kind: type[StoredRow], progress: Progress) -> Result:
         limit = None
         if isinstance(job, Cell) and job.timeout is not None:
             limit = job.timeout + grace(job.timeout) + PATIENCE
@@ -67,10 +75,9 @@ class Pair:
             else:
                 doing = "running it"
                 head, body = self._trusted.ask(progress, limit, "run", job)
-        except Ended as end:
+        except WorkerError as end:
             return _without_score(job, kind, "timeout" if end.overran else "failed", f"{doing}: {end}")
-        if head.pop("changes", None):
-            self._trusted.discard()
+        self._replace_if_changed(self._trusted, head)
         if "failed" in head:
             return _without_score(job, kind, "failed", f"{doing}: {head['failed']}")
         try:
@@ -85,7 +92,7 @@ class Pair:
             if "failed" not in head:
                 return Facts(**{name: value for name, value in head.items() if name != "changes"}), None
             return Facts(), _failed(str(head["failed"]))
-        except Ended as end:
+        except WorkerError as end:
             return Facts(), _ended(end)
         except TypeError:
             return Facts(), _failed("the attack's process sent no facts")
@@ -93,14 +100,19 @@ class Pair:
     def _attacked(self, cell: Cell, observation: bytes, limit: float | None, progress: Progress) -> Answer:
         try:
             head, body = self._attacking.ask(progress, limit, "attack", Task.of(cell), observation)
-        except Ended as end:
+        except WorkerError as end:
             return _ended(end)
-        if head.pop("changes", None):
-            self._attacking.discard()
+        self._replace_if_changed(self._attacking, head)
         return _failed(str(head["failed"])) if "failed" in head else (head, body)
 
+    def _replace_if_changed(self, worker: Worker, head: dict[str, Any]) -> None:
+        """End a worker in which a job has left changed what the next one would meet."""
+        if changes := head.pop("changes", None):
+            self._changed += map(str, changes)
+            worker.discard()
 
-def _ended(end: Ended) -> Answer:
+
+def _ended(end: WorkerError) -> Answer:
     return Outcome("timeout", OVERRAN).packed() if end.overran else _failed(f"the attack did not return: {end}")
 
 

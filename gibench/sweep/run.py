@@ -1,23 +1,22 @@
-"""Runs jobs one after the other; every finished one is stored at once, and what is stored is not run again.
+"""Runs what is not stored yet; every finished job is stored at once, and what is stored is not run again.
 
 Several processes may run the same jobs: each job is run by the one that has the claim to it.
 """
 
 from __future__ import annotations
 
-import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from textwrap import shorten
 from typing import Protocol
 
 from gibench.job import Job
-from gibench.result import StoredRow
+from gibench.result import UNFINISHED, Result, StoredRow
 from gibench.results import Results
+from gibench.results.claims import Claim
 from gibench.results.grids import Ended
+from gibench.sweep.executors import Executor, Numbered
 from gibench.sweep.request import Request
-
-_POLL = 0.2  # seconds between looks at what other processes are running
 
 
 class Listener(Protocol):
@@ -58,8 +57,10 @@ def run_jobs(
     results: Results,
     request: Request,
     listener: Listener,
+    executor: Executor,
     force: bool = False,
     pictures: bool = True,
+    retry: Collection[str] = UNFINISHED,
 ) -> list[StoredRow]:
     """Run what is not stored yet as one grid; the stored row of every job, in order.
 
@@ -70,55 +71,97 @@ def run_jobs(
         results: where they are looked up and kept.
         request: what they were made of, as the grid's settings.
         listener: is told of each.
+        executor: runs them.
         force: run finished jobs again.
         pictures: keep the image grids.
+        retry: of what an earlier call has left without a final status, what is run again, once.
     """
-    stored = {row.key: row for row in results.rows(request.row)}
-    rows: dict[int, StoredRow] = {}
-    waiting = deque(enumerate(jobs, start=1))
-    elsewhere = 0  # how many in a row another process is at
-    grid: str | None = None
+    grid = _Grid(jobs, results, request, listener, force, pictures, retry)
     ended: Ended = "KILLED"
     try:
-        while waiting:
-            number, job = waiting.popleft()
-            row = None if force else stored.get(job.key)
-            if not (row and row.finished):
-                claim = results.claim(job.key)
-                if claim is None:
-                    waiting.append((number, job))
-                    elsewhere += 1
-                    if elsewhere >= len(waiting):
-                        listener.working("waiting for cells that another process is running")
-                        time.sleep(_POLL)
-                    continue
-                with claim:
-                    row = _done_meanwhile(results, request, job, stored)
-                    if row is None:
-                        grid = grid or results.grids.open(getattr(request, "name", None) or "grid", _axes(request))
-                        listener.started(number, job)
-                        result = job.run(listener.working)
-                        rows[number] = results.save(result, grid, pictures=pictures, force=force)
-                        listener.finished(number, rows[number], stored_before=False)
-            elsewhere = 0
-            if row:
-                rows[number] = row
-                listener.finished(number, row, stored_before=True)
+        for number, result in executor.results(grid.due(), request.row, listener.working):
+            grid.done(number, result)
         ended = "FINISHED"
     except Exception:
         ended = "FAILED"
         raise
     finally:
-        if grid:
-            results.grids.close(grid, ended)
-    return [rows[number] for number in sorted(rows)]
+        grid.close(ended)
+    return [grid.rows[number] for number in sorted(grid.rows)]
 
 
-def _done_meanwhile(results: Results, request: Request, job: Job, stored: dict[str, StoredRow]) -> StoredRow | None:
-    """The row that another process has stored since this one began, how ever it ended."""
-    row = results.find(request.row, job.key)
-    before = stored.get(job.key)
-    return row if row and not (before and before.run_id == row.run_id) else None
+class _Grid:
+    """The jobs of one call: those still to be looked at, those claimed, and the rows there are."""
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        results: Results,
+        request: Request,
+        listener: Listener,
+        force: bool,
+        pictures: bool,
+        retry: Collection[str],
+    ) -> None:
+        self._results, self._request, self._listener = results, request, listener
+        self._force, self._pictures, self._retry = force, pictures, retry
+        self._stored = {row.key: row for row in results.rows(request.row)}
+        self._waiting = deque(enumerate(jobs, start=1))
+        self._claims: dict[int, Claim] = {}
+        self._grid: str | None = None
+        self.rows: dict[int, StoredRow] = {}
+
+    def due(self) -> Iterator[Numbered | None]:
+        """The jobs to run, each claimed; None as long as other processes are at all that are left."""
+        elsewhere = 0  # how many in a row
+        while self._waiting:
+            number, job = self._waiting.popleft()
+            row = None if self._force else self._stored.get(job.key)
+            if row and row.status not in self._retry:
+                self._had(number, row)
+                elsewhere = 0
+            elif not (claim := self._results.claim(job.key)):
+                self._waiting.append((number, job))
+                elsewhere += 1
+                if elsewhere >= len(self._waiting):
+                    self._listener.working("waiting for cells that another process is running")
+                    elsewhere = 0
+                    yield None
+            else:
+                elsewhere = 0
+                self._claims[number] = claim
+                if row := self._done_meanwhile(job):
+                    self._claims.pop(number).release()
+                    self._had(number, row)
+                    continue
+                name = getattr(self._request, "name", None) or "grid"
+                self._grid = self._grid or self._results.grids.open(name, _axes(self._request))
+                self._listener.started(number, job)
+                yield number, job
+
+    def done(self, number: int, result: Result) -> None:
+        """Store what came of a job."""
+        with self._claims.pop(number):
+            row = self._results.save(result, self._grid, pictures=self._pictures, force=self._force)
+        self.rows[number] = row
+        self._listener.finished(number, row, stored_before=False)
+
+    def close(self, ended: Ended) -> None:
+        """Give up what was not done, and end the grid."""
+        for claim in self._claims.values():
+            claim.release()
+        if self._grid:
+            self._results.grids.close(self._grid, ended)
+
+    def _had(self, number: int, row: StoredRow) -> None:
+        self.rows[number] = row
+        self._listener.finished(number, row, stored_before=True)
+
+    def _done_meanwhile(self, job: Job) -> StoredRow | None:
+        """The row that another process has stored since this one began, how ever it ended."""
+        row = self._results.find(self._request.row, job.key)
+        before = self._stored.get(job.key)
+        return row if row and not (before and before.run_id == row.run_id) else None
 
 
 def _axes(request: Request) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """The outside of a worker process: it is asked for one thing after the other, and replaced once it has ended.
 
-Workers are forks of a process that has imported the libraries and done nothing else, so that a new one costs no imports.
+Workers are forks of a process that has imported the libraries and done nothing else: a new one costs no imports.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _BUFFER = 2**22  # bytes
 _STARTING = threading.Lock()
 
 
-class Ended(Exception):
+class WorkerError(Exception):
     """A worker is no more; the message says how it ended."""
 
     def __init__(self, how: str, overran: bool = False) -> None:
@@ -54,7 +54,7 @@ class Worker:
             name, arguments: of what it is asked for.
 
         Raises:
-            Ended: the worker has ended in place of an answer.
+            WorkerError: the worker has ended in place of an answer.
             GibenchError: what was asked for cannot go on, nor can the grid.
         """
         connection = self._started()
@@ -92,7 +92,7 @@ class Worker:
     def _started(self) -> Connection:
         if self._connection is None:
             if self._closed:
-                raise Ended("it was not started any more")
+                raise WorkerError("it was not started any more")
             self._process, self._connection = _start(self._place)
             self._overran = False
         return self._connection
@@ -113,7 +113,7 @@ class Worker:
         self._overran = True
         self.close()
 
-    def _end(self, error: Exception) -> Ended:
+    def _end(self, error: Exception) -> WorkerError:
         """End what no answer came from; how it had ended."""
         process = self._process
         if not isinstance(error, ValueError):  # it may be about to end by itself
@@ -121,8 +121,8 @@ class Worker:
         code = process.exitcode
         self.discard()
         if self._overran:
-            return Ended("it ran on past its deadline and was ended: raise --timeout", overran=True)
-        return Ended(_how_it_ended(code))
+            return WorkerError("it ran on past its deadline and was ended: raise --timeout", overran=True)
+        return WorkerError(_how_it_ended(code))
 
     def discard(self) -> None:
         """End the process and forget it."""

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from gibench.result import Row
-from gibench.tracking import Store
+from gibench.results import Results
 
 SUITE = """
 name: small
@@ -29,7 +29,7 @@ def suite(workplace):
 def test_a_suite_runs_the_product_of_its_axes(call, suite):
     code, out, err = call("sweep", suite)
     assert code == 0
-    assert len(Store(Row).rows()) == 8
+    assert len(Results().rows(Row)) == 8
     assert out.count("2 seeds") == 4
     assert "[8/8] mean-image | dp" in err
 
@@ -45,13 +45,13 @@ def test_a_suite_goes_on_where_it_stopped(call, suite):
 def test_the_options_given_take_the_place_of_the_file(call, suite):
     code, _, _ = call("sweep", suite, "--experiment", "other", "--timeout", "30")
     assert code == 0
-    assert len(Store(Row, experiment="other").rows()) == 8
+    assert len(Results(experiment="other").rows(Row)) == 8
 
 
 def test_a_dry_run_prints_the_cells(call, suite):
     code, out, _ = call("sweep", suite, "--dry-run")
     assert (code, len(out.splitlines())) == (0, 8)
-    assert Store(Row).rows() == []
+    assert Results().rows(Row) == []
 
 
 def test_a_failed_cell_is_exit_code_1_and_keeps_the_others(call, suite):
@@ -59,7 +59,7 @@ def test_a_failed_cell_is_exit_code_1_and_keeps_the_others(call, suite):
     code, out, _ = call("sweep", suite)
     assert code == 1
     assert "failed: ValueError: no luck today" in out
-    assert [row.status for row in Store(Row).rows()].count("ok") == 4
+    assert [row.status for row in Results().rows(Row)].count("ok") == 4
 
 
 @pytest.mark.parametrize(

@@ -55,9 +55,13 @@ def same_axis(owner: type, name: str, **changes: Any) -> Any:
     return field(metadata={"axis": replace(axes_of(owner)[name], **changes)})
 
 
-@cache
 def axes_of(kind: Any) -> dict[str, Axis]:
     """The axes of a dataclass by name. Their order is that of the product: the first varies slowest."""
+    return _axes_of(kind)
+
+
+@cache
+def _axes_of(kind: Any) -> dict[str, Axis]:
     return {each.name: each.metadata["axis"] for each in fields(kind) if "axis" in each.metadata}
 
 

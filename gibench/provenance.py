@@ -36,6 +36,11 @@ def of(cell: Cell) -> dict[str, Any]:
     }
 
 
+def torch_version() -> str:
+    """Major and minor, as `2.9`."""
+    return ".".join(str(torch.__version__).split(".")[:2])
+
+
 def command(cell: Cell) -> str:
     """The command line that runs this one cell again."""
     options = {name.replace("_", "-"): value for name, value in asdict(cell).items() if value is not None}

@@ -43,7 +43,7 @@ class Estimate:
 
 def seconds_of(row: Any) -> float | None:
     """What a stored row took: its stages, where they were read with it, else what was measured of it."""
-    stages = sum(value for name, value in row.beside.items() if name.startswith("seconds."))
+    stages: float = sum(value for name, value in row.beside.items() if name.startswith("seconds."))
     if stages:
         return stages
     if getattr(row, "round_s", None) is not None:

@@ -50,7 +50,7 @@ class Tally:
     def ended(self) -> str:
         """How many ended how, in words."""
         parts = [f"{count} {status}" for status, count in self._statuses.most_common()] or ["none"]
-        return ", ".join(parts) + (f" ({self._before} stored before)" if self._before else "")
+        return ", ".join(parts) + (f" ({self._before} by an earlier call)" if self._before else "")
 
     def seconds_left(self, running: Iterable[tuple[Job, float]] = ()) -> float | None:
         """How long the rest may take at as many at a time as run now; None where nothing like it has ended.

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from gibench import experiment, training
+from gibench.checks import check
 from gibench.datasets.base import Split
 from gibench.errors import UsageError
-from gibench.experiment import check, draw, load, run_cell
+from gibench.experiment import draw, load, run_cell
 from gibench.result import COLUMNS
 from gibench.sweep.suite import Suite
 

@@ -135,4 +135,4 @@ def test_a_share_without_cells_says_so(call):
 def test_the_end_sums_up(call):
     options = (*attacks("random", "refuses", "raises"), *SMALL)
     call("run", *options, "--limit", "1")
-    assert "1 ok, 1 skipped, 1 failed (1 stored before) of 3 cells in " in call("run", *options).err
+    assert "1 ok, 1 skipped, 1 failed (1 by an earlier call) of 3 cells in " in call("run", *options).err

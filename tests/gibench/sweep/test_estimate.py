@@ -70,7 +70,7 @@ def test_a_tally_counts_and_says_what_is_left():
     tally.count(row_of(by_name["spearpp"][0], "failed"), 10.0, False)
     tally.count(row_of(by_name["spearpp"][1], "skipped"), 20.0, False)
     assert tally.counts() == "3 done, 1 failed, 1 skipped"
-    assert tally.ended() == "1 ok, 1 failed, 1 skipped (1 stored before)"
+    assert tally.ended() == "1 ok, 1 failed, 1 skipped (1 by an earlier call)"
     assert tally.seconds_left() == 3 * 2.0 + 2 * 15.0
     running = [(by_name["spearpp"][2], 5.0), (by_name["random"][1], 99.0)]  # the second is late, and no less than done
     assert tally.seconds_left(running) == (3 * 2.0 + 2 * 15.0 - 5.0 - 2.0) / 2

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from gibench.errors import UsageError
 from gibench.result import Column, StoredRow, columns_of
 
+_LATER = {"workers"}  # columns that there were not when some files were written: null in their rows
 AnyRow = TypeVar("AnyRow", bound=StoredRow)
 
 
@@ -22,14 +23,17 @@ def read(kind: type[AnyRow], file: Path) -> list[AnyRow]:
     columns = columns_of(kind)
     with file.open(encoding="utf-8", newline="") as stream:
         reader = csv.DictReader(stream)
-        if unknown := {*columns, "run_id", "started"} ^ set(reader.fieldnames or ()):
+        if unknown := ({*columns, "run_id", "started"} ^ set(reader.fieldnames or ())) - _LATER:
             raise UsageError(f"{file} has other columns than rows have now ({', '.join(sorted(unknown))}): run it anew")
         return [_row(kind, line, f"{file}, line {reader.line_num}") for line in reader]
 
 
 def _row(kind: type[AnyRow], line: dict[str, str], where: str) -> AnyRow:
     try:
-        values = {name: _value(line[name], column) for name, column in columns_of(kind).items()}
+        values = {
+            name: _value(line.get(name, "") if name in _LATER else line[name], column)
+            for name, column in columns_of(kind).items()
+        }
     except (ValueError, TypeError, KeyError) as error:
         raise UsageError(f"{where} is no row: {error}") from None
     return kind(**values, run_id=line["run_id"], started=line["started"])

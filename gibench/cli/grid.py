@@ -71,7 +71,7 @@ def _interruptible() -> Iterator[None]:
 def _prepared(requests: Sequence[Request], how: How) -> list[Job]:
     # Standard output is for the rows, whatever a plugin prints.
     with redirect_stdout(sys.stderr), how.sharing_threads():
-        return prepare(requests)
+        return how.share(prepare(requests))
 
 
 def _run(

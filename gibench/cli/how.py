@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import math
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -36,6 +37,7 @@ class Where(StrEnum):
 
     PROCESS = "process"
     LOCAL = "local"
+    RAY = "ray"
 
 
 OPTIONS: dict[str, tuple[Any, Any]] = {
@@ -62,11 +64,33 @@ OPTIONS: dict[str, tuple[Any, Any]] = {
         ],
         Retry.ALL,
     ),
+    "shard": (
+        Annotated[
+            str | None,
+            typer.Option(
+                "--shard", metavar="I/N", help="The I-th of N parts of the cells, for job arrays; see gibench merge."
+            ),
+        ],
+        None,
+    ),
     "executor": (
         Annotated[
-            Where, typer.Option("--executor", help="local: in this very process, to look for mistakes in a plugin.")
+            Where,
+            typer.Option(
+                "--executor",
+                help="local: in this very process, to look for mistakes in a plugin; ray: on a Ray cluster.",
+            ),
         ],
         Where.PROCESS,
+    ),
+    "ray_address": (
+        Annotated[
+            str | None,
+            typer.Option(
+                "--ray-address", metavar="ADDRESS", help="Ray cluster. Default: RAY_ADDRESS, or one of this machine."
+            ),
+        ],
+        None,
     ),
 }
 
@@ -78,10 +102,20 @@ class How:
     jobs: str = "1"
     memory: float | None = None
     retry: Retry = Retry.ALL
+    shard: tuple[int, int] = (1, 1)
     where: Where = Where.PROCESS
+    ray_address: str | None = None
 
     @classmethod
-    def of(cls, jobs: str, memory: float | None, retry: Retry, executor: Where) -> How:
+    def of(
+        cls,
+        jobs: str,
+        memory: float | None,
+        retry: Retry,
+        shard: str | None,
+        executor: Where,
+        ray_address: str | None,
+    ) -> How:
         """Read them.
 
         Raises:
@@ -93,7 +127,7 @@ class How:
             raise UsageError(f"jobs={jobs!r} is refused: give a number from 1 to {_MOST_JOBS}, or auto")
         if memory is not None and not (0 < memory < math.inf):
             raise UsageError(f"memory={memory!r} is refused: give the gigabytes that a process may take")
-        return cls(jobs, memory, retry, executor)
+        return cls(jobs, memory, retry, _shard(shard), executor, ray_address)
 
     @contextmanager
     def sharing_threads(self) -> Iterator[None]:
@@ -105,6 +139,11 @@ class How:
 
         with threads(1 if self.jobs == "auto" else max(1, _cores() // int(self.jobs))):
             yield
+
+    def share(self, jobs: Iterable[Job]) -> list[Job]:
+        """Those of the shard that is asked for, by their keys: a job is in the same one whatever else there is."""
+        index, count = self.shard
+        return [job for job in jobs if count == 1 or int(job.key, 16) % count == index - 1]
 
     @property
     def retried(self) -> frozenset[str]:
@@ -120,8 +159,13 @@ class How:
 
         if self.where is Where.LOCAL:
             return Local()
+        memory = None if self.memory is None else int(self.memory * 1e9)
+        if self.where is Where.RAY:
+            from gibench.sweep.cluster import Cluster
+
+            return Cluster(self.ray_address, memory)
         count = _as_many_as_fit(jobs) if self.jobs == "auto" else int(self.jobs)
-        return Processes(count, None if self.memory is None else int(self.memory * 1e9))
+        return Processes(count, memory)
 
 
 def parameters() -> list[inspect.Parameter]:
@@ -130,6 +174,15 @@ def parameters() -> list[inspect.Parameter]:
     return [
         inspect.Parameter(name, keyword, default=default, annotation=hint) for name, (hint, default) in OPTIONS.items()
     ]
+
+
+def _shard(text: str | None) -> tuple[int, int]:
+    if text is None:
+        return 1, 1
+    match = re.fullmatch(r"([1-9]\d{0,5})/([1-9]\d{0,5})", text, re.ASCII)
+    if not match or int(match[1]) > int(match[2]):
+        raise UsageError(f"shard={text!r} is refused: give the I-th of N as I/N, from 1/N to N/N")
+    return int(match[1]), int(match[2])
 
 
 def _as_many_as_fit(jobs: Sequence[Any]) -> int:

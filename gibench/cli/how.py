@@ -36,6 +36,7 @@ class Where(StrEnum):
 
     PROCESS = "process"
     LOCAL = "local"
+    RAY = "ray"
 
 
 OPTIONS: dict[str, tuple[Any, Any]] = {
@@ -64,9 +65,22 @@ OPTIONS: dict[str, tuple[Any, Any]] = {
     ),
     "executor": (
         Annotated[
-            Where, typer.Option("--executor", help="local: in this very process, to look for mistakes in a plugin.")
+            Where,
+            typer.Option(
+                "--executor",
+                help="local: in this very process, to look for mistakes in a plugin; ray: on a Ray cluster.",
+            ),
         ],
         Where.PROCESS,
+    ),
+    "ray_address": (
+        Annotated[
+            str | None,
+            typer.Option(
+                "--ray-address", metavar="ADDRESS", help="Ray cluster. Default: RAY_ADDRESS, or one of this machine."
+            ),
+        ],
+        None,
     ),
 }
 
@@ -79,9 +93,17 @@ class How:
     memory: float | None = None
     retry: Retry = Retry.ALL
     where: Where = Where.PROCESS
+    ray_address: str | None = None
 
     @classmethod
-    def of(cls, jobs: str, memory: float | None, retry: Retry, executor: Where) -> How:
+    def of(
+        cls,
+        jobs: str,
+        memory: float | None,
+        retry: Retry,
+        executor: Where,
+        ray_address: str | None,
+    ) -> How:
         """Read them.
 
         Raises:
@@ -93,7 +115,7 @@ class How:
             raise UsageError(f"jobs={jobs!r} is refused: give a number from 1 to {_MOST_JOBS}, or auto")
         if memory is not None and not (0 < memory < math.inf):
             raise UsageError(f"memory={memory!r} is refused: give the gigabytes that a process may take")
-        return cls(jobs, memory, retry, executor)
+        return cls(jobs, memory, retry, executor, ray_address)
 
     @contextmanager
     def sharing_threads(self) -> Iterator[None]:
@@ -120,8 +142,13 @@ class How:
 
         if self.where is Where.LOCAL:
             return Local()
+        memory = None if self.memory is None else int(self.memory * 1e9)
+        if self.where is Where.RAY:
+            from gibench.sweep.cluster import Cluster
+
+            return Cluster(self.ray_address, memory)
         count = _as_many_as_fit(jobs) if self.jobs == "auto" else int(self.jobs)
-        return Processes(count, None if self.memory is None else int(self.memory * 1e9))
+        return Processes(count, memory)
 
 
 def parameters() -> list[inspect.Parameter]:

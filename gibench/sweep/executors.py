@@ -16,7 +16,7 @@ from gibench.result import Result, StoredRow
 from gibench.sweep.pair import Pair
 
 Numbered = tuple[int, Job]
-_POLL = 0.2  # seconds between looks at what other processes are running
+POLL = 0.2  # seconds between looks at what other processes are running
 
 
 class Executor(Protocol):
@@ -43,9 +43,9 @@ class Local:
         """See `Executor`."""
         for each in jobs:
             if each is None:
-                time.sleep(_POLL)
+                time.sleep(POLL)
             else:
-                yield each[0], _beside(each[1].run(progress), 1)
+                yield each[0], beside(each[1].run(progress), 1)
 
 
 class Processes:
@@ -74,7 +74,7 @@ class Processes:
         def run(number: int, job: Job) -> tuple[int, Result]:
             pair = free.get()
             try:
-                return number, _beside(pair.run(job, kind, progress), self._count)
+                return number, beside(pair.run(job, kind, progress), self._count)
             finally:
                 free.put(pair)
 
@@ -89,8 +89,8 @@ class Processes:
                     if isinstance(each, tuple):
                         running.add(threads.submit(run, *each))
                 if idle and not running:
-                    time.sleep(_POLL)
-                done, running = wait(running, _POLL if idle else None, FIRST_COMPLETED)
+                    time.sleep(POLL)
+                done, running = wait(running, POLL if idle else None, FIRST_COMPLETED)
                 yield from (each.result() for each in done)
 
 
@@ -106,7 +106,7 @@ def _quitting(pairs: Sequence[Pair]) -> Iterator[None]:
             pair.quit()
 
 
-def _beside(result: Result, workers: int) -> Result:
+def beside(result: Result, workers: int) -> Result:
     """The same, with how many jobs could run at a time, on which its seconds depend."""
     return replace(result, row=replace(result.row, workers=workers))
 

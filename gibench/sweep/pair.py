@@ -76,14 +76,14 @@ class Pair:
                 doing = "running it"
                 head, body = self._trusted.ask(progress, limit, "run", job)
         except WorkerError as end:
-            return _without_score(job, kind, "timeout" if end.overran else "failed", f"{doing}: {end}")
+            return without_score(job, kind, "timeout" if end.overran else "failed", f"{doing}: {end}")
         self._replace_if_changed(self._trusted, head)
         if "failed" in head:
-            return _without_score(job, kind, "failed", f"{doing}: {head['failed']}")
+            return without_score(job, kind, "failed", f"{doing}: {head['failed']}")
         try:
             return unpacked_result(kind, head, body)
         except Exception as error:  # plugins ran where it comes from
-            return _without_score(job, kind, "failed", f"{doing}: no result was sent, but {type(error).__name__}")
+            return without_score(job, kind, "failed", f"{doing}: no result was sent, but {type(error).__name__}")
 
     def _facts(self, cell: Cell, limit: float | None, progress: Progress) -> tuple[Facts, Answer | None]:
         """What the attack says of itself; and, where it does not even do that, how the attack ends."""
@@ -120,7 +120,8 @@ def _failed(reason: str) -> Answer:
     return Outcome("failed", reason).packed()
 
 
-def _without_score(job: Job, kind: type[StoredRow], status: Status, reason: str) -> Result:
+def without_score(job: Job, kind: type[StoredRow], status: Status, reason: str) -> Result:
+    """The result of a job that ended before it could give one."""
     row: dict[str, Any] = {name: getattr(job, name) for name in axes_of(type(job))}
     row |= {kind.key_column: job.key, "status": status, "reason": " ".join(reason.split())}
     return Result(kind(**row))

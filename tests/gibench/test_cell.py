@@ -104,13 +104,16 @@ def test_what_does_not_exist_is_refused_before_anything_runs(axis, value, compla
 @pytest.mark.usefixtures("plugins")
 @pytest.mark.parametrize("changed", ["gibench", "gibench-misbehaving"])
 def test_another_version_of_the_code_is_another_cell(changed, monkeypatch):
+    numbers = ["1.0"]
+
     def found(kind, name):
         entry = find(kind, name)
-        return replace(entry, version=number) if entry.distribution == changed else entry
+        return replace(entry, version=numbers[-1]) if entry.distribution == changed else entry
 
     monkeypatch.setattr("gibench.job.find", found)
     keys = set()
     for number in ("1.0", "1.0", "1.1"):
+        numbers.append(number)
         _code_of.cache_clear()
         keys.add(one(attack="finds-nothing").key)
     _code_of.cache_clear()

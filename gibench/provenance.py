@@ -26,13 +26,18 @@ def of(cell: Cell) -> dict[str, Any]:
         "torch": str(torch.__version__),
     }  # its build, which metadata leaves out
     return {
-        "versions": ours | {name: version(name) for name in LIBRARIES} | cell.versions,
+        "versions": ours | _libraries() | cell.versions,
         "git_commit": git_commit(),
         "platform": platform.platform(),
         "hardware": device.hardware(torch.device(cell.device)),
         "threads": torch.get_num_threads(),
         "command": command(cell),
     }
+
+
+@lru_cache
+def _libraries() -> dict[str, str]:
+    return {name: version(name) for name in LIBRARIES}
 
 
 def command(cell: Cell) -> str:

@@ -175,6 +175,9 @@ def _checked(result: Any, observation: Observation) -> Reconstruction:
         values = getattr(result, name)
         if values is not None and tuple(values.shape) != (len(images),):
             raise AttackError(f"the attack returned {name} of shape {list(values.shape)} beside {len(images)} images")
+    certified = result.certified
+    if certified is not None and not bool(((certified == 0) | (certified == 1)).all()):  # NaN is neither
+        raise AttackError("the attack returned certified with values that are neither true nor false")
     return Reconstruction(
         images.float().clamp(0, 1),
         None if result.labels is None else result.labels.detach(),

@@ -7,7 +7,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from gibench.result import Result
 
 Progress = Callable[[str, float | None], None]  # what is being done, and the share done if known
+
+
+@cache
+def _own_version() -> str:
+    return version("gibench")
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class Job(ABC):
     @property
     def versions(self) -> dict[str, str]:
         """The versions of gibench and of the distributions that bring the plugins in this job."""
-        return {"gibench": version("gibench")} | {entry.distribution: entry.version for entry in self._plugins()}
+        return {"gibench": _own_version()} | {entry.distribution: entry.version for entry in self._plugins()}
 
     def _plugins(self) -> list[Entry]:
         kinds = {name: each.plugin for name, each in axes_of(type(self)).items() if each.plugin}

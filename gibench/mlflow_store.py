@@ -116,6 +116,14 @@ def check_store(uri: str | None) -> str:
     return f"{shown(uri)}, experiments {', '.join(sorted(experiment.name for experiment in found))}"
 
 
+def file_of(uri: str | None) -> Path | None:
+    """The database's file where the store is one here; None where it is none, or cannot be one."""
+    try:
+        return _file(address(uri))
+    except UsageError:
+        return None
+
+
 def is_missing(uri: str | None) -> bool:
     """Whether nothing was named and there is no store in the working folder either."""
     return _meant(uri) == DEFAULT_URI and not Path(DEFAULT_URI.removeprefix(SQLITE)).exists()

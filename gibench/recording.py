@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 RUN = "gibench.run_id"  # tags: which row it is of
 FROM = "gibench.results"  # which results folder has it
 _GRID = "gibench.grid"  # which grid a parent run is
-_NAME = "gibench.name"  # an experiment's, that this store has given to it and no other
+NAME = "gibench.name"  # an experiment's, that this store has given to it and no other
 _BATCH = 100  # parameters, or tags, that MLflow takes at once
 _KEY_LENGTH = 250  # characters
 _NOT_A_KEY = re.compile(r"[^\w.-]", re.ASCII)  # MLflow refuses most of them, or reads them as folders
@@ -54,10 +54,10 @@ class Recorder:
         """
         with explained(self._uri):
             tags = self._client.get_experiment(self._experiment).tags
-            if _NAME not in tags:
-                self._client.set_experiment_tag(self._experiment, _NAME, proposal)
+            if NAME not in tags:
+                self._client.set_experiment_tag(self._experiment, NAME, proposal)
                 tags = self._client.get_experiment(self._experiment).tags
-        return str(tags[_NAME])
+        return str(tags[NAME])
 
     def grid(self, grid: str, name: str, settings: Mapping[str, str]) -> str:
         """The parent run of a grid, which is begun where there is none; returns its id.

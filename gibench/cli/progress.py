@@ -54,7 +54,7 @@ class GridProgress:
         outcome = "stored before" if stored_before else _outcome(row)
         self._bars.update(self._jobs, advance=1)
         self._bars.update(self._stage, visible=False)
-        self._console.print(escape(f"[{number}/{self._total}] {title(row)}: {outcome}"))
+        self._console.out(f"[{number}/{self._total}] {title(row)}: {outcome}", highlight=False)
 
 
 @contextmanager

@@ -31,13 +31,20 @@ def files_of(result: Result, row: StoredRow, grid: str | None, pictures: bool) -
         pictures: whether to keep the image grid.
     """
     beside = {name: getattr(result, name) for name in ("diagnostics", "provenance", "seconds")}
-    document = jsonable({"row": row.as_dict(), "grid": grid, **beside})
+    document = jsonable({"row": _fitting(row), "grid": grid, **beside})
     files = {RESULT: (json.dumps(document, indent=1, allow_nan=False) + "\n").encode()}
     if result.images is not None:
         files[IMAGES] = result.images.to_csv(index=False).encode()
     if result.grid_png is not None and pictures:
         files[GRID] = result.grid_png
     return files
+
+
+def _fitting(row: StoredRow) -> dict[str, Any]:
+    """The columns, those of text as text, whatever a plugin gave."""
+    columns = columns_of(type(row))
+    texts = {name for name, column in columns.items() if column.type is str}
+    return {name: str(value) if name in texts and value is not None else value for name, value in row.as_dict().items()}
 
 
 def parsed(text: str | bytes) -> dict[str, Any]:

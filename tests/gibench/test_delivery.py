@@ -180,9 +180,15 @@ def test_an_interruption_leaves_what_is_not_delivered_to_the_next_call(results, 
         looks.append(message)
         assert len(looks) < 500, "it waits for MLflow"
 
-    with pytest.raises(KeyboardInterrupt), Delivery(results, uri, (), pytest.fail, working) as delivery:
-        results.claim("mlflow-" + results.save(make_result()).run_id)  # another process has it, and goes on having it
-        raise KeyboardInterrupt
+    delivery = Delivery(results, uri, (), pytest.fail, working)
+
+    def interrupted():
+        with delivery:
+            results.claim("mlflow-" + results.save(make_result()).run_id)  # another process has it, and goes on so
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert delivery.left == 1
     shutil.rmtree(results.folder / ".claims")
     assert deliver(uri) == (1, [])

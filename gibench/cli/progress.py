@@ -70,7 +70,7 @@ class GridProgress:
         outcome = "stored before" if stored_before else _outcome(row)
         self._bars.update(self._jobs, advance=1)
         self._bars.update(self._stage, visible=False)
-        self._console.print(_shown(f"[{number}/{self._total}] {title(row)}: {outcome}"))
+        self._console.out(visible(f"[{number}/{self._total}] {title(row)}: {outcome}"), highlight=False)
         if now - self._said >= _SECONDS_BETWEEN and not self._console.is_terminal:
             self._said = now
             self._console.print(_shown(self._state()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from pydantic import Field
 
-from gibench.defense import Defense, DefenseContext
+from gibench.defense import Defense, DefenseContext, Magnitude
 from gibench.observation import Update
 
 
@@ -17,7 +17,7 @@ class Clip(Defense):
         "Geyer et al., Differentially Private Federated Learning, 2017, arXiv 1712.07557 (without its noise)",
     )
 
-    max_norm: float = Field(1.0, gt=0, description="L2 norm that the update has at most")
+    max_norm: Magnitude = Field(1.0, description="L2 norm that the update has at most")
 
     def release(self, update: Update, context: DefenseContext) -> Update:
         norms = torch.stack([torch.linalg.vector_norm(value) for value in update.tensors.values()])

@@ -19,6 +19,7 @@ from gibench.defense import (
     DefenseContext,
     Gradient,
     Guarantee,
+    Magnitude,
     Parameters,
     Sampler,
     Sampling,
@@ -63,7 +64,7 @@ class DPSGD(Defense):
     target_epsilon: float | None = Field(
         None, gt=0, description="of one release; the noise multiplier is solved for it, in place of noise_multiplier"
     )
-    max_grad_norm: float = Field(1.0, gt=0, description="clip norm: L2, of one example's gradient, all parameters")
+    max_grad_norm: Magnitude = Field(1.0, description="clip norm: L2, of one example's gradient, all parameters")
     clipping: Literal["flat", "per-layer"] = Field("flat", description="of all parameters together, or of each tensor")
     on: Literal["step", "update"] = Field("step", description="clip examples' gradients, or clients' whole updates")
     delta: float = Field(1e-5, gt=0, lt=1, description="of (epsilon, delta); below one over the number protected")

@@ -26,7 +26,7 @@ class FedAvg(Defense):
 
     epochs: int = Field(5, ge=1, le=1000, description="times that each client goes through its images")
     local_batch_size: int | None = Field(None, ge=1, description="images of a local step; none: all of the client's")
-    lr: float = Field(0.01, gt=0, description="learning rate of the local steps")
+    lr: float = Field(0.01, ge=1e-15, description="learning rate of the local steps")
     momentum: float = Field(0.0, ge=0, lt=1, description="of the local steps")
     clients: int = Field(1, ge=1, le=10_000, description="that are averaged, each with a batch of its own")
 

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from gibench.defense import Defense, DefenseContext, Guarantee
+from gibench.defense import Defense, DefenseContext, Guarantee, Magnitude
 from gibench.observation import Update
 
 
@@ -19,7 +19,7 @@ class Noise(Defense):
     hooks = frozenset({"release"})
     references = ("Zhu et al., Deep Leakage from Gradients, NeurIPS 2019, arXiv 1906.08935, section 5.1",)
 
-    std: float = Field(1e-3, gt=0, description="standard deviation on each entry of the update")
+    std: Magnitude = Field(1e-3, description="standard deviation on each entry of the update")
     distribution: Literal["gaussian", "laplacian"] = Field("gaussian", description="of the noise")
 
     def release(self, update: Update, context: DefenseContext) -> Update:

@@ -17,6 +17,7 @@ from gibench.observation import Observation, Update
 from gibench.plugin import Plugin
 
 Outcome = Literal["ok", "budget_exhausted", "diverged"]
+MOST_IMAGES = 10_000  # of a reconstruction, the first ones, that are looked at; no batch is larger
 
 
 def _silent(message: str, fraction: float | None = None) -> None:
@@ -41,6 +42,7 @@ class Context:
 class Reconstruction:
     """An attack's result, best image first; the number of images may differ from the true batch size.
 
+    As many images as the true batch has are scored, the first ones.
     `certified` is the attack's own claim, image by image, that it is exact; the harness counts the false ones.
     `diagnostics` (numbers, texts, flat lists or mappings of them) is logged as it is.
     """
@@ -62,6 +64,7 @@ class AttackRun:
     reconstruction: Reconstruction | None
     runtime_s: float | None = None
     peak_memory_mb: float | None = None  # the attack's own; None where it cannot be measured
+    n_reconstructed: int = 0  # images that the attack returned, also those beyond the first `MOST_IMAGES`
 
 
 class Attack(Plugin, ABC):
@@ -112,10 +115,12 @@ class Attack(Plugin, ABC):
             result = self.reconstruct(observation, context)
             synchronize(context.device)
             runtime = time.perf_counter() - start
-        result = _checked(result, observation)
-        if context.expired():
-            return AttackRun("timeout", "the wall clock ran out: raise --timeout", result, runtime, memory.peak_mb)
-        return AttackRun(result.status, result.reason, result, runtime, memory.peak_mb)
+        late = context.expired()  # asked before the harness takes time of its own
+        found = _checked(result, observation)
+        measured = found, runtime, memory.peak_mb, len(result.images)
+        if late:
+            return AttackRun("timeout", "the wall clock ran out: raise --timeout", *measured)
+        return AttackRun(found.status, found.reason, *measured)
 
 
 def lacking(observation: Observation, names: Iterable[str]) -> str | None:
@@ -154,7 +159,7 @@ def non_finite(update: Update) -> str | None:
 
 
 def _checked(result: Any, observation: Observation) -> Reconstruction:
-    """The reconstruction with detached, clamped float32 images, or an error that says what is wrong with it."""
+    """The first images, detached, clamped and in float32, or an error that says what is wrong with them."""
     if not isinstance(result, Reconstruction):
         raise AttackError(f"the attack returned {type(result).__name__} where a Reconstruction is due")
     for name in ("images", "labels", "certified"):
@@ -165,21 +170,32 @@ def _checked(result: Any, observation: Observation) -> Reconstruction:
         raise AttackError(f"the attack returned diagnostics as {type(result.diagnostics).__name__}, not a mapping")
     if result.status not in get_args(Outcome):
         raise AttackError(f"the attack returned the status '{result.status}', not {', '.join(get_args(Outcome))}")
+    if not isinstance(result.reason, str):
+        raise AttackError(f"the attack returned the reason as {type(result.reason).__name__} where text is due")
     images = result.images.detach()
     if images.ndim != 4 or tuple(images.shape[1:]) != observation.image_shape:
         due = ["N", *observation.image_shape]
         raise AttackError(f"the attack returned images of shape {list(images.shape)}, not {due}")
+    if images.is_complex():
+        raise AttackError(f"the attack returned images of {images.dtype} where real numbers are due")
+    labels, certified = (_beside(images, name, getattr(result, name)) for name in ("labels", "certified"))
+    images = images[:MOST_IMAGES]
     if not bool(torch.isfinite(images).all()):
         raise AttackError("the attack returned images that hold NaN or infinity")
-    for name in ("labels", "certified"):
-        values = getattr(result, name)
-        if values is not None and tuple(values.shape) != (len(images),):
-            raise AttackError(f"the attack returned {name} of shape {list(values.shape)} beside {len(images)} images")
     return Reconstruction(
-        images.float().clamp(0, 1),
-        None if result.labels is None else result.labels.detach(),
-        None if result.certified is None else result.certified.detach().bool(),
-        result.diagnostics,
-        result.status,
-        result.reason,
+        images.float().clamp(0, 1), labels, certified, result.diagnostics, result.status, result.reason
     )
+
+
+def _beside(images: Tensor, name: str, values: Tensor | None) -> Tensor | None:
+    """The first labels or certificates, one an image, or an error that says what is wrong with them."""
+    if values is None:
+        return None
+    if tuple(values.shape) != (len(images),):
+        raise AttackError(f"the attack returned {name} of shape {list(values.shape)} beside {len(images)} images")
+    is_bool = values.dtype == torch.bool
+    if name == "certified" and not is_bool:
+        raise AttackError(f"the attack returned certified of {values.dtype} where booleans are due")
+    if name == "labels" and (is_bool or values.is_floating_point() or values.is_complex()):
+        raise AttackError(f"the attack returned labels of {values.dtype} where whole numbers are due")
+    return values.detach()[:MOST_IMAGES]

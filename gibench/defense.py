@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from gibench.observation import LocalTraining, Update
@@ -24,6 +25,8 @@ Gradient = Callable[[Parameters, Tensor, Tensor], Parameters]
 # (parameters, a batch of each client) -> the update of these clients
 Updating = Callable[[Parameters, "Sequence[Batch]"], tuple[Update, LocalTraining | None]]
 Hook = Literal["step", "update", "average", "release"]
+# A norm or a noise level: beyond these, single precision makes nothing or infinity of it or of a product of two.
+Magnitude = Annotated[float, Field(ge=1e-15, le=1e15)]
 HOOKS: tuple[Hook, ...] = ("step", "update", "average", "release")  # the canonical order
 Sampling = Literal["poisson", "fixed"]
 

@@ -3,230 +3,46 @@
 from __future__ import annotations
 
 import copy
-import time
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 from functools import lru_cache
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import nn
 
-from gibench import batches, chain, client, foreign, provenance, seeds, training
-from gibench.attack import Attack, Context, Reconstruction, non_finite
-from gibench.axes import axes_of
+from gibench import batches, chain, seeds, training
 from gibench.cell import Cell
 from gibench.datasets.base import Dataset, Images, Split
-from gibench.deadline import DeadlinePassed, grace, hard_stop
 from gibench.defense import Defense
-from gibench.device import threads
-from gibench.errors import GibenchError, NotApplicableError, UsageError
+from gibench.errors import UsageError
 from gibench.job import Progress
-from gibench.jsonable import jsonable
 from gibench.models.base import Model
-from gibench.observation import Observation
+from gibench.outcome import Facts
 from gibench.registry import create
-from gibench.result import Result, Row, Status
-from gibench.scoring import grid_png, score
+from gibench.result import Result
 from gibench.spec import parse_chain
-from gibench.threat_model import ThreatModel
-
-ATTACKING = "attacking"  # what a trial is doing once failures are the attack's
-
-
-def check(cell: Cell) -> None:
-    """Find out whether the cell can be prepared, so that a wrong request fails before anything runs.
-
-    Raises:
-        UsageError: the data cannot be had or are too few, or the model or a defense cannot take them.
-    """
-    draw(cell)
-    chain.context_of(defenses(cell), torch.Generator(), cell.batch_size, len(_attacked(cell)))
-    _check_model(cell.dataset, cell.model)
 
 
 def run_cell(cell: Cell, progress: Progress) -> Result:
-    """Run one cell. What fails in it becomes its status and reason (rule E9).
+    """Run one cell, all of it in this process. What fails in it becomes its status and reason (rule E9).
 
     Args:
         cell: as `gibench.cell.expand` makes it.
         progress: told what is being done, and the share done if known.
 
     Raises:
-        UsageError: see `check`.
         GibenchError: the scoring is not to be trusted (LPIPS fails its self-test).
     """
-    with threads(cell.threads):
-        return _run(cell, progress)
+    from gibench import stages
 
-
-def _run(cell: Cell, progress: Progress) -> Result:
-    watch = Stopwatch()
-    with watch.stage("data"):
-        truth = draw(cell)
-    trial = _Trial(cell, truth, watch, progress)
     try:
-        trial.run()
-    except NotApplicableError as refusal:
-        trial.ended("skipped", str(refusal))
-    except DeadlinePassed:
-        trial.ended("timeout", "the attack ran on past its deadline and was stopped: raise --timeout")
-        trial.row["runtime_s"] = watch.seconds["attack"]
-    except (Exception, SystemExit) as error:  # whatever fails in a cell is that cell's result
-        trial.failed(error)
-        trial.provenance["traceback"] = traceback.format_exc()
-    return trial.result()
-
-
-class _Trial:
-    """One run of a cell: its row as far as it is known."""
-
-    def __init__(self, cell: Cell, truth: Split, watch: Stopwatch, progress: Progress) -> None:
-        self.cell, self.truth, self.watch, self.progress = cell, truth, watch, progress
-        self.device = torch.device(cell.device)
-        self.sent: torch.dtype = getattr(torch, cell.dtype)
-        self.attack = cast(Attack, create("attack", cell.attack))
-        self.provenance = provenance.of(cell)
-        self.reconstruction: Reconstruction | None = None
-        self.row: dict[str, Any] = {name: getattr(cell, name) for name in axes_of(Cell)}  # what is known of it so far
-        self.doing = "preparing the cell"
-        self.notes: dict[str, str] = {}  # of the harness, beside the attack's diagnostics
-        self.row |= {
-            "cell": cell.key,
-            "duplicate_labels": len(truth) - len(set(truth.labels.tolist())),
-            "adaptive": self.attack.adaptive,
-            "oracle": self.attack.oracle,
-            "control": self.attack.control,
-            "budget": self.attack.budget,
-            "hardware": self.provenance["hardware"],
-            "split_size": len(_attacked(cell)),
-            "n_true": len(truth),
-        }
-
-    def run(self) -> None:
-        """Prepare the model, observe its update and attack it."""
-        cell, row = self.cell, self.row
-        images = load(cell.dataset)
-        with self.watch.stage("model"):
-            self._begin("preparing the model")
-            dtype = torch.promote_types(self.sent, torch.float32)  # what half precision is sent of
-            state = (cell.dataset, cell.model, cell.train_steps, cell.seed, cell.device, cell.threads, dtype)
-            model, row["model_accuracy"] = _model(*state)
-            row["training_shares"] = images.training_shares if cell.train_steps else None
-        with self.watch.stage("client"), seeds.isolated(cell.seed, "defense"):
-            self._begin("computing the update")
-            release = self._observe(model, images, self.truth)
-            observation = release.observation
-            if self.attack.foreign:
-                clients = chain.client_count(defenses(cell))
-                generator = seeds.generator(cell.seed, "data")
-                other, self.notes = foreign.draw(images, cell.batch_size, cell.labels, clients, generator)
-                observation = replace(self._observe(model, images, other).observation, foreign=True)
-        guarantee = release.guarantee
-        row |= guarantee.columns()
-        row["grad_norm"] = release.grad_norm
-        self.provenance["defense_costs"] = dict(guarantee.costs)
-        if release.grad_norm == 0:
-            raise NotApplicableError(_why_zero(images))
-        update = release.observation.update
-        if reason := non_finite(update):
-            if update.kind == "gradient":
-                self.ended("failed", reason)
-            else:
-                self.ended("diverged", "the clients' training left the finite numbers: lower their learning rate")
-            return
-        self._attack(observation)
-
-    def _observe(self, model: nn.Module, images: Images, batch: Split) -> client.Release:
-        cell = self.cell
-        return client.observe(
-            model,
-            images,
-            batch,
-            defenses(cell),
-            ThreatModel.parse(cell.knows),
-            seeds.generator(cell.seed, "defense", self.device),
-            cell.batch_size,
-            len(_attacked(cell)),
-            self.sent,
-        )
-
-    def _attack(self, observation: Observation) -> None:
-        timeout = self.cell.timeout
-        limit = None if timeout is None else timeout + grace(timeout)
-        generator = seeds.generator(self.cell.seed, "attack", self.device)
-        self.doing = ATTACKING
-        with self.watch.stage("attack"), seeds.isolated(self.cell.seed, "attack"), hard_stop(limit):
-            deadline = None if timeout is None else time.monotonic() + timeout
-            run = self.attack(observation, Context(generator, self.device, deadline, self.progress))
-        self.ended(run.status, run.reason)
-        self.row |= {"runtime_s": run.runtime_s, "peak_memory_mb": run.peak_memory_mb}
-        self.reconstruction = run.reconstruction
-
-    def _begin(self, what: str) -> None:
-        self.doing = what
-        self.progress(what, None)
-
-    def failed(self, error: BaseException) -> None:
-        """Note what was raised, and that no attack is to blame if none had begun."""
-        text = str(error) if isinstance(error, GibenchError) else f"{type(error).__name__}: {error}"
-        self.ended("failed", text if self.doing == ATTACKING else f"{self.doing}, before any attack: {text}")
-
-    def ended(self, status: Status, reason: str) -> None:
-        """Note how it ended, the reason on one line."""
-        self.row |= {"status": status, "reason": " ".join(reason.split()) or None}
-
-    def result(self) -> Result:
-        """Score what was found, and mid-grey if the attack failed or diverged (rule E9).
-
-        What was skipped, and what failed before the attack began, has no score: it tells nothing of the attack.
-        """
-        images = grid = None
-        if self.doing == ATTACKING and self.row["status"] != "skipped":
-            with self.watch.stage("scoring"):
-                self.progress("scoring", None)
-                counted = self.reconstruction if self.row["status"] in ("ok", "budget_exhausted") else None
-                scored = score(self.truth.images, counted, self.truth.labels)
-                self.row |= scored.summary
-                self.row["n_reconstructed"] = len(self.reconstruction.images) if self.reconstruction else 0
-                images, grid = scored.images, grid_png(self.truth.images, scored)
-        diagnostics = {**(self.reconstruction.diagnostics if self.reconstruction else {}), **self.notes}
-        return Result(
-            Row(**jsonable(self.row)),
-            images,
-            grid,
-            jsonable(diagnostics),
-            jsonable(self.provenance),
-            self.watch.seconds,
-        )
-
-
-def _why_zero(images: Images) -> str:
-    """What a gradient of zero comes of."""
-    cause = (
-        "the network tells one class apart, so its loss is the same for every input: use a data set with two or more"
-        if images.num_classes == 1
-        else "the loss of this batch no longer depends on the parameters: train for fewer steps or use another model"
-    )
-    return f"the undefended gradient is exactly zero, so nothing can leak from it: {cause}"
-
-
-class Stopwatch:
-    """Wall clock by stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Note the seconds the body takes, also when it fails."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = time.perf_counter() - start
+        facts, failed = stages.facts_of(cell.attack), None
+    except Exception as error:  # a plugin's own code
+        facts, failed = Facts(), stages.failed(error)
+    preparation = stages.Preparation(cell, facts, progress)
+    observation = preparation.observe()
+    if observation is None:
+        return preparation.result()
+    return preparation.result(failed or stages.attack(stages.Task.of(cell), observation, progress))
 
 
 @lru_cache(maxsize=4)
@@ -247,7 +63,7 @@ def draw(cell: Cell) -> Split:
     return batches.draw(load(cell.dataset), cell.batch_size, cell.labels, clients, generator, cell.split)
 
 
-def _attacked(cell: Cell) -> Split:
+def attacked(cell: Cell) -> Split:
     """The split that the cell's batches are of."""
     found: Split = getattr(load(cell.dataset), cell.split)
     return found
@@ -256,13 +72,6 @@ def _attacked(cell: Cell) -> Split:
 def defenses(cell: Cell) -> list[Defense]:
     """The cell's chain of defenses, in canonical order."""
     return [cast(Defense, create("defense", spec)) for spec in parse_chain(cell.defense)]
-
-
-@lru_cache
-def _check_model(dataset: str, model: str) -> None:
-    """Once for all cells with the two."""
-    with seeds.isolated(0, "model"):
-        build(dataset, model)
 
 
 def build(dataset: str, model: str) -> nn.Module:
@@ -280,7 +89,7 @@ def build(dataset: str, model: str) -> nn.Module:
 
 
 @lru_cache(maxsize=4)
-def _model(
+def trained_model(
     dataset: str, model: str, train_steps: int, seed: int, device: str, threads: int, dtype: torch.dtype
 ) -> tuple[nn.Module, float]:
     """The network and its accuracy on the tuning split, kept for the cells that differ in defense or attack only."""

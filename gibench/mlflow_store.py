@@ -2,59 +2,93 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
 
-from gibench.errors import UsageError
-from gibench.text import RENAME, is_storable
+from gibench.errors import StoreError, UsageError
+from gibench.results.place import experiment_name
+from gibench.sqlite_store import ARTIFACTS, LOCK_TIMEOUT, SQLITE, move_artifacts, prepare, sqlite_file, state
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Experiment
 
 DEFAULT_URI = "sqlite:///gibench.db"  # in the working folder
 VARIABLE = "MLFLOW_TRACKING_URI"
-ARTIFACTS = "gibench-artifacts"  # the folder beside a local database
-_SQLITE = "sqlite:///"
 _DATABASES = ("postgresql", "mysql", "mssql")
 _SERVERS = ("http://", "https://")
 _NO_MLFLOW = "what answers there is no MLflow server"
 _REFUSALS = ("401", "403", "407")
 # How MLflow words an answer that is not its own server's, which can be a whole page.
 _ANSWER = re.compile(r"API request to endpoint .*?(?:error code (?P<code>\d+) .*?)?Response body: '(?P<answer>.*)'")
-_NOT_IN_A_PATH = re.compile(r"\?|%[0-9A-Fa-f]{2}|\x00")
 _LONGEST = 200  # characters of what others say
 _QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # what fails is told in one line of ours
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "4",  # about half a minute; MLflow's own 7 are four
 }
-_CHECK = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
-_LOCK_TIMEOUT = 60  # seconds that one process waits for another's write to a SQLite file
+ONCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}  # `environment` for requests that are not to be sent again
+_CHECK = ONCE | {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 
 
-def open_store(uri: str | None, experiment: str | None, create: bool) -> tuple[MlflowClient, str]:
-    """A client of the store and the experiment's id.
+class Opened(NamedTuple):
+    """An experiment of a store that was reached a moment ago."""
+
+    client: MlflowClient
+    experiment: str  # its id
+    file: Path | None  # the database, where it is one here
+
+
+def open_store(uri: str | None, experiment: str | None, create: bool) -> Opened:
+    """Reach the store and find the experiment.
 
     Args:
         uri: see `address`.
-        experiment: its name; see `experiment_name`.
+        experiment: its name; see `gibench.results.place.experiment_name`.
         create: make the store and the experiment where there is none.
 
     Raises:
         UsageError: the store cannot be had, reached or written.
     """
     uri = address(uri)
-    client = _client(uri, create)
-    with explained(uri), _environment(_CHECK):
-        return client, _experiment(client, experiment_name(experiment), _artifacts(uri), create, shown(uri))
+    name = experiment_name(experiment)
+    with _opening(uri), environment(_CHECK):
+        file, client = _file(uri), _client(uri, create)
+        artifacts = None if uri.startswith(_SERVERS) else ((file or Path()).absolute().parent / ARTIFACTS).as_uri()
+        found = _experiment(client, name, artifacts, create, shown(uri))
+        if file and create:
+            move_artifacts(file, found.experiment_id, found.artifact_location)
+    return Opened(client, str(found.experiment_id), file)
+
+
+def check_address(uri: str | None) -> None:
+    """Find out whether there can be a store at an address, without asking there.
+
+    Raises:
+        UsageError: no store has such an address.
+    """
+    uri = address(uri)
+    if not uri.startswith((SQLITE, *_SERVERS)) and uri.partition("://")[0].partition("+")[0] not in _DATABASES:
+        raise UsageError(
+            f"'{shown(uri)}' is no tracking store (plain folders no longer are): use sqlite:///FILE.db, "
+            f"or http://HOST:PORT of an MLflow server, {_mend(uri)}"
+        )
+    if uri.startswith(_SERVERS):
+        with _opening(uri):
+            try:
+                urlsplit(uri).port  # noqa: B018 - it is read when it is asked for
+            except ValueError:
+                raise ValueError("it is no address of a server") from None  # Python's words would quote a password
 
 
 def check_store(uri: str | None) -> str:
@@ -64,18 +98,35 @@ def check_store(uri: str | None) -> str:
         UsageError: the store cannot be reached; or, a local one, not written.
     """
     uri = address(uri)
-    file = _sqlite_file(uri)
+    file = _file(uri)
     if file and not file.exists():
         folder = next(parent for parent in file.parents if parent.exists())
         if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
             raise UsageError(f"the tracking store {file} cannot be made: {folder} is not writable: {_mend(uri)}")
         return f"none yet at {file}: the first run makes it"
-    client = _client(uri, write=file is not None)
-    with explained(uri), _environment(_CHECK):
+    if file and file.is_file():
+        with _opening(uri):
+            if (what := state(file)) in ("empty", "half-made"):
+                return f"only a file that is {what} at {file}: the first run makes it anew"
+    with _opening(uri), environment(_CHECK):
+        client = _client(uri, write=file is not None)
         found = client.search_experiments()
         if not found and not file:
             raise ConnectionError(_NO_MLFLOW)
     return f"{shown(uri)}, experiments {', '.join(sorted(experiment.name for experiment in found))}"
+
+
+def file_of(uri: str | None) -> Path | None:
+    """The database's file where the store is one here; None where it is none, or cannot be one."""
+    try:
+        return _file(address(uri))
+    except UsageError:
+        return None
+
+
+def is_missing(uri: str | None) -> bool:
+    """Whether nothing was named and there is no store in the working folder either."""
+    return _meant(uri) == DEFAULT_URI and not Path(DEFAULT_URI.removeprefix(SQLITE)).exists()
 
 
 def address(uri: str | None) -> str:
@@ -85,22 +136,37 @@ def address(uri: str | None) -> str:
         uri: `sqlite:///FILE`, `http(s)://HOST:PORT` of an MLflow server (also as a browser shows a page of it), or
             another database MLflow knows; None or nothing where none is given.
     """
-    uri = uri or os.environ.get(VARIABLE) or DEFAULT_URI
-    return re.split("[?#]", uri)[0].rstrip("/") if uri.startswith(_SERVERS) else uri
-
-
-def experiment_name(name: str | None) -> str:
-    """The experiment that is meant: the one given, else `MLFLOW_EXPERIMENT_NAME`, else `gibench`."""
-    return name or os.environ.get("MLFLOW_EXPERIMENT_NAME") or "gibench"
+    return _plain(_meant(uri))
 
 
 def shown(uri: str | None) -> str:
     """The store's address for people to read, without a password."""
-    return _without_password(address(uri))
+    return _plain(_without_password(_meant(uri)))
+
+
+def _meant(uri: str | None) -> str:
+    return uri or os.environ.get(VARIABLE) or DEFAULT_URI
+
+
+def _plain(uri: str) -> str:
+    return re.split("[?#]", uri)[0].rstrip("/") if uri.startswith(_SERVERS) else uri
 
 
 def _without_password(text: str) -> str:
-    return re.sub(r"//[^/\s]*@", "//", text)
+    """The text without what stands before an @ in an address, or after a ? in one."""
+    return re.sub(r"\S+", lambda word: _without_secrets(word[0]), text)
+
+
+def _without_secrets(word: str) -> str:
+    scheme, is_address, rest = word.rpartition("://")
+    if scheme.rpartition("'")[2] == "sqlite":  # a path may hold an @, and has no password
+        return word.partition("?")[0]
+    if not is_address and not re.match(r"[^/@]*:[^@]*@", rest):
+        return word
+    host = re.split("[/?#]", rest)[0]
+    if "@" in rest and ("@" in host or not re.fullmatch(r"(.*\]|[^:]*)(:\d*)?", host)):  # a password may hold either
+        rest = host.rpartition("@")[2] + rest[len(host) :] if "@" in host else rest.rpartition("@")[2]
+    return scheme + is_address + re.sub(r"[?#][^'\")]*", "", rest)
 
 
 def _mend(uri: str | None) -> str:
@@ -114,7 +180,7 @@ def explained(uri: str | None) -> Iterator[None]:
     """Turn what the store raises into one clear line.
 
     Raises:
-        UsageError: the body failed on the store.
+        StoreError: the body failed on the store.
     """
     from google.protobuf.json_format import ParseError
     from mlflow.exceptions import MlflowException
@@ -124,7 +190,22 @@ def explained(uri: str | None) -> Iterator[None]:
         yield
     except (MlflowException, ParseError, SQLAlchemyError, sqlite3.Error, OSError, ImportError, ValueError) as error:
         line = f"the tracking store {shown(uri)} cannot be used: {_cause(error)}: {_mend(uri)}"
-        raise UsageError(line) from error
+        raise StoreError(line) from error
+
+
+@contextmanager
+def _opening(uri: str) -> Iterator[None]:
+    """The same where a store is reached for the first time: as likely as not it is the address that is wrong.
+
+    Raises:
+        UsageError: the body failed on the store.
+    """
+    be_quiet()
+    try:
+        with explained(uri):
+            yield
+    except StoreError as error:
+        raise UsageError(str(error)) from error.__cause__
 
 
 def _cause(error: Exception) -> str:
@@ -157,63 +238,28 @@ def _of_answer(match: re.Match[str]) -> str:
     return f"{_NO_MLFLOW} ({said})"
 
 
-def _client(uri: str, write: bool) -> MlflowClient:
-    """A client of a store that was reached a moment ago; MLflow would try for minutes, or an hour, to reach one."""
+def be_quiet() -> None:
+    """Keep MLflow and what it is made of from printing: what fails is told in one line of ours."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-    with explained(uri), _environment(_CHECK):
-        if file := _sqlite_file(uri):
-            _check_sqlite(file, write, uri)
-            uri = f"{_SQLITE}{file}?timeout={_LOCK_TIMEOUT}"
-        elif uri.partition("://")[0].partition("+")[0] in _DATABASES:
-            _check_database(uri)
-        elif not uri.startswith(_SERVERS):
-            raise UsageError(
-                f"'{uri}' is no tracking store (plain folders no longer are): use sqlite:///FILE.db, "
-                f"or http://HOST:PORT of an MLflow server, {_mend(uri)}"
-            )
-        from mlflow import MlflowClient
-
-        return MlflowClient(uri)
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
 
 
-def _sqlite_file(uri: str) -> Path | None:
-    """The database's file; None where the store is none.
-
-    Raises:
-        UsageError: its path cannot be written into the addresses that MLflow uses.
-    """
-    if not uri.startswith(_SQLITE):
-        return None
-    name = uri.removeprefix(_SQLITE).partition("?")[0]
-    file = Path(name).absolute()
-    if not is_storable(str(file)):
-        raise UsageError(
-            f"the tracking store {str(file)!r} has a path whose bytes are no UTF-8: {RENAME}, {_mend(uri)}"
-        )
-    if wrong := _NOT_IN_A_PATH.search(str(file)):
-        raise UsageError(
-            f"the tracking store {str(file)!r} has {wrong[0]!r} in its path, which MLflow reads as something else: "
-            f"work in another folder, or {_mend(uri)}"
-        )
-    return file
+def _file(uri: str) -> Path | None:
+    return sqlite_file(uri, _mend(uri))
 
 
-def _artifacts(uri: str) -> str | None:
-    """Where the artifacts of a new experiment go: beside a local database; a server has a place of its own."""
-    if uri.startswith(_SERVERS):
-        return None
-    file = _sqlite_file(uri)
-    return (file.parent / ARTIFACTS if file else Path(ARTIFACTS).absolute()).as_uri()
+def _client(uri: str, write: bool) -> MlflowClient:
+    """A client of a store that was reached a moment ago; MLflow would try for minutes, or an hour, to reach one."""
+    check_address(uri)
+    if file := _file(uri):
+        prepare(file, write, _mend(uri))
+        uri = f"{SQLITE}{file}?timeout={LOCK_TIMEOUT}"
+    elif not uri.startswith(_SERVERS):
+        _check_database(uri)
+    from mlflow import MlflowClient
 
-
-def _check_sqlite(file: Path, write: bool, uri: str) -> None:
-    if not write and not file.exists():
-        raise UsageError(f"there is no tracking store {file} yet: run something first, or {_mend(uri)}")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with closing(sqlite3.connect(file, timeout=_LOCK_TIMEOUT)) as connection:
-        connection.execute("BEGIN IMMEDIATE" if write else "PRAGMA schema_version")
-        connection.rollback()
+    return MlflowClient(uri)
 
 
 def _check_database(uri: str) -> None:
@@ -224,7 +270,7 @@ def _check_database(uri: str) -> None:
     engine.dispose()
 
 
-def _experiment(client: MlflowClient, name: str, artifacts: str | None, create: bool, store: str) -> str:
+def _experiment(client: MlflowClient, name: str, artifacts: str | None, create: bool, store: str) -> Experiment:
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(name)
@@ -233,20 +279,21 @@ def _experiment(client: MlflowClient, name: str, artifacts: str | None, create: 
         raise UsageError(f"there is no experiment '{name}' in {store}: there are {known}")
     if found is None:
         try:
-            return str(client.create_experiment(name, artifact_location=artifacts))
+            client.create_experiment(name, artifact_location=artifacts)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-            found = client.get_experiment_by_name(name)  # another process has just made it
-    if not found.experiment_id:
+                raise  # another process may just have made it
+        found = client.get_experiment_by_name(name)
+    if not (found and found.experiment_id):
         raise ConnectionError(_NO_MLFLOW)
     if found.lifecycle_stage == "deleted":
         raise UsageError(f"the experiment '{name}' in {store} is deleted: restore it in MLflow, or use --experiment")
-    return str(found.experiment_id)
+    return found
 
 
 @contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
+def environment(values: dict[str, str]) -> Iterator[None]:
+    """Set some variables, which MLflow reads with each request, for a while."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import Enum
+from pathlib import Path
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from gibench.errors import UsageError
-from gibench.text import RENAME
+from gibench.text import RENAME, one_line, shortened
+
+_LONGEST_SHOWN = 200  # characters of a value that is refused
 
 
 class Plugin(BaseModel):
@@ -42,16 +45,21 @@ class Plugin(BaseModel):
             return cls.model_validate(dict(settings))
         except ValidationError as error:
             raise UsageError("; ".join(cls._explain(name, detail) for detail in error.errors())) from None
+        except Exception as error:  # of a check of the plugin's own that pydantic lets through
+            raise UsageError(f"{name}: its settings are refused: {one_line(error) or type(error).__name__}") from error
 
     @classmethod
     def _explain(cls, name: str, detail: Any) -> str:
         key = ".".join(str(part) for part in detail["loc"])
+        given = shortened(repr(detail["input"]), _LONGEST_SHOWN)
         if detail["type"] == "extra_forbidden":
             return f"{name} has no setting '{key}': it has {', '.join(sorted(cls.model_fields)) or 'none'}"
         if detail["type"] == "string_unicode":
-            return f"{name}: {key}={detail['input']!r} holds bytes that are no UTF-8: {RENAME}"
+            return f"{name}: {key}={given} holds bytes that are no UTF-8: {RENAME}"
         message = detail["msg"].removeprefix("Value error, ")
-        return f"{name}: {key}={detail['input']!r} is refused: {message}" if key else f"{name}: {message}"
+        if detail["type"] == "string_type" and isinstance(detail["input"], int | float):
+            message = "it is read as a number: put it in quotes"
+        return f"{name}: {key}={given} is refused: {message}" if key else f"{name}: {message}"
 
     @classmethod
     def renamed(cls, settings: Mapping[str, str]) -> Mapping[str, str]:
@@ -61,6 +69,13 @@ class Plugin(BaseModel):
     def settings(self) -> dict[str, str]:
         """Every setting, defaults included, as the text that a canonical spec holds."""
         return {key: format_value(getattr(self, key)) for key in type(self).model_fields}
+
+    def files(self) -> Iterable[Path]:
+        """Files and folders whose contents decide what this does, as weights do; they are part of a cell's key.
+
+        Those that settings of the type `Path` name. A plugin that names files in other settings gives these.
+        """
+        return [value for key in type(self).model_fields if isinstance(value := getattr(self, key), Path)]
 
 
 def format_value(value: Any) -> str:

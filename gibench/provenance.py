@@ -26,13 +26,24 @@ def of(cell: Cell) -> dict[str, Any]:
         "torch": str(torch.__version__),
     }  # its build, which metadata leaves out
     return {
-        "versions": ours | {name: version(name) for name in LIBRARIES} | cell.versions,
+        "versions": ours | _libraries() | cell.versions,
+        "sources": cell.sources,
         "git_commit": git_commit(),
         "platform": platform.platform(),
         "hardware": device.hardware(torch.device(cell.device)),
         "threads": torch.get_num_threads(),
         "command": command(cell),
     }
+
+
+def torch_version() -> str:
+    """Major and minor, as `2.9`."""
+    return ".".join(str(torch.__version__).split(".")[:2])
+
+
+@lru_cache
+def _libraries() -> dict[str, str]:
+    return {name: version(name) for name in LIBRARIES}
 
 
 def command(cell: Cell) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from gibench.errors import UsageError
 from gibench.spec import Spec, format_chain, parse, parse_chain
-from gibench.text import RENAME, is_storable
+from gibench.text import RENAME, is_storable, one_line
 
 if TYPE_CHECKING:
     from gibench.plugin import Plugin
@@ -99,7 +99,7 @@ def load(kind: str, name: str) -> type[Plugin]:
     try:
         loaded = entry.point.load()
     except Exception as error:  # whatever a plugin's import raises is that plugin's failure, told with its cause
-        cause = " ".join(f"{type(error).__name__}: {error}".split())
+        cause = f"{type(error).__name__}: {one_line(error)}"
         raise UsageError(f"{kind} '{name}' of {entry.source} cannot be imported: {cause}: reinstall it") from error
     base = base_class(kind)
     if not (isinstance(loaded, type) and issubclass(loaded, base)):
@@ -167,6 +167,8 @@ def shorten(kind: str, spec: Spec | str) -> Spec:
     The settings of stored specs are called as they are now.
     """
     spec = parse(spec) if isinstance(spec, str) else spec
+    if not spec.settings:
+        return spec  # without importing it
     plugin = load(kind, spec.name)
     defaults = plugin.from_settings(spec.name, {}).settings()
     given = {key: value for key, value in plugin.renamed(dict(spec.settings)).items() if defaults.get(key) != value}
@@ -178,6 +180,12 @@ def shorten(kind: str, spec: Spec | str) -> Spec:
 
 def readable(kind: str, text: str) -> str:
     """One spec, or composed ones, shortened; as they are where a plugin is not installed any more."""
+    return _readable(kind, text, tuple(sys.path))
+
+
+@lru_cache(maxsize=10_000)
+def _readable(kind: str, text: str, path: tuple[str, ...]) -> str:
+    """Kept, because a grid has few specs and many cells."""
     try:
         return format_chain(shorten(kind, spec) for spec in parse_chain(text))
     except UsageError:

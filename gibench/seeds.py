@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -34,10 +34,14 @@ def generator(seed: int, role: Role, device: torch.device | str = "cpu") -> torc
     return torch.Generator(device).manual_seed(derive(seed, role))
 
 
-@contextmanager
-def isolated(seed: int, role: Role) -> Iterator[None]:
+def isolated(seed: int, role: Role) -> AbstractContextManager[None]:
     """Seed torch's, numpy's and Python's global generators for one role; afterwards they and torch are as before."""
-    value = derive(seed, role)
+    return seeded(derive(seed, role))
+
+
+@contextmanager
+def seeded(value: int) -> Iterator[None]:
+    """The same, with what `derive` gave: who holds it alone can derive no other role's."""
     states = random.getstate(), np.random.get_state()
     switches = [get() for get, _ in _SWITCHES]
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):

@@ -1,8 +1,17 @@
-"""Text that can be stored and sent. Python keeps a file name's bytes that are no UTF-8 as lone surrogates."""
+"""Text that can be stored and shown. Python keeps a file name's bytes that are no UTF-8 as lone surrogates.
+
+What other people's code and settings say may hold anything: `visible` is for terminals, `prose` and `code` are for
+Markdown.
+"""
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
+_MARKUP = re.compile(r"[^\w ,.;:()%+='-]|_|www\.")  # what Markdown may read as more than letters
 RENAME = "rename it, or set PYTHONUTF8=1 if it is UTF-8 and the locale is not"  # the mend where text is not storable
+LONGEST = 10_000  # characters of a text that is noted; of a longer one the middle is left out
 
 
 def is_storable(text: str) -> bool:
@@ -11,5 +20,52 @@ def is_storable(text: str) -> bool:
 
 
 def storable(text: str) -> str:
-    """The text with what is no UTF-8 written out after backslashes."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    """The text with what is no UTF-8 written out after backslashes, and NUL, which databases refuse."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", r"\x00")
+
+
+def text_of(value: Any, longest: int = LONGEST) -> str:
+    """The value as storable text of bounded length, whatever its `__str__` does."""
+    try:
+        text = str(value)
+    except (Exception, SystemExit) as error:
+        return f"{type(value).__name__} without a text ({type(error).__name__})"
+    return storable(shortened(text, longest))
+
+
+def shortened(text: str, longest: int) -> str:
+    """The text without its middle if it is longer, with how much that was."""
+    if len(text) <= longest:
+        return text
+    half = longest // 2
+    return f"{text[:half]} ... {len(text) - 2 * half} characters ... {text[len(text) - half :]}"
+
+
+def one_line(value: Any, longest: int = LONGEST) -> str:
+    """The value as text on one line: see `text_of`."""
+    return " ".join(text_of(value, longest).split())
+
+
+def visible(text: str) -> str:
+    """The text on one line, with what a terminal obeys or nobody sees (controls, marks of direction) written out."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def prose(text: str) -> str:
+    """The text as Markdown shows it letter by letter: as it is where it has no markup, else as `code`."""
+    return code(text) if _MARKUP.search(visible(text)) else visible(text)
+
+
+def code(text: str) -> str:
+    """The text as a code span of Markdown, where nothing is a link, a tag or emphasis; nothing of nothing.
+
+    Within a table a pipe is escaped by whoever makes the table.
+    """
+    text = visible(text).replace(r"\|", r"\x7c")  # a table would read the backslash as the pipe's
+    if not text:
+        return ""
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    padding = " " if text[0] in "` " or text[-1] in "` " else ""
+    return f"{fence}{padding}{text}{padding}{fence}"

@@ -15,12 +15,17 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from gibench.result import mixture
+from gibench.text import code, prose, visible
+
 from .ranks import SCENARIO
 from .reported import compare
 
 Shorten = Callable[[str, str], str]  # kind of plugin and canonical spec to what people read
+_Quote = Callable[[str], str]  # what others wrote, to text that does nothing but be read
 _Show = Callable[[dict[str, Any], Shorten], str]  # a line of the summary to one of its cells
 _WORDS = ("defense", "attack", "rank", "budget", "hardware")  # the columns that are no numbers
+_PROSE = ("budget", "hardware")  # of these, what attacks and machines say in words
 
 
 def in_full(kind: str, spec: str) -> str:
@@ -54,21 +59,29 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
 def to_markdown(summary: pd.DataFrame, shorten: Shorten = in_full) -> str:
     """A section for each scenario and threat model, with what did not end `ok` below its table."""
     sections = []
-    for scenario, lines in _sections(summary):
+    quoted = _quoting(shorten, code)
+    for scenario, lines in _sections(summary, code):
         shown = _shown(lines)
         header = [heading for heading, _ in shown]
-        body = [[show(line, shorten) for _, show in shown] for line in lines]
+        body = [
+            [prose(show(line, quoted)) if heading in _PROSE else show(line, quoted) for heading, show in shown]
+            for line in lines
+        ]
         table = markdown_table(header, body)
-        notes = "\n".join(f"- {note}" for note in _notes(lines, shorten))
+        notes = "\n".join(f"- {note}" for note in _notes(lines, quoted, prose))
         sections.append("\n\n".join(filter(None, (f"### {scenario}", table, notes))))
     return "\n\n".join([*sections, *_reported(summary, shorten)] or ["No stored rows."]) + "\n"
+
+
+def _quoting(shorten: Shorten, quote: _Quote) -> Shorten:
+    return lambda kind, spec: quote(shorten(kind, spec))
 
 
 def _reported(summary: pd.DataFrame, shorten: Shorten) -> Iterator[str]:
     """A section that puts what papers report beside what was measured here, if something was."""
     if lines := records(compare(summary, shorten)):
         header = ["", "attack", "images", "batch", "width", "what", "value", "seconds", ""]
-        body = [["-" if value is None else _plain(value) for value in line.values()] for line in lines]
+        body = [["-" if value is None else prose(_plain(value)) for value in line.values()] for line in lines]
         yield f"### What papers report, and what was measured here\n\n{markdown_table(header, body)}"
 
 
@@ -84,7 +97,8 @@ def markdown_table(header: list[str], body: list[list[str]]) -> str:
 def to_terminal(summary: pd.DataFrame, shorten: Shorten = in_full) -> Group:
     """The same sections for rich to print."""
     parts: list[Table | Text] = []
-    for scenario, lines in _sections(summary):
+    quoted = _quoting(shorten, visible)
+    for scenario, lines in _sections(summary, visible):
         shown = _shown(lines)
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
         for heading, _ in shown:
@@ -93,43 +107,51 @@ def to_terminal(summary: pd.DataFrame, shorten: Shorten = in_full) -> Group:
             else:
                 table.add_column(heading, justify="right", no_wrap=True)
         for line in lines:
-            table.add_row(*(Text(show(line, shorten)) for _, show in shown))
+            table.add_row(*(Text(visible(show(line, quoted))) for _, show in shown))
         blank = [Text()] if parts else []
-        parts += [*blank, Text(scenario, "bold"), Text(), table, *(Text(note) for note in _notes(lines, shorten))]
+        parts += [
+            *blank,
+            Text(scenario, "bold"),
+            Text(),
+            table,
+            *(Text(note) for note in _notes(lines, quoted, visible)),
+        ]
     return Group(*(parts or [Text("no stored rows")]))
 
 
-def _sections(summary: pd.DataFrame) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+def _sections(summary: pd.DataFrame, quote: _Quote) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     sections: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for line in records(summary):
         sections.setdefault(tuple(line[name] for name in SCENARIO), []).append(line)
     for lines in sections.values():
-        yield _scenario(lines), lines
+        yield _scenario(lines, quote), lines
 
 
-def _scenario(lines: list[dict[str, Any]]) -> str:
+def _scenario(lines: list[dict[str, Any]], quote: _Quote) -> str:
     """What the lines share: rules E1 and E10."""
     line = lines[0]
     steps = line["train_steps"]
-    state = f"{line['model']} {f'after {steps} training steps' if steps else 'untrained'}"
+    state = f"{quote(line['model'])} {f'after {steps} training steps' if steps else 'untrained'}"
     accuracies = [each["model_accuracy"] for each in lines if each["model_accuracy"] is not None]
     if accuracies:
         state += f" (accuracy {sum(accuracies) / len(accuracies):.2f})"
     batch = f"batch {line['batch_size']} {line['labels']}"
-    source = line["dataset"] if line["split"] == "private" else f"{line['dataset']}, {line['split']} split"
+    source = quote(line["dataset"]) + ("" if line["split"] == "private" else f", {line['split']} split")
     return "; ".join([source, state, batch, f"server knows {line['knows']}", f"{line['dtype']} on {line['device']}"])
 
 
-def _notes(lines: list[dict[str, Any]], shorten: Shorten) -> Iterator[str]:
+def _notes(lines: list[dict[str, Any]], shorten: Shorten, quote: _Quote) -> Iterator[str]:
     """The hardware where all times are from one, where there is no control, and why cells are not `ok` (rule E9)."""
     if len(hardware := _hardware(lines)) == 1:
-        yield f"seconds of the attack alone on {hardware.pop()}"
+        yield f"seconds of the attack alone on {quote(hardware.pop())}"
+    if mixed := mixture(version for line in lines for version in (line["torch"] or "").split("; ")):
+        yield mixed
     controlled = {line["defense"] for line in lines if line["control"] and line["n_tried"]}
     if without := dict.fromkeys(line["defense"] for line in lines if line["defense"] not in controlled):
         yield f"no control was run against {', '.join(shorten('defense', each) for each in without)}"
     for line in lines:
         if line["reason"]:
-            yield f"{_attack(line, shorten)} against {shorten('defense', line['defense'])}: {line['reason']}"
+            yield f"{_attack(line, shorten)} against {shorten('defense', line['defense'])}: {quote(line['reason'])}"
 
 
 def _hardware(lines: list[dict[str, Any]]) -> set[str]:

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 from gibench.errors import UsageError
 from gibench.registry import readable
-from gibench.result import Row
+from gibench.result import Row, mixture
 from gibench.spec import parse
+from gibench.text import code, prose
 from gibench.utility.job import TrialRow
 
 from .formats import certified, claims, markdown_table, number, place, records, within
@@ -61,20 +62,20 @@ def _plainly(show: Callable[[Line, Callable[[str, str], str]], str]) -> Show:
 
 
 def _attack(line: Line) -> str:
-    return f"`{readable('attack', line['attack'])}`" + (" (adaptive)" if line["adaptive"] else "")
+    return code(readable("attack", line["attack"])) + (" (adaptive)" if line["adaptive"] else "")
 
 
 _EXACT = _plainly(within("exact_rate", "exact_low", "exact_high", 2))
 FIELDS: Mapping[str, Show] = {  # heading to what stands below it
     "attack": _attack,
-    "defense": lambda line: f"`{readable('defense', line['defense'])}`",
-    "network": lambda line: f"`{readable('model', line['model'])}`",
+    "defense": lambda line: code(readable("defense", line["defense"])),
+    "network": lambda line: code(readable("model", line["model"])),
     "batch": lambda line: str(line["batch_size"]),
     "width": lambda line: _settings(line, "width"),
     "depth": lambda line: _settings(line, "depth"),
-    "labels": lambda line: f"`{line['labels']}`",
+    "labels": lambda line: code(line["labels"]),
     "training steps": lambda line: str(line["train_steps"]),
-    "budget": lambda line: line["budget"] or "-",
+    "budget": lambda line: prose(line["budget"] or "-"),
     "ok / tried": lambda line: f"{line['n_ok']} / {line['n_tried']}",
     "rank": _plainly(place),
     "exact": _EXACT,
@@ -140,8 +141,8 @@ def _conditions(rows: list[Row], file: Path, marked: bool) -> str:
     steps = sorted({row.train_steps for row in rows})
     states = ["initial weights" if step == 0 else f"{step} training steps" for step in steps]
     parts = [
-        ", ".join(sorted({row.dataset for row in rows})),
-        ", ".join(sorted({f"`{row.model}`" for row in rows})),
+        ", ".join(sorted({prose(row.dataset) for row in rows})),
+        ", ".join(sorted({code(row.model) for row in rows})),
         ", ".join(states),
         f"batches of {', '.join(map(str, sorted({row.batch_size for row in rows})))}",
         f"labels {', '.join(sorted({row.labels for row in rows}))}",
@@ -151,11 +152,13 @@ def _conditions(rows: list[Row], file: Path, marked: bool) -> str:
     ]
     figures = "rates are means, PSNR the median of the cells' medians, in brackets 95 % intervals over cells"
     control = "; ° is not above the control" if marked else ""
+    mixed = mixture(row.torch for row in rows)
+    control += f"; {mixed}" if mixed else ""
     return f"{'; '.join(parts)}; {figures}{control} (`{RESULTS / file.name}`, {_dates(rows)})."
 
 
 def _machines(rows: list[Any]) -> str:
-    return ", ".join(sorted({row.hardware or "unknown" for row in rows}))
+    return ", ".join(sorted({prose(row.machine or "unknown") for row in rows}))
 
 
 def _dates(rows: list[Any]) -> str:
@@ -179,7 +182,7 @@ def costs_table(file: Path) -> str:
     rows = newest_trials(read(TrialRow, file))
     body = [
         [
-            f"`{readable('defense', line['defense'])}`",
+            code(readable("defense", line["defense"])),
             f"{line['n_ok']} / {line['n_tried']}",
             "-"
             if line["accuracy"] is None
@@ -199,9 +202,8 @@ def costs_table(file: Path) -> str:
         "epsilon, delta of the run",
     ]
     rounds = ", ".join(map(str, sorted({row.rounds for row in rows})))
-    where = (
-        f"{', '.join(sorted({row.dataset for row in rows}))}; {', '.join(sorted({f'`{row.model}`' for row in rows}))}"
-    )
+    where = f"{', '.join(sorted({prose(row.dataset) for row in rows}))}; "
+    where += ", ".join(sorted({code(row.model) for row in rows}))
     sizes = ", ".join(map(str, sorted({row.batch_size for row in rows})))
     below = f"{where}; {rounds} rounds of {sizes} images; seeds {seeds(row.seed for row in rows)}; {_machines(rows)}"
     return f"\n{markdown_table(header, body)}\n\n{below} (`{RESULTS / file.name}`, {_dates(rows)}).\n"

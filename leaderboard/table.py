@@ -25,7 +25,7 @@ _MEANS = (
 )
 _INTERVALS = ("exact_low", "exact_high", "psnr_median", "psnr_low", "psnr_high")
 _LARGEST = ("epsilon", "delta", "run_epsilon", "run_steps", "max_grad_norm")  # of a promise: the weakest
-_TEXTS = ("accountant", "sampling", "budget")
+_TEXTS = ("accountant", "sampling", "budget", "torch")
 _DTYPES = {bool: "boolean", int: "Int64", float: "Float64", str: "object"}
 _SUMMARY: dict[str, str] = {
     **{name: _DTYPES[COLUMNS[name].type] for name in (*_GROUP, *_FLAGS)},
@@ -69,7 +69,8 @@ def summarize(rows: Iterable[Row]) -> pd.DataFrame:
     no score. `exact_low` to `exact_high` and `psnr_low` to `psnr_high` are 95 % bootstrap intervals, over cells, of the
     mean exact rate and of `psnr_median`, the median of the cells' medians. `false_certificates` is a sum, and
     `false_rate_at_most` the 95 % upper bound of their rate that it leaves open. Of what defenses promise the weakest
-    counts. `runtime_s` is null where the cells ran on different hardware (rule E16). `rank`, `unranked` (why there is
+    counts. `runtime_s` is null where the cells ran on different hardware, or
+    not as many at a time (rule E16). `rank`, `unranked` (why there is
     none) and `above_control` are those of `gibench.leaderboard.ranks`. `reason` says why cells are not ok.
 
     Args:
@@ -86,7 +87,7 @@ def summarize(rows: Iterable[Row]) -> pd.DataFrame:
 def _line(group: Sequence[Row]) -> dict[str, Any]:
     """The summary of the seeds of one attack against one defense."""
     ran = tried(group)
-    hardware = sorted({row.hardware for row in ran if row.hardware})
+    hardware = sorted({row.machine for row in ran if row.machine})
     line: dict[str, Any] = {name: getattr(group[-1], name) for name in (*_GROUP, *_FLAGS)}
     line |= {"control": is_control(group[-1])}
     line |= {name: _mean(_values(ran, name)) for name in _MEANS}

@@ -91,7 +91,7 @@ def _line(group: Sequence[TrialRow], plain: Sequence[TrialRow]) -> dict[str, Any
         if without["accuracy"] is not None and line["accuracy"] is not None:
             line["accuracy_lost"] = without["accuracy"] - line["accuracy"]
             line["bytes_share"] = line["round_bytes"] / without["round_bytes"]
-            if len({row.hardware for row in (*tried, *plain)}) == 1:
+            if len({row.machine for row in (*tried, *plain)}) == 1:
                 line["overhead"] = line["round_s"] / without["round_s"]
     return line
 

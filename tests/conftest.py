@@ -4,8 +4,12 @@ import signal
 
 import pandas as pd
 import pytest
+from hypothesis import settings
 
 from gibench.result import Result, Row
+
+settings.register_profile("repeatable", deadline=None, derandomize=True)  # nor does a slow machine fail a test
+settings.load_profile("repeatable")
 
 ROW = {
     "cell": "0123456789abcdef",
@@ -28,6 +32,7 @@ ROW = {
     "seed": 0,
     "device": "cpu",
     "hardware": "a processor (2 threads)",
+    "workers": 1,
     "dtype": "float32",
     "status": "ok",
     "reason": None,
@@ -69,6 +74,7 @@ def _no_store_of_others():
     with pytest.MonkeyPatch.context() as environment:
         environment.delenv("MLFLOW_TRACKING_URI", raising=False)
         environment.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
+        environment.delenv("GIBENCH_RESULTS", raising=False)
         yield
 
 

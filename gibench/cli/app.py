@@ -16,13 +16,16 @@ from gibench.cli.console import note, warn
 from gibench.cli.doctor import doctor
 from gibench.cli.leaderboard import leaderboard
 from gibench.cli.list import USAGE, list_plugins
+from gibench.cli.merge import merge
 from gibench.cli.plot import plot
 from gibench.cli.quick import QuickCommand, QuickGroup
 from gibench.cli.run import run
 from gibench.cli.show import show
 from gibench.cli.sweep import sweep
+from gibench.cli.sync import sync
 from gibench.cli.utility import utility
 from gibench.errors import DataWarning, GibenchError, UsageError
+from gibench.text import text_of
 
 app = typer.Typer(
     name="gibench",
@@ -33,7 +36,7 @@ app = typer.Typer(
     help="Which gradient-inversion attack recovers a client's images from its gradients, under which defense.",
 )
 app.command("list", cls=QuickCommand, options_metavar=USAGE, context_settings={"allow_extra_args": True})(list_plugins)
-for verb in (run, sweep, utility, leaderboard, plot, show, doctor):
+for verb in (run, sweep, utility, leaderboard, plot, show, sync, merge, doctor):
     app.command()(verb)
 
 
@@ -70,9 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if "--debug" in arguments:
             traceback.print_exc()
         if isinstance(error, GibenchError):
-            message = str(error)
+            message = text_of(error)
         else:
-            message = f"{type(error).__name__}: {error}: run again with --debug to see where"
+            message = f"{type(error).__name__}: {text_of(error)}: run again with --debug to see where"
         note(f"error: {' '.join(message.split())}")
         sys.exit(2 if isinstance(error, UsageError) else 1)
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import typer
+
+from gibench.text import visible
 
 
 def print_json(value: Any) -> None:
@@ -14,9 +17,19 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, allow_nan=False))
 
 
+def say(line: str) -> None:
+    """One line of a result for people to read, on standard output."""
+    typer.echo(visible(line))
+
+
+def say_all(lines: Iterable[str]) -> None:
+    """Lines of a result, at once."""
+    typer.echo("\n".join(map(visible, lines)))
+
+
 def note(message: str) -> None:
     """One line for the reader on standard error."""
-    print(message, file=sys.stderr)  # typer would write UTF-8 where the stream is ASCII
+    print(visible(message), file=sys.stderr)  # typer would write UTF-8 where the stream is ASCII
 
 
 def warn(message: str) -> None:

@@ -6,8 +6,7 @@ import inspect
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
-import typer
-
+from gibench.cli.console import say
 from gibench.errors import UsageError
 from gibench.plugin import Plugin, format_value
 from gibench.registry import Entry, load
@@ -67,16 +66,16 @@ def _bounds(metadata: list[Any]) -> str:
 
 def print_description(description: dict[str, Any]) -> None:
     """One plugin for people to read."""
-    typer.echo(f"{description['kind']} {description['name']} ({description['distribution']} {description['version']})")
+    say(f"{description['kind']} {description['name']} ({description['distribution']} {description['version']})")
     if description["error"]:
-        typer.echo(f"  error: {description['error']}")
+        say(f"  error: {description['error']}")
         return
     for line in description["description"].splitlines():
-        typer.echo(f"  {line}".rstrip())
+        say(f"  {line}".rstrip())
     for name in _FACTS:
         if value := description.get(name):
-            typer.echo(f"  {name}: {'; '.join(value) if isinstance(value, list) else value}")
-    typer.echo("  settings:" if description["settings"] else "  settings: none")
+            say(f"  {name}: {'; '.join(value) if isinstance(value, list) else value}")
+    say("  settings:" if description["settings"] else "  settings: none")
     for name, setting in description["settings"].items():
         default = "(to be given)" if setting["default"] is None else setting["default"]
-        typer.echo(f"    {name}={default}  [{setting['type']}]  {setting['description']}".rstrip())
+        say(f"    {name}={default}  [{setting['type']}]  {setting['description']}".rstrip())

@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 import typer
 
-from gibench.cli.console import print_json
+from gibench.cli.console import print_json, say
 from gibench.cli.options import Debug, Json, TrackingUri
 from gibench.errors import GibenchError
 from gibench.registry import GROUPS, Entry, entries, load
+from gibench.text import text_of
 
 
 class Check(NamedTuple):
@@ -30,7 +31,7 @@ def doctor(tracking_uri: TrackingUri = None, as_json: Json = False, debug: Debug
     for check in _checks(tracking_uri):
         checks.append(check)
         if not as_json:
-            typer.echo(f"{'ok' if check.ok else 'BROKEN':<6}  {check.check}: {check.detail}")
+            say(f"{'ok' if check.ok else 'BROKEN':<6}  {check.check}: {check.detail}")
     if as_json:
         print_json([check._asdict() for check in checks])
     if not all(check.ok for check in checks):
@@ -50,7 +51,7 @@ def _attempt(name: str, look: Callable[[], str]) -> Check:
         with redirect_stdout(sys.stderr):  # standard output is for the checks, whatever a plugin prints
             return Check(name, True, look())
     except Exception as error:  # a broken installation can raise anything: it is what this verb is there to tell
-        text = str(error) if isinstance(error, GibenchError) else f"{type(error).__name__}: {error}"
+        text = text_of(error) if isinstance(error, GibenchError) else f"{type(error).__name__}: {text_of(error)}"
         return Check(name, False, " ".join(text.split()))
 
 

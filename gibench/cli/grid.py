@@ -5,53 +5,66 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import asdict
+from typing import cast
 
 import typer
 
+from gibench.cell import Cell
 from gibench.cli import table
-from gibench.cli.console import note, print_json
+from gibench.cli.console import note, print_json, warn
+from gibench.cli.how import How
+from gibench.cli.plan import print_plan
 from gibench.cli.progress import GridProgress
+from gibench.delivery import Delivery
 from gibench.job import Job
-from gibench.result import StoredRow
+from gibench.mlflow_store import check_address
+from gibench.result import STATUSES, StoredRow
+from gibench.results import Results
+from gibench.sweep.choice import Choice
 from gibench.sweep.request import Request
 from gibench.sweep.run import prepare, run_jobs
 from gibench.sweep.suite import Suite
-from gibench.tracking import Store
 from gibench.utility.request import Utility
 
 
-def run_suite(suite: Suite, force: bool, as_json: bool, dry_run: bool) -> None:
+def run_suite(
+    suite: Suite, how: How, choice: Choice, force: bool, pictures: bool, as_json: bool, dry_run: bool
+) -> None:
     """Run the cells of a suite, then what tells the costs of its defenses, and print the rows.
 
     Raises:
         typer.Exit: with 1 if some cell failed or timed out, with 130 on Ctrl-C.
     """
     with _interruptible():
-        cells = _prepared([suite])
-        costs = Utility.of_suite(suite, suite.cells()) if suite.utility else []
-        trials = _prepared(costs)  # so that a wrong request fails before anything runs
+        chosen = cast(list[Cell], _prepared([suite], how, dry_run, choice.values))
+        with how.sharing_threads():
+            costs = Utility.of_suite(suite, chosen) if suite.utility else []
+        trials = choice.part(_prepared(costs, how, dry_run))  # so that a wrong request fails before anything runs
+        cells = choice.part(chosen)
         if dry_run:
-            _print_jobs(cells, as_json)
+            again = frozenset(STATUSES) if force else how.retried
+            print_plan(suite, cells, again, as_json)
+            if costs and not as_json:
+                print_plan(costs[0], trials, again, as_json)
             return
-        rows, store = _run(suite, cells, force)
+        rows, results = _run(suite, cells, how, force, pictures)
         if costs:
-            _run(costs[0], trials, force)
-        _finish(rows, as_json, lambda: table.print_cells(rows, store, suite))
+            _run(costs[0], trials, how, force)
+        _finish(rows, as_json, lambda: table.print_cells(rows, results, suite))
 
 
-def run_utility(request: Utility, force: bool, as_json: bool, dry_run: bool) -> None:
+def run_utility(request: Utility, how: How, choice: Choice, force: bool, as_json: bool, dry_run: bool) -> None:
     """Run what `gibench utility` is asked for, and print the rows.
 
     Raises:
         typer.Exit: with 130 on Ctrl-C.
     """
     with _interruptible():
-        trials = _prepared([request])
+        trials = choice.part(_prepared([request], how, dry_run, choice.values))
         if dry_run:
-            _print_jobs(trials, as_json)
+            print_plan(request, trials, frozenset(STATUSES) if force else how.retried, as_json)
             return
-        rows, _ = _run(request, trials, force)
+        rows, _ = _run(request, trials, how, force)
         _finish(rows, as_json, lambda: table.print_trials(rows))
 
 
@@ -64,30 +77,32 @@ def _interruptible() -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def _prepared(requests: Sequence[Request]) -> list[Job]:
-    with redirect_stdout(sys.stderr):  # standard output is for the rows, whatever a plugin prints
-        return prepare(requests)
+def _prepared(
+    requests: Sequence[Request], how: How, plan: bool, chosen: Callable[[Sequence[Job]], list[Job]] = list
+) -> list[Job]:
+    # Standard output is for the rows, whatever a plugin prints.
+    with redirect_stdout(sys.stderr), how.sharing_threads():
+        return prepare(requests, chosen, plan)
 
 
-def _run(request: Request, jobs: Sequence[Job], force: bool) -> tuple[list[StoredRow], Store[StoredRow]]:
-    store = Store(request.row, request.tracking_uri, request.experiment)
-    with redirect_stdout(sys.stderr), GridProgress(len(jobs)) as progress:
-        return run_jobs(jobs, store, request, progress, force), store
+def _run(
+    request: Request, jobs: Sequence[Job], how: How, force: bool, pictures: bool = True
+) -> tuple[list[StoredRow], Results]:
+    check_address(request.tracking_uri)
+    executor = how.executor(jobs)
+    results = Results(request.results, request.experiment, create=True)
+    with redirect_stdout(sys.stderr), GridProgress(jobs) as progress:
+        wanted = (job.key for job in jobs)
+        with Delivery(results, request.tracking_uri, wanted, warn, progress.working):
+            return run_jobs(jobs, results, request, progress, executor, force, pictures, how.retried), results
 
 
 def _finish(rows: Sequence[StoredRow], as_json: bool, print_table: Callable[[], None]) -> None:
     if as_json:
         print_json([row.as_dict() for row in rows])
-    else:
+    elif rows:
         print_table()
+    else:
+        note("this share has no cells")
     if not all(row.finished for row in rows):
         raise typer.Exit(1)
-
-
-def _print_jobs(jobs: Sequence[Job], as_json: bool) -> None:
-    if as_json:
-        print_json([{"cell": job.key, **asdict(job)} for job in jobs])
-        return
-    for job in jobs:
-        typer.echo(f"{job.key}  {table.title(job)}")
-    note(f"{len(jobs)} cells")

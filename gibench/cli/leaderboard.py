@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gibench.cli.options import Debug, Experiment, Json, TrackingUri
+from gibench.cli.options import Debug, Experiment, Json, Results, TrackingUri
 from gibench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def leaderboard(
     costs: Annotated[
         bool, typer.Option("--costs", help="csv and json: every stored training run of gibench utility instead.")
     ] = False,
+    results: Results = None,
     tracking_uri: TrackingUri = None,
     experiment: Experiment = None,
     as_json: Json = False,
@@ -55,7 +56,7 @@ def leaderboard(
     form = Format.JSON if as_json else form
     if costs and form not in (Format.CSV, Format.JSON):
         raise UsageError("--costs is for --format csv or json: gibench utility shows its table")
-    where = (tracking_uri, experiment)
+    where = (tracking_uri, experiment, results)
     rows = stored.rows(*where)
     listed = table(stored.trials(*where), TrialRow) if costs else table(rows)
     if form is Format.JSON:

@@ -15,6 +15,7 @@ from gibench.cli.options import Debug, Json
 from gibench.cli.summary import summary
 from gibench.errors import UsageError
 from gibench.registry import GROUPS, Entry, clashes, entries
+from gibench.text import visible
 
 _KINDS = {f"{kind}s": kind for kind in GROUPS}
 _LEAST_WIDTH = 30  # characters of a text beside a name
@@ -85,6 +86,7 @@ def _show_suites(as_json: bool) -> None:
 
 def _wrapped(name: str, text: str) -> str:
     """A name and what it is, on a terminal in lines of its width; anywhere else in one line."""
+    name, text = visible(name), visible(text)
     if not sys.stdout or not sys.stdout.isatty():
         return name + text
     width = max(get_terminal_size().columns, len(name) + _LEAST_WIDTH)

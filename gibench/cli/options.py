@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from gibench.axes import Axis, axes_of
+from gibench.cli import how
 
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 _SHOWN = 20  # characters of a default that a narrow terminal has room for
@@ -17,6 +18,13 @@ _SHOWN = 20  # characters of a default that a narrow terminal has room for
 Timeout = Annotated[
     float | None, typer.Option("--timeout", metavar="SECONDS", help="Wall clock of each attack; none without it.")
 ]
+Results = Annotated[
+    str | None,
+    typer.Option(
+        "--results", metavar="DIR", help="Folder of the results. Default: GIBENCH_RESULTS, or gibench-results here."
+    ),
+]
+NoPictures = Annotated[bool, typer.Option("--no-pictures", help="Keep no image grids.")]
 TrackingUri = Annotated[
     str | None,
     typer.Option(
@@ -33,7 +41,18 @@ Experiment = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Run finished cells again.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else there.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything and print the cells without running them.")]
+Only = Annotated[
+    list[str] | None,
+    typer.Option("--only", metavar="AXIS=VALUE", help="Only cells with this value, as attack=spearpp."),
+]
+Shard = Annotated[
+    str | None,
+    typer.Option("--shard", metavar="I/N", help="Only this one of N shares, for N machines or jobs of an array."),
+]
+Limit = Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="Only the first N of the cells.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print the cells, which are done and how long the others may take.")
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 
 
@@ -53,7 +72,9 @@ def given(**options: Any) -> dict[str, Any]:
 
 
 def takes_axes(kind: type, *only: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command an option for each axis of `kind`; what was given reaches it as its first argument, a mapping.
+    """Give a command an option for each axis of `kind`, and those that say how jobs are run.
+
+    What was given of the axes reaches it as its first argument, a mapping, and the rest as its second.
 
     Args:
         kind: a dataclass of axes.
@@ -62,15 +83,17 @@ def takes_axes(kind: type, *only: str) -> Callable[[Callable[..., None]], Callab
     made = {name: _option(name, each) for name, each in reversed(axes_of(kind).items()) if name in (only or (name,))}
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+        own = list(inspect.signature(command, eval_str=True).parameters.values())[2:]
         options = [inspect.Parameter(name, _KEYWORD, default=None, annotation=hint) for name, hint in made.items()]
 
         @wraps(command)
         def run(**values: Any) -> None:
             axes = {name: values.pop(name) for name in made}
-            command({name: value for name, value in axes.items() if value is not None}, **values)
+            chosen = how.How.of(**{name: values.pop(name) for name in how.OPTIONS})
+            command({name: value for name, value in axes.items() if value is not None}, chosen, **values)
 
         parameters = [*options, *(each.replace(kind=_KEYWORD) for each in own)]
+        parameters += how.parameters()
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {each.name: each.annotation for each in parameters}
         return run

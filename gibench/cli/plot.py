@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from gibench.cli.console import note
-from gibench.cli.options import Debug, Experiment, TrackingUri
+from gibench.cli.options import Debug, Experiment, Results, TrackingUri
 from gibench.errors import UsageError
 from gibench.registry import readable
 
@@ -25,6 +25,7 @@ def plot(
         ),
     ],
     output: Annotated[Path, typer.Option("--output", metavar="FILE", help="The file to write: .png, .svg or .pdf.")],
+    results: Results = None,
     tracking_uri: TrackingUri = None,
     experiment: Experiment = None,
     debug: Debug = False,
@@ -36,27 +37,31 @@ def plot(
     threat models or hardware; the newest row of a cell counts. leaderboard/suites has a suite for each plot; for a
     figure of one suite alone, run it under an --experiment of its own.
     """
-    from gibench.leaderboard import plots, stored
+    from gibench.leaderboard import plots
     from gibench.leaderboard.pick import describe
     from gibench.leaderboard.table import newest, table
-    from gibench.mlflow_store import experiment_name
+    from gibench.leaderboard.utility import joined
     from gibench.result import Row
-    from gibench.tracking import Store
+    from gibench.results.place import experiment_name
+    from gibench.stored import Stored
+    from gibench.utility.job import TrialRow
 
     if name not in plots.PLOTS:
         raise UsageError(f"there is no plot '{name}': there are {', '.join(plots.PLOTS)}")
     if output.suffix.lower() not in _SUFFIXES:
         raise UsageError(f"{output} has no suffix that says what to write: end it in {', '.join(_SUFFIXES)}")
     kind = plots.PLOTS[name]
-    store = Store(Row, tracking_uri, experiment, create=False)
-    rows = newest(stored.rows(tracking_uri, experiment, diagnostics=True))
+    stored = Stored(results, tracking_uri, experiment)
+    rows = newest(joined(stored.rows(Row, diagnostics=True), stored.rows(TrialRow)))
     picked = kind.pick(describe(table(rows), readable))
     if picked.empty:
         raise UsageError(
             f"the experiment '{experiment_name(experiment)}' has nothing for the plot {name}, which needs rows of "
             f"{kind.needs}: run its suite, or see --experiment"
         )
-    figure = plots.draw(kind, picked, *([store.images(picked["run_id"])] if kind.images else []))
+    by_run = {row.run_id: row for row in rows}
+    images = [stored.images(by_run[run] for run in picked["run_id"])] if kind.images else []
+    figure = plots.draw(kind, picked, *images)
     try:
         figure.savefig(output, dpi=_DPI)
     except OSError as error:

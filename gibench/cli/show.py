@@ -7,12 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from gibench.cli.console import print_json
-from gibench.cli.options import Debug, Experiment, Json, TrackingUri
+from gibench.cli.console import print_json, say
+from gibench.cli.options import Debug, Experiment, Json, Results, TrackingUri
 
 
 def show(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run_id, or how it begins.")],
+    results: Results = None,
     tracking_uri: TrackingUri = None,
     experiment: Experiment = None,
     as_json: Json = False,
@@ -20,9 +21,9 @@ def show(
 ) -> None:
     """Show one stored row in full: columns, the image grid's path, diagnostics, provenance, seconds by stage."""
     from gibench.result import Row
-    from gibench.tracking import Store
+    from gibench.stored import Stored
 
-    row, details = Store(Row, tracking_uri, experiment, create=False).row(run)
+    row, details = Stored(results, tracking_uri, experiment).row(Row, run)
     if as_json:
         print_json([{**row.as_dict(), **details}])
         return
@@ -34,14 +35,14 @@ def _print(values: Mapping[str, Any], indent: str = "") -> None:
     """A line a value, nested mappings indented, texts of several lines below their name."""
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
-            typer.echo(f"{indent}{key}:")
+            say(f"{indent}{key}:")
             _print(value, f"{indent}  ")
         elif isinstance(value, str) and "\n" in value:
-            typer.echo(f"{indent}{key}:")
+            say(f"{indent}{key}:")
             for line in value.splitlines():
-                typer.echo(f"{indent}  {line}")
+                say(f"{indent}  {line}")
         else:
-            typer.echo(f"{indent}{key}: {_text(value)}")
+            say(f"{indent}{key}: {_text(value)}")
 
 
 def _text(value: Any) -> str:

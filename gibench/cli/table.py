@@ -15,12 +15,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from gibench.axes import axes_of
-from gibench.errors import UsageError
 from gibench.leaderboard.utility import SCENARIO, summarize
-from gibench.mlflow_store import address, shown
+from gibench.mlflow_store import shown
 from gibench.registry import readable
+from gibench.result import mixture
+from gibench.results import Results
 from gibench.sweep.request import Request
-from gibench.tracking import Store
+from gibench.text import visible
 
 Group = Sequence[Any]  # rows of one kind that differ in their seed alone
 Columns = dict[str, Callable[[Group], str]]  # heading, and what stands below it
@@ -50,14 +51,14 @@ def title(job: Any) -> str:
     return " | ".join([*words, f"seed {job.seed}"])
 
 
-def print_cells(rows: Sequence[Any], store: Store[Any], request: Request) -> None:
+def print_cells(rows: Sequence[Any], results: Results, request: Request) -> None:
     """Print attacked cells, with means over the seeds, and what a reader wants to know next."""
     columns: Columns = {"status": _statuses}
     columns |= {head: _mean_of(column, digits) for head, column, digits in _SCORES}
     if any(row.false_certificates for row in rows):
         columns["false certificates"] = lambda group: str(sum(_values(group, "false_certificates")))
     columns |= {"epsilon": _promised("epsilon"), "delta": _promised("delta")}
-    lines = [*_reasons(rows), *_grids(rows, store, request), *_hints(rows, request)]
+    lines = [*_mixture(rows), *_reasons(rows), *_grids(rows, results), *_hints(rows, request)]
     _print(rows, columns, lines)
 
 
@@ -88,7 +89,7 @@ def print_trials(rows: Sequence[Any]) -> None:
         "of the run": _promised("run_epsilon"),
         "delta": _promised("delta"),
     }
-    _print(rows, columns, _reasons(rows))
+    _print(rows, columns, [*_mixture(rows), *_reasons(rows)])
 
 
 def _print(rows: Sequence[Any], columns: Columns, below: Sequence[str]) -> None:
@@ -98,8 +99,8 @@ def _print(rows: Sequence[Any], columns: Columns, below: Sequence[str]) -> None:
     axes = [name for name in reversed(axes_of(type(rows[0]))) if name != "seed"]
     varying = {name for name in axes if len({getattr(row, name) for row in rows}) > 1}
     fixed = [f"{_head(name)} {_shown(rows[0], name)}" for name in axes if name not in varying and name not in _ALWAYS]
-    hardware = ", ".join(sorted({row.hardware or "unknown" for row in rows}))
-    console.print(escape(f"{'; '.join(reversed(fixed))}; hardware {hardware}"))
+    hardware = ", ".join(sorted({row.machine or "unknown" for row in rows}))
+    console.print(_printed(f"{'; '.join(reversed(fixed))}; hardware {hardware}"))
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     heads = [name for name in axes if name in varying or name in _ALWAYS]
     for name in heads:
@@ -111,10 +112,14 @@ def _print(rows: Sequence[Any], columns: Columns, below: Sequence[str]) -> None:
         groups.setdefault(tuple(getattr(row, name) for name in axes), []).append(row)
     for group in groups.values():
         cells = [_shown(group[0], name) for name in heads]
-        table.add_row(*map(escape, [*cells, _seeds(group), *(show(group) for show in columns.values())]))
+        table.add_row(*map(_printed, [*cells, _seeds(group), *(show(group) for show in columns.values())]))
     console.print("", table, "", sep="\n")
     for line in below:
-        console.print(escape(line))
+        console.print(_printed(line))
+
+
+def _printed(text: str) -> str:
+    return escape(visible(text))
 
 
 def _head(axis: str) -> str:
@@ -160,6 +165,11 @@ def _statuses(group: Group) -> str:
     return next(iter(counts)) if len(counts) == 1 else ", ".join(f"{count} {name}" for name, count in counts.items())
 
 
+def _mixture(rows: Iterable[Any]) -> list[str]:
+    found = mixture(row.torch for row in rows)
+    return [f"warning: {found}", ""] if found else []
+
+
 def _reasons(rows: Iterable[Any]) -> list[str]:
     """Why rows are not `ok`, each reason once."""
     seen: dict[tuple[str, str], list[Any]] = {}
@@ -173,20 +183,14 @@ def _reasons(rows: Iterable[Any]) -> list[str]:
     return [*lines, ""] if lines else []
 
 
-def _grids(rows: Sequence[Any], store: Store[Any], request: Request) -> list[str]:
-    """Where the image grids are; those on a server are not fetched for that."""
+def _grids(rows: Sequence[Any], results: Results) -> list[str]:
+    """Where the image grids are."""
     scored = [row for row in rows if row.psnr_mean is not None]
-    if not scored:
+    found = [(row, results.paths(row.key)["grid"]) for row in scored[:_GRIDS_SHOWN]]
+    if not any(grid for _, grid in found):
         return []
-    if address(request.tracking_uri).startswith("http"):
-        return ["image grids (truth over reconstruction): the artifact images.png of each run"]
     lines = ["image grids (truth over reconstruction, certified images in green):"]
-    for row in scored[:_GRIDS_SHOWN]:
-        try:
-            grid = store.row(row.run_id)[1]["grid"]
-        except UsageError:  # somebody took the files of an earlier run away
-            grid = None
-        lines.append(f"  {_near(Path(grid)) if grid else 'no longer there:'}  {title(row)}")
+    lines += [f"  {_near(Path(grid)) if grid else 'no longer there:'}  {title(row)}" for row, grid in found]
     if len(scored) > _GRIDS_SHOWN:
         lines.append(f"  ... and {len(scored) - _GRIDS_SHOWN} more beside them")
     return lines
@@ -198,7 +202,8 @@ def _near(path: Path) -> Path:
 
 def _hints(rows: Sequence[Any], request: Request) -> list[str]:
     uri = shown(request.tracking_uri)
-    options = [] if request.tracking_uri is None else ["--tracking-uri", uri]
+    options = [] if request.results is None else ["--results", request.results]
+    options += [] if request.tracking_uri is None else ["--tracking-uri", uri]
     options += [] if request.experiment is None else ["--experiment", request.experiment]
     mlflow = f"open {uri}" if uri.startswith("http") else f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
     return [f"MLflow: {mlflow}", f"one row in full: {shlex.join(['gibench', 'show', rows[0].run_id[:8], *options])}"]

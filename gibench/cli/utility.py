@@ -5,14 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from gibench.cli import options
+from gibench.cli.how import How
 from gibench.utility.job import TrialAxes
 
 
 @options.takes_axes(TrialAxes)
 def utility(
     axes: dict[str, Any],
+    how: How,
+    results: options.Results = None,
     tracking_uri: options.TrackingUri = None,
     experiment: options.Experiment = None,
+    only: options.Only = None,
+    shard: options.Shard = None,
+    limit: options.Limit = None,
     force: options.Force = False,
     as_json: options.Json = False,
     dry_run: options.DryRun = False,
@@ -24,7 +30,10 @@ def utility(
     again, and gibench leaderboard joins the accuracy to the rows of the same defense, model and batch size.
     """
     from gibench.cli.grid import run_utility
+    from gibench.sweep.choice import Choice
     from gibench.utility.request import Utility
 
-    given = axes | options.given(tracking_uri=tracking_uri, experiment=experiment)
-    run_utility(Utility.from_settings("gibench utility", given), force=force, as_json=as_json, dry_run=dry_run)
+    choice = Choice.of_options(only or (), shard, limit)
+    given = axes | options.given(results=results, tracking_uri=tracking_uri, experiment=experiment)
+    asked = Utility.from_settings("gibench utility", given)
+    run_utility(asked, how, choice, force=force, as_json=as_json, dry_run=dry_run)

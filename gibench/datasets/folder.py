@@ -33,7 +33,13 @@ class Folder(Dataset):
     @classmethod
     def _absolute(cls, path: str) -> str:
         """The same text in two working directories names two data sets, so a cell's key holds the whole path."""
-        return os.path.realpath(Path(path).expanduser()) if path else ""
+        return os.path.realpath(os.path.expanduser(path)) if path else ""
+
+    def check(self) -> None:
+        _Tree(self.path)
+
+    def files(self) -> list[Path]:
+        return [file for file, _ in _Tree(self.path).files]
 
     def load(self) -> Images:
         tree = _Tree(self.path)
@@ -73,7 +79,7 @@ class _Tree:
         if not path:
             raise UsageError("the data set folder needs a directory: write folder:path=DIRECTORY")
         root = Path(path)
-        if not root.is_dir():
+        if not os.path.isdir(path):  # that of pathlib raises where a name is too long
             raise UsageError(f"there is no directory {path}: give the path of a directory of images")
         self.left_out: Counter[str] = Counter()
         here, folders = self._sorted_out(root)

@@ -38,14 +38,16 @@ class _Torchvision(Dataset):
     @classmethod
     def _absolute(cls, root: str) -> str:
         """Absolute, but for the home directory, which may be another on another machine without another result."""
+        if root.startswith("~") and os.path.expanduser(root) == root:
+            raise ValueError("there is no such user here")
         return root if root.startswith("~") else os.path.realpath(root)
 
     def load(self) -> Images:
         from torchvision import datasets
 
         read = getattr(datasets, self.source)
-        root = Path(self.root).expanduser()
-        if any(not file.is_file() for file in _files(read, root)):
+        root = Path(os.path.expanduser(self.root))
+        if any(not os.path.isfile(file) for file in _files(read, root)):
             _download(read, root)
         _check_integrity(read, root)
         parts = [_read(read, root, train) for train in (False, True)]
@@ -165,8 +167,10 @@ def _download(read: Any, root: Path) -> None:
 
 def _what_is_missing(read: Any, root: Path) -> str:
     files = _files(read, root)
-    missing = [file.name for file in files if not file.is_file()]
-    damaged = [file.name for file, md5 in _archives(read, root).items() if file.is_file() and not _is_whole(file, md5)]
+    missing = [file.name for file in files if not os.path.isfile(file)]
+    damaged = [
+        file.name for file, md5 in _archives(read, root).items() if os.path.isfile(file) and not _is_whole(file, md5)
+    ]
     archive = f" (the archive there is damaged: {', '.join(damaged)})" if damaged else ""
     if len(missing) == len(files):
         return f"{read.__name__} is not in {root}{archive} and"

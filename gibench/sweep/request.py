@@ -25,6 +25,7 @@ class Request(Plugin):
     job: ClassVar[type[Job]]
     row: ClassVar[type[StoredRow]]
 
+    results: str | None = Field(None, min_length=1, description="the folder of the results")
     tracking_uri: str | None = Field(None, min_length=1, description="the MLflow store")
     experiment: str | None = Field(None, min_length=1, description="the MLflow experiment")
 
@@ -61,17 +62,17 @@ class Request(Plugin):
 
 def with_axes(job: type[Job], row: type[StoredRow]) -> type[Request]:
     """`Request` with a field for each axis of a kind of job, whose results are such rows."""
-    made: Any = {name: (_type(each), _field(each)) for name, each in axes_of(job).items()}
+    made: Any = {name: (values_of(each), _field(each)) for name, each in axes_of(job).items()}
     request = create_model(f"{job.__name__}Request", __base__=Request, **made)
     request.job, request.row = job, row
     return request
 
 
-def _type(axis: Axis) -> Any:
-    """A list of what people write for the axis; a value alone is the list of it."""
+def values_of(axis: Axis) -> Any:
+    """The type of a list of what people write for the axis; a value alone is the list of it."""
     one: Any = Literal[axis.choices] if axis.choices else axis.kind
     if axis.least is not None:
-        one = Annotated[one, Field(ge=axis.least, lt=2**63)]
+        one = Annotated[one, Field(ge=axis.least, le=axis.most)]
     return Annotated[list[one], BeforeValidator(_ranges if axis.ranges else listed)]
 
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self, cast
 
-import yaml
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
@@ -17,9 +16,13 @@ from gibench.errors import UsageError
 from gibench.job import Job
 from gibench.result import Row
 
+from . import document
+from .choice import pattern
 from .request import MAX_JOBS, Request, listed, with_axes
 
-_WHOLE = ("name", "grids", "utility", "tracking_uri", "experiment")  # keys that all grids of a suite share
+LONGEST_TIMEOUT = 1e8  # seconds, three years; the system's timers overflow later
+# The keys that all grids of a suite share.
+_WHOLE = ("name", "grids", "exclude", "utility", "results", "tracking_uri", "experiment")
 
 if TYPE_CHECKING:
     Axes = Request
@@ -37,10 +40,13 @@ class Suite(Axes):
     grids: list[dict[str, Any]] | None = Field(
         None, min_length=1, description="several grids, each of the keys that it has in place of the suite's own"
     )
+    exclude: list[dict[str, Any]] = Field(
+        [], description="cells to leave out: each entry names some axes, and the values that a cell is to have of all"
+    )
     utility: Annotated[list[str], BeforeValidator(listed)] = Field(
         [], description="data sets to train on with each defense, model and batch size afterwards; see gibench utility"
     )
-    timeout: float | None = Field(None, gt=0, description="seconds for the attack of each cell")
+    timeout: float | None = Field(None, ge=0.001, le=LONGEST_TIMEOUT, description="seconds for the attack of each cell")
 
     @classmethod
     def read(cls, path: Path, overrides: Mapping[str, Any]) -> Self:
@@ -49,15 +55,10 @@ class Suite(Axes):
         Raises:
             UsageError: the file cannot be read, or what it says is no suite.
         """
-        try:
-            document = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"the suite {path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
-        except yaml.YAMLError as error:
-            raise UsageError(f"the suite {path} is no YAML: {' '.join(str(error).split())}") from None
-        if not isinstance(document, dict):
+        found = document.read(path, f"the suite {path}")
+        if not isinstance(found, dict):
             raise UsageError(f"the suite {path} holds no keys: write them as in 'attack: [spearpp, random]'")
-        settings = {str(key): value for key, value in document.items()}
+        settings = {str(key): value for key, value in found.items()}
         if isinstance(grids := settings.get("grids"), list):
             settings["grids"] = [_overridden(grid, overrides) for grid in grids]
         return cls.from_settings(f"the suite {path}", {"name": path.stem, **settings, **overrides})
@@ -74,13 +75,24 @@ class Suite(Axes):
         found = [cast(Cell, cell) for grid in self._products() for cell in grid.expanded(timeout=grid.timeout)]
         if len(found) > MAX_JOBS:
             raise UsageError(f"{len(found)} cells are more than the {MAX_JOBS} of one suite: take fewer values")
-        return list({replace(cell, timeout=None): cell for cell in found}.values())  # grids may overlap
+        kept = self._without_excluded(found) if self.exclude else found
+        if self.grids is None:
+            return kept
+        return list({replace(cell, timeout=None): cell for cell in kept}.values())  # grids may overlap
+
+    def _without_excluded(self, cells: list[Cell]) -> list[Cell]:
+        where = f"an entry of 'exclude' of the suite {self.name}"
+        excluded = [pattern(Cell, entry, where) for entry in self.exclude]
+        kept = [cell for cell in cells if not any(fits(cell) for fits in excluded)]
+        if not kept:
+            raise UsageError(f"the suite {self.name} excludes all of its {len(cells)} cells: leave some")
+        return kept
 
     def _products(self) -> list[Self]:
         """The suite's grids, each as a suite of its own; itself where it names none."""
         if self.grids is None:
             return [self]
-        common = self.model_dump(exclude={"grids"}, exclude_unset=True)
+        common = self.model_dump(exclude={"grids", "exclude"}, exclude_unset=True)
         found = []
         for number, grid in enumerate(self.grids, start=1):
             name = f"grid {number} of the suite {self.name}"
@@ -107,13 +119,3 @@ class Suite(Axes):
 
 def _overridden(grid: Any, overrides: Mapping[str, Any]) -> Any:
     return {key: overrides.get(key, value) for key, value in grid.items()} if isinstance(grid, dict) else grid
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML that refuses a key written twice, where the last would silently win."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        if twice := [key for key in keys if keys.count(key) > 1]:
-            raise yaml.constructor.ConstructorError(None, None, f"the key '{twice[0]}' stands twice", node.start_mark)
-        return super().construct_mapping(node, deep)

@@ -23,7 +23,7 @@ class TrialAxes:
     device: str = same_axis(CellAxes, "device")
     threads: int = same_axis(CellAxes, "threads")
     batch_size: int = same_axis(CellAxes, "batch_size", help="Images of each client and round.")
-    rounds: int = axis(300, "Updates that the server takes.", kind=int, least=1)
+    rounds: int = axis(300, "Updates that the server takes.", kind=int, least=1, most=10**9)
     defense: str = same_axis(CellAxes, "defense")
     seed: int = same_axis(CellAxes, "seed", default="0-2")
 
@@ -32,11 +32,15 @@ class TrialAxes:
 class Trial(TrialAxes, Job):
     """What is trained once."""
 
-    def check(self) -> None:
+    harness: ClassVar[str] = "gibench.utility.trial"
+
+    def check(self, plan: bool = False) -> None:
+        from gibench.checks import at_hand
         from gibench.experiment import load
         from gibench.utility import trial
 
-        trial.check(self, load(self.dataset))
+        if not plan or at_hand(self.dataset):
+            trial.check(self, load(self.dataset))
 
     def run(self, progress: Progress) -> Result:
         from gibench.device import threads

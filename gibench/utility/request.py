@@ -25,7 +25,8 @@ class Utility(Axes):
         wanted: dict[tuple[Any, ...], list[str]] = {}
         for cell in cells:
             wanted.setdefault((cell.model, cell.batch_size, cell.device, cell.threads), []).append(cell.defense)
-        where = {"tracking_uri": suite.tracking_uri, "experiment": suite.experiment, "dataset": suite.utility}
+        where = {name: getattr(suite, name) for name in ("results", "tracking_uri", "experiment")}
+        where |= {"dataset": suite.utility}
         return [
             cls.from_settings(
                 f"the suite {suite.name}",

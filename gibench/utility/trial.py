@@ -22,9 +22,11 @@ from gibench.experiment import build, load
 from gibench.job import Progress
 from gibench.jsonable import jsonable
 from gibench.observation import Update
+from gibench.provenance import torch_version
 from gibench.registry import create
 from gibench.result import Result
 from gibench.spec import parse, parse_chain
+from gibench.text import one_line
 from gibench.utility.draw import draws
 from gibench.utility.job import Trial, TrialRow
 from gibench.utility.size import bytes_of
@@ -47,7 +49,8 @@ def run_trial(trial: Trial, progress: Progress) -> Result:
     images = load(trial.dataset)
     check(trial, images)
     device = torch.device(trial.device)
-    row: dict[str, Any] = asdict(trial) | {"utility": trial.key, "hardware": hardware(device)}
+    row: dict[str, Any] = asdict(trial) | {"utility": trial.key}
+    row |= {"hardware": hardware(device), "torch": torch_version()}
     with seeds.isolated(trial.seed, "model"):
         network = build(trial.dataset, trial.model).to(device)
     defenses = _defenses(trial)
@@ -55,12 +58,12 @@ def run_trial(trial: Trial, progress: Progress) -> Result:
     context = chain.context_of(defenses, noise, trial.batch_size, len(images.training), trial.rounds)
     for defense in defenses:
         if reason := defense.supports(network, context):
-            return Result(TrialRow(**row, status="skipped", reason=reason))
+            return Result(TrialRow(**row, status="skipped", reason=one_line(reason)))
     try:
         with seeds.isolated(trial.seed, "defense"):
             seconds, sizes = _train(trial, network, images, defenses, context, progress)
     except NotApplicableError as refusal:
-        return Result(TrialRow(**row, status="skipped", reason=str(refusal)))
+        return Result(TrialRow(**row, status="skipped", reason=one_line(refusal)))
     accuracy, loss = _test(network, images, images.private)
     if not math.isfinite(loss):
         row |= {"status": "diverged", "reason": "the loss left the finite numbers"}

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,8 +78,27 @@ def uri(tmp_path, store_file):
 
 
 @pytest.fixture
+def record(tmp_path_factory):
+    """A function that writes a result into an MLflow store, as somebody else's delivery does; gives its row."""
+    from gibench.recording import Recorder
+    from gibench.results import Results
+
+    folder, recorders = tmp_path_factory.mktemp("elsewhere"), {}
+
+    def write(uri, result, experiment=None, parent=None):
+        results = Results(folder, experiment, create=True)
+        if (uri, experiment) not in recorders:
+            recorders[uri, experiment] = Recorder(uri, experiment, "elsewhere")
+        row = results.save(result, force=True)
+        run = recorders[uri, experiment].record(row, results.folder / row.key, parent)
+        return replace(row, run_id=run)
+
+    return write
+
+
+@pytest.fixture
 def workplace(tmp_path, store_file, monkeypatch):
-    """A working folder of its own with the default tracking store,."""
+    """A working folder of its own with the default tracking store."""
     shutil.copy(store_file, tmp_path / "gibench.db")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -94,11 +114,13 @@ class Outcome(NamedTuple):
 
 @pytest.fixture
 def call(capsys):
-    """Call the program's `main` in this process, which spares its imports."""
+    """Call the program's `main` in this process, which spares its imports; jobs run here, too, unless it says where."""
     from gibench.cli import main
 
     def run(*arguments):
         capsys.readouterr()
+        if arguments[:1] and arguments[0] in ("run", "sweep", "utility") and "--executor" not in arguments:
+            arguments = (*arguments, "--executor", "local")
         with pytest.raises(SystemExit) as end:
             main(list(map(str, arguments)))
         return Outcome(end.value.code or 0, *capsys.readouterr())

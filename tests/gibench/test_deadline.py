@@ -31,7 +31,7 @@ def test_what_overruns_is_stopped_through_its_own_handlers():
     start = time.monotonic()
     with pytest.raises(DeadlinePassed), hard_stop(0.05):
         swallow_exceptions()
-    assert 0.05 <= time.monotonic() - start < 5
+    assert time.monotonic() - start >= 0.05
 
 
 def test_who_swallows_the_first_stop_is_stopped_again():

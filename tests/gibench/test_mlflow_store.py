@@ -15,11 +15,16 @@ import pytest
 from mlflow import MlflowClient
 
 from gibench.errors import UsageError
-from gibench.mlflow_store import _CHECK, address, check_store, shown
+from gibench.mlflow_store import _CHECK, address, check_address, check_store, open_store, shown
 from gibench.result import Row
 from gibench.tracking import Store
 
 NOBODY_IS_ROOT = pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+
+
+def make(uri, experiment=None):
+    """Open the store as a writer does."""
+    return open_store(uri, experiment, create=True)
 
 
 def free_port():
@@ -33,66 +38,66 @@ def test_a_new_store_is_made_with_its_folders(store_file):
     assert check_store(f"sqlite:///{store_file}") == f"sqlite:///{store_file}, experiments Default, unused"
 
 
-def test_the_default_store_lies_in_the_working_folder(store_file, tmp_path, monkeypatch, make_result):
+def test_the_default_store_lies_in_the_working_folder(store_file, tmp_path, monkeypatch, record, make_result):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "gibench.db").write_bytes(store_file.read_bytes())
-    Store(Row).save(make_result())
+    record(None, make_result())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["gibench-artifacts", "gibench.db"]
 
 
-def test_a_store_opened_again_has_the_same_rows(uri, make_result):
-    run = Store(Row, uri).save(make_result()).run_id
-    assert [row.run_id for row in Store(Row, uri, create=False).rows()] == [run]
+def test_a_store_opened_again_has_the_same_rows(uri, record, make_result):
+    run = record(uri, make_result()).run_id
+    assert [row.run_id for row in Store(Row, uri).rows()] == [run]
 
 
 def test_a_reader_makes_no_store(tmp_path):
     with pytest.raises(UsageError, match=r"there is no tracking store .*missing\.db yet: run something first"):
-        Store(Row, f"sqlite:///{tmp_path}/folder/missing.db", create=False)
+        Store(Row, f"sqlite:///{tmp_path}/folder/missing.db")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_reader_makes_no_experiment(uri):
     with pytest.raises(UsageError, match=r"there is no experiment 'other' in .*: there are Default, unused"):
-        Store(Row, uri, "other", create=False)
+        Store(Row, uri, "other")
     assert MlflowClient(uri).get_experiment_by_name("other") is None
 
 
 def test_a_deleted_experiment_is_one_clear_line(uri):
-    Store(Row, uri, "old")
+    make(uri, "old")
     client = MlflowClient(uri)
     client.delete_experiment(client.get_experiment_by_name("old").experiment_id)
     with pytest.raises(UsageError, match=r"the experiment 'old' .* is deleted: restore it"):
-        Store(Row, uri, "old")
+        make(uri, "old")
 
 
 def test_a_folder_is_no_store(tmp_path):
     with pytest.raises(UsageError, match="cannot be used: unable to open database file: see --tracking-uri"):
-        Store(Row, f"sqlite:///{tmp_path}")
+        make(f"sqlite:///{tmp_path}")
 
 
 def test_a_file_that_is_no_database_is_left_alone(tmp_path):
     (tmp_path / "notes.db").write_text("nothing that SQLite could read\n" * 100)
     with pytest.raises(UsageError, match="cannot be used: file is not a database"):
-        Store(Row, f"sqlite:///{tmp_path}/notes.db")
+        make(f"sqlite:///{tmp_path}/notes.db")
     assert (tmp_path / "notes.db").read_text().startswith("nothing that")
 
 
 def test_a_store_below_a_file_is_one_clear_line(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match=r"cannot be used: .*file"):
-        Store(Row, f"sqlite:///{tmp_path}/file/store.db")
+        make(f"sqlite:///{tmp_path}/file/store.db")
 
 
 @NOBODY_IS_ROOT
 def test_a_folder_without_write_permission_is_one_clear_line(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(UsageError, match="cannot be used: unable to open database file"):
-        Store(Row, f"sqlite:///{tmp_path}/store.db")
+        make(f"sqlite:///{tmp_path}/store.db")
 
 
 def test_a_store_on_a_file_system_that_refuses_writes_is_one_clear_line():
     with pytest.raises(UsageError, match=r"cannot be used: .*/proc"):
-        Store(Row, "sqlite:////proc/gibench/store.db")
+        make("sqlite:////proc/gibench/store.db")
 
 
 @pytest.mark.parametrize(
@@ -101,36 +106,55 @@ def test_a_store_on_a_file_system_that_refuses_writes_is_one_clear_line():
 def test_other_addresses_are_refused_with_those_that_work(uri, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=r"is no tracking store .* use sqlite:///FILE\.db, or http://HOST:PORT"):
-        Store(Row, uri)
+        make(uri)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("password", ["secret", "sec@ret", "s:e:c"])
-def test_a_password_is_not_shown(password):
-    assert shown(f"https://me:{password}@host:5000/store") == "https://host:5000/store"
+@pytest.mark.parametrize("scheme", ["https", "postgresql", "ftp", "mysql+pymysql"])
+@pytest.mark.parametrize("password", ["secret", "sec@ret", "s:e:c", "se/cret", "se?cret", "se#cret"])
+def test_a_password_is_not_shown(scheme, password):
+    assert shown(f"{scheme}://me:{password}@host:5000/store") == f"{scheme}://host:5000/store"
+    assert shown(f"{scheme}://host/store?token={password}") == f"{scheme}://host/store"
+
+
+@pytest.mark.parametrize(
+    "address", ["me:secret@pw@host", "ftp://me:secret@host", "me:se/cret@host?secret", "ftp://h?secret"]
+)
+def test_a_password_in_an_address_that_is_none_is_not_shown(address):
+    with pytest.raises(UsageError, match="is no tracking store") as error:
+        check_address(address)
+    assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "address", ["sqlite:////home/a@b/x.db", "http://host/a@b", "http://host:80/a@b", "http://[::1]:5000/a@b"]
+)
+def test_an_at_sign_in_a_path_is_no_password(address):
+    assert shown(address) == address
 
 
 @pytest.mark.parametrize("address", ["http://[", "http://host:port", "postgresql://me:secret@host:port/name"])
 def test_an_address_that_is_none_is_one_clear_line(address):
     with pytest.raises(UsageError, match=r"the tracking store .* cannot be used: ") as error:
-        Store(Row, address)
+        make(address)
     assert "secret" not in str(error.value)
 
 
-def test_the_experiment_is_the_one_named_else_the_environments(uri, make_result, monkeypatch):
+def test_the_experiment_is_the_one_named_else_the_environments(uri, record, make_result, monkeypatch):
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
-    run = Store(Row, uri).save(make_result()).run_id
-    assert [row.run_id for row in Store(Row, uri, "mine", create=False).rows()] == [run]
+    run = record(uri, make_result()).run_id
+    assert [row.run_id for row in Store(Row, uri, "mine").rows()] == [run]
     assert Store(Row, uri, "unused").rows() == []
     monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME")
-    assert Store(Row, uri).rows() == []
+    with pytest.raises(UsageError, match="there is no experiment 'gibench'"):
+        Store(Row, uri)
 
 
-def test_the_environments_store_counts_where_none_is_given(uri, tmp_path, monkeypatch, make_result):
+def test_the_environments_store_counts_where_none_is_given(uri, tmp_path, monkeypatch, record, make_result):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    run = Store(Row).save(make_result()).run_id
-    assert [row.run_id for row in Store(Row, uri, create=False).rows()] == [run]
+    run = record(None, make_result()).run_id
+    assert [row.run_id for row in Store(Row, uri).rows()] == [run]
     assert (shown(None), check_store(None)) == (uri, f"{uri}, experiments Default, gibench, unused")
     assert not (tmp_path / "gibench.db").exists()
 
@@ -151,7 +175,7 @@ def test_a_wrong_address_of_the_environment_is_told_to_be_its(given, monkeypatch
     with pytest.raises(
         UsageError, match=r"'mlruns' is no tracking store .* see MLFLOW_TRACKING_URI, or --tracking-uri"
     ):
-        Store(Row, given)
+        make(given)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +196,7 @@ def test_a_path_that_mlflow_cannot_hold_is_refused_before_anything_is_made(name,
     folder = tmp_path / os.fsdecode(name)
     folder.mkdir()
     monkeypatch.chdir(folder)
-    for use in (lambda: Store(Row), lambda: Store(Row, create=False), lambda: check_store(None)):
+    for use in (lambda: make(None), lambda: Store(Row), lambda: check_store(None)):
         with pytest.raises(
             UsageError, match=r"the tracking store '.*/gibench\.db' has .*(rename it|in another folder).*"
         ):
@@ -182,12 +206,12 @@ def test_a_path_that_mlflow_cannot_hold_is_refused_before_anything_is_made(name,
 
 
 @pytest.mark.parametrize("name", ["写真", "100%", "a#b", "a b", "a;b&c='d'", "new\nline"])
-def test_any_other_path_holds_rows_and_artifacts(name, store_file, tmp_path, monkeypatch, make_result):
+def test_any_other_path_holds_rows_and_artifacts(name, store_file, tmp_path, monkeypatch, record, make_result):
     (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / name)
     (tmp_path / name / "gibench.db").write_bytes(store_file.read_bytes())
-    run = Store(Row).save(make_result()).run_id
-    _, details = Store(Row, create=False).row(run)
+    run = record(None, make_result()).run_id
+    _, details = Store(Row).row(run)
     assert Path(details["grid"]).is_relative_to(tmp_path / name)
     assert sorted(path.name for path in (tmp_path / name).iterdir()) == ["gibench-artifacts", "gibench.db"]
 
@@ -252,7 +276,7 @@ NO_MLFLOW = "what answers there is no MLflow server"
 )
 def test_a_server_that_is_none_of_mlflow_is_one_short_line(answering, code, body, cause):
     server = answering(code, body)
-    for use in (lambda: Store(Row, server), lambda: Store(Row, server, create=False), lambda: check_store(server)):
+    for use in (lambda: make(server), lambda: Store(Row, server), lambda: check_store(server)):
         with pytest.raises(UsageError) as error:
             use()
         assert str(error.value) == f"the tracking store {server} cannot be used: {cause}: see --tracking-uri"
@@ -261,13 +285,13 @@ def test_a_server_that_is_none_of_mlflow_is_one_short_line(answering, code, body
 def test_https_to_a_server_of_http_says_so(answering):
     server = answering(200, b"{}").replace("http://", "https://")
     with pytest.raises(UsageError, match="no https that is trusted is spoken there: write http://"):
-        Store(Row, server)
+        make(server)
 
 
 def test_no_server_is_one_clear_line_within_seconds():
     start = time.monotonic()
     with pytest.raises(UsageError, match=r"cannot be used: no server answers there: see --tracking-uri"):
-        Store(Row, f"http://127.0.0.1:{free_port()}")
+        make(f"http://127.0.0.1:{free_port()}")
     assert time.monotonic() - start < 10
 
 
@@ -276,12 +300,12 @@ def test_a_server_that_never_answers_is_one_clear_line_within_seconds(monkeypatc
     with socket.create_server(("127.0.0.1", 0)) as silent:
         start = time.monotonic()
         with pytest.raises(UsageError, match="no server answers there"):
-            Store(Row, f"http://127.0.0.1:{silent.getsockname()[1]}")
+            make(f"http://127.0.0.1:{silent.getsockname()[1]}")
         assert time.monotonic() - start < 10
 
 
 def test_opening_a_store_leaves_the_retries_of_later_calls_alone(uri):
-    Store(Row, uri)
+    make(uri)
     assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "4"
     assert "MLFLOW_HTTP_REQUEST_TIMEOUT" not in os.environ
 
@@ -331,16 +355,14 @@ def _wait_for(address, process, log):
 
 
 @pytest.mark.slow
-def test_a_server_keeps_rows_and_artifacts(server, make_result, make_row, tmp_path, monkeypatch):
+def test_a_server_keeps_rows_and_artifacts(server, record, make_result, make_row, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    run = record(server, make_result()).run_id
     store = Store(Row, server)
-    grid = store.open_grid("grid", {})
-    run = store.save(make_result(), grid).run_id
-    store.close_grid(grid)
     (row,) = store.rows()
     assert row == make_row(run_id=run, started=row.started)
-    _, details = Store(Row, server, create=False).row(run[:10])
+    _, details = store.row(run[:10])
     assert Path(details["grid"]).read_bytes() == b"\x89PNG"
     assert check_store(server) == f"{server}, experiments Default, gibench, unused"
     page = f"{server}/#/experiments/1/runs/{run}"  # as a browser shows it
-    assert [each.run_id for each in Store(Row, page, create=False).rows()] == [run]
+    assert [each.run_id for each in Store(Row, page).rows()] == [run]

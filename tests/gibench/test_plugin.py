@@ -6,7 +6,7 @@ from typing import Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from gibench.errors import UsageError
 from gibench.plugin import Plugin
@@ -96,3 +96,26 @@ def test_several_mistakes_are_told_in_one_line():
 def test_a_built_plugin_cannot_be_changed():
     with pytest.raises(ValidationError, match="frozen"):
         build().count = 4
+
+
+class Picky(Plugin):
+    """Its checks raise what pydantic does not take for a refusal."""
+
+    what: str = "RuntimeError"
+
+    @field_validator("what")
+    @classmethod
+    def _raise(cls, what):
+        raise {"RuntimeError": RuntimeError, "OSError": OSError, "OverflowError": OverflowError}[what](f"no\n{what}")
+
+
+@pytest.mark.parametrize("what", ["RuntimeError", "OSError", "OverflowError"])
+def test_whatever_a_check_raises_refuses_the_settings(what):
+    with pytest.raises(UsageError, match=rf"^attack 'picky': its settings are refused: no {what}$"):
+        Picky.from_settings("attack 'picky'", {"what": what})
+
+
+def test_a_long_value_that_is_refused_is_shortened():
+    with pytest.raises(UsageError, match=r"count='9+ \.\.\. 4\d\d\d characters \.\.\. 9+' is refused") as refusal:
+        build(count="9" * 5000)
+    assert len(str(refusal.value)) < 500

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 
 import pandas as pd
 import pytest
@@ -72,15 +73,15 @@ def test_markdown_has_a_section_for_each_threat_model(make_stored):
     assert len(headings) == 2
     assert "server knows batch_size,local_hyperparameters,prior" in headings[0]
     assert "server knows nothing" in headings[1]
-    assert "photos; mlp:depth=5,width=200 untrained (accuracy 0.10); batch 20 iid" in headings[0]
+    assert "`photos`; `mlp:depth=5,width=200` untrained (accuracy 0.10); batch 20 iid" in headings[0]
     assert (
-        "| dp:delta=1e-05,max_grad_norm=1.0 | random | 2 | 1 / 1 | 0.950 | 8.00 | 0.970 | 0.010 | 0.900 "
+        "| `dp:delta=1e-05,max_grad_norm=1.0` | `random` | 2 | 1 / 1 | 0.950 | 8.00 | 0.970 | 0.010 | 0.900 "
         "| 0 of 18 | 1.250 | 4.2, 1e-05 |"
     ) in text
 
 
 def test_another_split_than_the_private_one_is_named(make_stored):
-    assert "### photos, tuning split; " in to_markdown(summarize([make_stored(split="tuning")]))
+    assert "### `photos`, tuning split; " in to_markdown(summarize([make_stored(split="tuning")]))
 
 
 def test_a_promise_has_its_delta_its_run_and_its_mechanism_beside_it(make_stored):
@@ -107,7 +108,7 @@ def test_what_is_not_above_the_controls_says_so(make_stored, form):
     text = form(summarize(rows))
     assert "1, not above the control" in text
     assert "no control was run" not in text
-    assert "no control was run against dp:delta=1e-05,max_grad_norm=1.0" in form(summarize(rows[1:]))
+    assert "no control was run against dp:delta=1e-05,max_grad_norm=1.0" in form(summarize(rows[1:])).replace("`", "")
 
 
 def test_markdown_cells_cannot_break_the_table(make_stored):
@@ -121,7 +122,7 @@ def test_what_is_not_ok_is_named_below_the_table(make_stored, form):
     rows = [make_stored(), make_stored(seed=1, status="failed", reason="NaN in the gradient")]
     text = form(summarize(rows))
     assert "1 / 2" in text
-    assert "against dp:delta=1e-05,max_grad_norm=1.0: failed: NaN in the gradient (seed 1)" in text
+    assert "against dp:delta=1e-05,max_grad_norm=1.0: failed: NaN in the gradient (seed 1)" in text.replace("`", "")
 
 
 def test_seconds_name_their_hardware(make_stored):
@@ -144,13 +145,13 @@ def test_the_terminal_shows_brackets_as_they_are(make_stored):
 def test_adaptive_and_oracle_attacks_are_marked(make_stored):
     rows = [make_stored(attack="one", adaptive=True), make_stored(attack="two", oracle=True)]
     text = to_markdown(summarize(rows))
-    assert "| one (adaptive) | 1 |" in text
-    assert "| two (oracle) | oracle |" in text
+    assert "| `one` (adaptive) | 1 |" in text
+    assert "| `two` (oracle) | oracle |" in text
 
 
 def test_specs_can_be_shortened(make_stored):
     text = to_markdown(summarize([make_stored()]), lambda kind, spec: f"{kind} {spec.partition(':')[0]}")
-    assert "| defense dp | attack spearpp |" in text
+    assert "| `defense dp` | `attack spearpp` |" in text
 
 
 def test_no_rows_are_said_to_be_none():
@@ -174,3 +175,29 @@ def test_a_control_certifies_nothing(make_stored):
 def test_no_defense_comes_first(make_stored):
     rows = [make_stored(defense=defense) for defense in ("clip", "none", "dp")]
     assert summarize(rows)["defense"].tolist() == ["none", "clip", "dp"]
+
+
+@pytest.mark.parametrize("form", [to_markdown, printed])
+def test_rows_of_two_versions_of_torch_carry_a_warning(make_stored, form):
+    rows = [make_stored(torch="2.9"), make_stored(seed=1, torch="2.10"), make_stored(seed=2)]
+    assert "rows of torch 2.9 and 2.10 stand side by side here" in form(summarize(rows))
+    assert "rows of torch" not in form(summarize([rows[0], rows[2]]))
+
+
+HOSTILE = "<script>[a](http://b.c) `x` **y** |z| \x1b[2J\u202e"
+
+
+def test_whatever_a_row_says_is_shown_as_letters(make_stored):
+    rows = [
+        make_stored(attack=f"evil:a='{HOSTILE}'", dataset=f"folder:path='{HOSTILE}'", model=f"mlp:a='{HOSTILE}'",
+                    defense=f"evil:b='{HOSTILE}'", status="failed", reason=HOSTILE, budget=HOSTILE, hardware=HOSTILE),
+        make_stored(dataset=f"folder:path='{HOSTILE}'", model=f"mlp:a='{HOSTILE}'", hardware="another"),
+    ]  # fmt: skip
+    text = to_markdown(summarize(rows))
+    bare = re.sub(r"(`+)(?!`).*?(?<!`)\1(?!`)", "", text)  # what is outside of code spans
+    assert "script" in text
+    assert not any(part in bare for part in ("<", "http", "**", "x1b", "script"))
+    assert text.replace("\n", "").isprintable()
+    assert printed(summarize(rows)).replace("\n", "").isprintable()
+    columns = [line.count("|") - line.count(r"\|") for line in text.splitlines() if line.startswith("|")]
+    assert len(set(columns)) == 1

@@ -193,6 +193,14 @@ def test_the_newest_row_of_a_cell_counts(make_stored):
     assert one([new, old])["n_tried"] == 1
 
 
+def test_times_of_cells_that_ran_beside_others_are_not_averaged_with_those_of_cells_that_did_not(make_stored):
+    line = one([make_stored(seed=0), make_stored(seed=1, workers=2)])
+    assert pd.isna(line["runtime_s"])
+    assert line["hardware"] == "a processor (2 threads); a processor (2 threads), 2 jobs at a time"
+    line = one([make_stored(seed=0, workers=2), make_stored(seed=1, workers=2)])
+    assert line["runtime_s"] == 1.25
+
+
 def test_times_from_different_hardware_are_not_averaged(make_stored):
     line = one([make_stored(seed=0), make_stored(seed=1, hardware="another")])
     assert pd.isna(line["runtime_s"])

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import gibench as package
+from gibench.mlflow_store import open_store
 from gibench.registry import readable
 from gibench.result import COLUMNS, Result, Row
 from gibench.tracking import Store
@@ -21,12 +22,11 @@ NAMES = [*COLUMNS, "run_id", "started"]
 
 
 @pytest.fixture
-def stored(uri, make_result):
+def stored(uri, record, make_result):
     """A store of three cells: one attack on two seeds, and one that could not run."""
-    store = Store(Row, uri)
     for seed, psnr in enumerate((80.0, 100.0)):
-        store.save(make_result(attack="mean-image", defense=DP, seed=seed, psnr_median=psnr, exact_rate=0.0))
-    store.save(make_result(attack="gone:setting=1", defense=DP, status="skipped", reason="no bias", psnr_mean=None))
+        record(uri, make_result(attack="mean-image", defense=DP, seed=seed, psnr_median=psnr, exact_rate=0.0))
+    record(uri, make_result(attack="gone:setting=1", defense=DP, status="skipped", reason="no bias", psnr_mean=None))
     return uri
 
 
@@ -42,7 +42,7 @@ def test_the_table_shows_means_over_seeds_and_what_could_not_run(call, stored):
 
 def test_a_published_table_states_the_settings_of_the_defense(call, stored):
     _, out, _ = call("leaderboard", "--tracking-uri", stored, "--format", "md")
-    assert f"| {DP} | mean-image | 1 | 2 / 2 | 0.000 [0.000, 0.000] | 90.00 [80.00, 100.00] |" in out
+    assert f"| `{DP}` | `mean-image` | 1 | 2 / 2 | 0.000 [0.000, 0.000] | 90.00 [80.00, 100.00] |" in out
 
 
 def test_csv_holds_every_row(call, stored):
@@ -91,7 +91,7 @@ def test_no_store_is_one_clear_line_and_none_is_made(call, tmp_path, monkeypatch
 
 
 def test_a_store_without_rows_is_said_to_have_none(call, uri):
-    Store(Row, uri)
+    open_store(uri, None, create=True)
     assert call("leaderboard", "--tracking-uri", uri) == (0, "no stored rows\n", "")
     assert call("leaderboard", "--tracking-uri", uri, "--json") == (0, "[]\n", "")
 
@@ -123,12 +123,12 @@ def test_the_installed_program_prints_nothing_but_the_rows(stored):
     assert [row["seed"] for row in json.loads(done.stdout)] == [0, 1, 0]
 
 
-def test_costs_are_exported_in_place_of_the_cells(call, stored):
+def test_costs_are_exported_in_place_of_the_cells(call, stored, record):
     run = TrialRow(
         dataset="digits", model="linear", device="cpu", threads=1, batch_size=8, rounds=3, defense="none", seed=4
     )
     measured = {"accuracy": 0.5, "loss": 1.5, "round_s": 0.25, "round_bytes": 4000.0}
-    saved = Store(TrialRow, stored).save(Result(replace(run, utility="f" * 16, **measured)))
+    saved = record(stored, Result(replace(run, utility="f" * 16, **measured)))
     where = ("--tracking-uri", stored, "--costs", "--format")
     assert json.loads(call("leaderboard", *where, "json").out) == [saved.as_dict()]
     (line,) = csv.DictReader(io.StringIO(call("leaderboard", *where, "csv").out))

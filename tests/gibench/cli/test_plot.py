@@ -9,22 +9,20 @@ from PIL import Image
 
 from gibench.cli.plot import plot
 from gibench.leaderboard.plots import PLOTS
-from gibench.result import Result, Row
-from gibench.tracking import Store
+from gibench.result import Result
 
 SPEARPP = "spearpp:iterations=500,preset=full"
 
 
 @pytest.fixture
-def stored(uri, make_row):
+def stored(uri, record, make_row):
     """A store of one attack under two label policies, and of another."""
-    store = Store(Row, uri)
     images = pd.DataFrame({"truth": [0, 1], "nearest": [12.0, 31.0], "exact": [True, False]})
     diagnostics = {"sparsity_matching": 1.0, "seconds": {"svd": 0.5}}
     for labels in ("iid", "same"):
         for psnr in (10.0, 20.0):  # the second replaces the first
-            store.save(Result(make_row(attack=SPEARPP, labels=labels, psnr_mean=psnr), images, None, diagnostics))
-    store.save(Result(make_row(attack="mean-image")))
+            record(uri, Result(make_row(attack=SPEARPP, labels=labels, psnr_mean=psnr), images, None, diagnostics))
+    record(uri, Result(make_row(attack="mean-image")))
     return uri
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import sqlite3
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from gibench.result import COLUMNS, Row
+from gibench.results import Results
 from gibench.tracking import Store
 
 SMALL = ("--model", "mlp:width=20,depth=2", "--batch-size", "4", "--device", "cpu")
@@ -39,7 +39,7 @@ def test_repeated_options_make_a_grid_whose_table_has_a_line_for_each(call):
 
 def test_seeds_share_a_line_with_their_means(call):
     _, out, _ = call("run", *attacks("random"), "--seed", "0-2", *SMALL)
-    mean = sum(row.psnr_mean for row in Store(Row).rows()) / 3
+    mean = sum(row.psnr_mean for row in Results().rows(Row)) / 3
     (line,) = [line.split() for line in out.splitlines() if "3 seeds" in line]
     assert line[:7] == ["random", "none", "4", "3", "seeds", "ok", f"{mean:.2f}"]
 
@@ -51,7 +51,7 @@ def test_the_table_says_where_the_grids_are_and_how_to_see_more(call, workplace)
     assert (workplace / grid).read_bytes().startswith(b"\x89PNG")
     assert "MLflow: mlflow ui --backend-store-uri sqlite:///gibench.db" in lines
     shown = next(line for line in lines if "gibench show" in line).split()[-1]
-    assert Store(Row).row(shown)[0].attack == "random"
+    assert [row.attack for row in Results().beginning(Row, shown)] == ["random"]
 
 
 def test_the_hints_name_another_store_and_experiment(call, workplace, store_file):
@@ -59,7 +59,7 @@ def test_the_hints_name_another_store_and_experiment(call, workplace, store_file
     _, out, _ = call("run", *attacks("random"), *SMALL, "--tracking-uri", "sqlite:///other.db", "--experiment", "mine")
     assert "MLflow: mlflow ui --backend-store-uri sqlite:///other.db" in out
     assert out.rstrip().endswith("--tracking-uri sqlite:///other.db --experiment mine")
-    assert len(Store(Row, "sqlite:///other.db", "mine").rows()) == 1
+    assert len(Store(Row, "sqlite:///other.db", "mine").rows()) == len(Results(experiment="mine").rows(Row)) == 1
 
 
 def test_false_certificates_have_a_column_when_there_are_any(call):
@@ -81,7 +81,7 @@ def test_a_dry_run_prints_the_cells_and_stores_nothing(call):
     assert (code, len(out.splitlines())) == (0, 4)
     assert out.splitlines()[0].endswith("  random | none | mlp:depth=2,width=20 | photos | batch 4 | seed 0")
     assert "4 cells" in err
-    assert Store(Row).rows() == []
+    assert Results().rows(Row) == []
 
 
 def test_a_dry_run_as_json_gives_the_keys_that_rows_will_have(call):
@@ -91,15 +91,17 @@ def test_a_dry_run_as_json_gives_the_keys_that_rows_will_have(call):
 
 
 def test_misbehaving_attacks_leave_rows_with_reasons_and_exit_code_1(call):
-    names = ("raises", "wrong-shape", "returns-nan", "exits", "hangs", "random")
-    code, out, _ = call("run", *attacks(*names), *SMALL, "--timeout", "0.05")
+    names = ("raises", "wrong-shape", "returns-nan", "exits", "random")
+    code, stopped, _ = call("run", *attacks("hangs"), *SMALL, "--timeout", "0.05")
     assert code == 1
-    assert {row.attack: row.status for row in Store(Row).rows()} == {
+    code, out, _ = call("run", *attacks(*names), *SMALL)
+    assert code == 1
+    assert {row.attack: row.status for row in Results().rows(Row)} == {
         "raises": "failed", "wrong-shape": "failed", "returns-nan": "failed", "exits": "failed", "hangs": "timeout",
         "random": "ok",
     }  # fmt: skip
     assert "failed: ValueError: no luck today (raises | none" in out
-    assert "timeout: the attack ran on past its deadline and was stopped: raise --timeout (hangs" in out
+    assert "timeout: the attack ran on past its deadline and was stopped: raise --timeout (hangs" in stopped
 
 
 def test_nan_in_the_observed_gradient_is_a_failed_row(call):
@@ -124,13 +126,12 @@ def test_finished_cells_are_skipped_and_shown(call):
 
 def test_force_gives_the_same_images_and_metrics_bit_for_bit(call):
     command = ("run", *attacks("random", "global-rng"), "--defense", "dp", *SMALL, "--json")
-    first, second = (json.loads(call(*command, *force).out) for force in ((), ("--force",)))
+    first = json.loads(call(*command).out)
+    old = [Path(path).read_bytes() for row in first for path in Results().paths(row["cell"]).values()]
+    second = json.loads(call(*command, "--force").out)
     assert [lasting(row) for row in first] == [lasting(row) for row in second]
-    for before, after in zip(first, second, strict=True):
-        assert before["run_id"] != after["run_id"]
-        (_, old), (_, new) = (Store(Row).row(row["run_id"]) for row in (before, after))
-        for artifact in ("images", "grid"):
-            assert Path(old[artifact]).read_bytes() == Path(new[artifact]).read_bytes()
+    assert not {row["run_id"] for row in first} & {row["run_id"] for row in second}
+    assert [Path(path).read_bytes() for row in second for path in Results().paths(row["cell"]).values()] == old
 
 
 @pytest.mark.parametrize(
@@ -154,6 +155,19 @@ def test_force_gives_the_same_images_and_metrics_bit_for_bit(call):
         (["--attack", "random", "--timeout", "0"], "timeout=0.0 is refused: "),
         (["--attack", "random", "--batch-size", "521"], "a batch of 521 is more than the 520 images"),
         (["--attack", "random", "--dataset", "folder:path=nowhere"], "nowhere: give the path of a directory"),
+        (["--attack", "random", "--dataset", "folder:path='~nouser'"], "~nouser: give the path of a directory"),
+        (["--attack", "random", "--dataset", "folder:path=" + "x" * 5000], "xxx: give the path of a directory"),
+        (["--attack", "random", "--dataset", "mnist:root='~nouser'"], "refused: there is no such user here"),
+        (["--attack", "random", "--defense", "noise:std=1e-320"], "std='1e-320' is refused: "),
+        (["--attack", "random", "--defense", "noise:std='1e+308'"], "std='1e+308' is refused: "),
+        (["--attack", "random", "--model", "mlp:width=99999999999999999999"], "is refused: "),
+        (["--attack", "random", "--timeout", "1e308"], "timeout=1e+308 is refused: "),
+        (["--attack", "random", "--train-steps", "9" * 23], "is refused: "),
+        (["--attack", "random", "--jobs", "0"], "jobs='0' is refused: give a number from 1 to 1024, or auto"),
+        (["--attack", "random", "--jobs", "²"], "jobs='²' is refused: "),
+        (["--attack", "random", "--jobs", "1" * 5000], "is refused: give a number from 1 to 1024, or auto"),
+        (["--attack", "random", "--memory", "0"], "memory=0.0 is refused: give the gigabytes"),
+        (["--attack", "random", "--memory", "nan"], "memory=nan is refused: give the gigabytes"),
     ],
 )
 def test_a_wrong_request_is_one_clear_line_and_exit_code_2(call, options, complaint):
@@ -178,19 +192,78 @@ def test_debug_adds_the_traceback(call):
     assert err.splitlines()[-1].startswith("error: unknown attack 'nobody'")
 
 
-def test_an_unwritable_store_is_told_before_anything_runs(call, workplace):
+def test_results_that_cannot_be_written_are_told_before_anything_runs(call, workplace):
     (workplace / "file").write_text("no folder")
-    code, out, err = call("run", *attacks("random"), *SMALL, "--tracking-uri", "sqlite:///file/gibench.db")
+    code, out, err = call("run", *attacks("random"), *SMALL, "--results", "file/results")
     assert (code, out) == (2, "")
-    assert err.startswith("error: the tracking store sqlite:///file/gibench.db cannot be used: ")
-    assert "[1/1]" not in err
+    assert err == (
+        f"error: the results folder {workplace}/file/results cannot be made: Not a directory: see --results, or "
+        "GIBENCH_RESULTS\n"
+    )
 
 
-def test_a_store_that_is_no_database_is_told_before_anything_runs(call, workplace):
-    (workplace / "gibench.db").write_text("this is a text, and no database, as everybody can see" * 20)
-    code, _, err = call("run", *attacks("random"), *SMALL)
-    assert code == 2
-    assert "file is not a database" in err
+@pytest.mark.parametrize("uri", ["mlruns", "http://host:port"])
+def test_an_address_that_is_none_is_told_before_anything_runs(call, workplace, uri):
+    code, out, err = call("run", *attacks("random"), *SMALL, "--tracking-uri", uri)
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert not Path("gibench-results").exists()
+
+
+@pytest.mark.parametrize(
+    ("uri", "cause"),
+    [
+        ("sqlite:///file/gibench.db", "File exists"),
+        ("sqlite:///file", "file is not a database"),
+        ("http://127.0.0.1:9", "no server answers there"),
+        ("sqlite:///foreign.db", "is a database of something else"),
+    ],
+)
+def test_a_store_that_cannot_be_used_costs_one_warning(call, workplace, uri, cause):
+    (workplace / "file").write_text("this is a text, and no database, as everybody can see" * 20)
+    with sqlite3.connect(workplace / "foreign.db") as database:
+        database.execute("CREATE TABLE notes (text TEXT)")
+    code, out, err = call("run", *attacks("random"), *SMALL, "--tracking-uri", uri, "--json")
+    (warning,) = [line for line in err.splitlines() if line.startswith("warning: ")]
+    assert code == 0
+    assert cause in warning
+    assert warning.endswith(f"; rows are kept in {workplace}/gibench-results, and gibench sync delivers them")
+    assert [row.as_dict() for row in Results().rows(Row)] == json.loads(out)
+    assert len(err.splitlines()) == 2
+
+    code, _, err = call("sync")
+    assert (code, err) == (0, "1 rows delivered to sqlite:///gibench.db\n")
+    assert len(Store(Row).rows()) == 1
+    assert call("sync").err == "0 rows delivered to sqlite:///gibench.db\n"
+
+
+def test_every_row_and_picture_is_in_mlflow_when_the_command_ends(call):
+    rows = json.loads(call("run", *attacks("random", "mean-image"), *SMALL, "--json").out)
+    store = Store(Row)
+    assert [row.cell for row in store.rows()] == [row["cell"] for row in rows]
+    for row in store.rows():
+        grid = Path(store.row(row.run_id)[1]["grid"])
+        assert grid.read_bytes() == Path(Results().paths(row.cell)["grid"]).read_bytes()
+        assert "gibench-artifacts" in grid.parts
+
+
+def test_pictures_can_be_left_out(call):
+    _, out, _ = call("run", *attacks("random"), *SMALL, "--no-pictures")
+    (row,) = Results().rows(Row)
+    assert Results().paths(row.cell)["grid"] is None
+    assert sum(file.stat().st_size for file in (Results().folder / row.cell).iterdir()) < 10_000
+    assert "image grids" not in out
+
+
+def test_a_working_folder_that_mlflow_cannot_hold_costs_one_warning(call, workplace, monkeypatch):
+    (workplace / "a%20b").mkdir()
+    monkeypatch.chdir(workplace / "a%20b")
+    code, out, err = call("run", *attacks("random"), *SMALL)
+    assert code == 0
+    assert "has '%20' in its path" in err
+    assert "gibench-results/gibench/" in out
+    assert call("leaderboard").code == 0
+    assert [path.name for path in Path().iterdir()] == ["gibench-results"]
+    assert not (workplace / "gibench-results").exists()
 
 
 def test_ctrl_c_in_this_process_says_how_to_go_on(call):
@@ -210,6 +283,21 @@ def wait_for(process, text):
     raise AssertionError(f"the program ended without saying {text}")
 
 
+def assert_nobody_works_in(folder):
+    """No process is left there, at least after a while."""
+    deadline = time.monotonic() + 120
+    while others := [process for process in Path("/proc").glob("[0-9]*") if works_in(process, folder)]:
+        assert time.monotonic() < deadline, others
+        time.sleep(0.1)
+
+
+def works_in(process, folder):
+    try:
+        return process.name != str(os.getpid()) and (process / "cwd").readlink() == folder
+    except OSError:
+        return False
+
+
 @pytest.mark.parametrize(("how", "exit_code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
 def test_a_run_that_is_ended_keeps_its_finished_cells_and_goes_on_later(
     call, program, plugin_site, workplace, how, exit_code
@@ -220,7 +308,8 @@ def test_a_run_that_is_ended_keeps_its_finished_cells_and_goes_on_later(
     time.sleep(0.3)  # the next cell waits by then
     os.kill(process.pid, how)
     assert process.wait(timeout=60) == exit_code
-    kept = Store(Row).rows()
+    assert_nobody_works_in(workplace)
+    kept = Results().rows(Row)
     assert [row.attack for row in kept] == ["random"]
 
     (workplace / "go").touch()
@@ -235,18 +324,31 @@ def test_a_run_that_is_ended_keeps_its_finished_cells_and_goes_on_later(
 
 def test_a_stored_row_whose_files_are_gone_is_still_shown(call, workplace):
     call("run", *attacks("random"), *SMALL)
-    shutil.rmtree(workplace / "gibench-artifacts")
-    code, out, _ = call("run", *attacks("random"), *SMALL)
+    Path(Results().paths(Results().rows(Row)[0].cell)["grid"]).unlink()
+    code, out, _ = call("run", *attacks("random", "mean-image"), *SMALL)
     assert code == 0
     assert "no longer there:  random | none" in out
 
 
+def test_a_damaged_row_is_named_and_run_again(call, workplace):
+    first = json.loads(call("run", *attacks("random", "mean-image"), *SMALL, "--json").out)
+    file = Results().folder / first[0]["cell"] / "result.json"
+    file.write_text(file.read_text()[:100])
+    code, out, err = call("leaderboard", "--json")
+    assert code == 0
+    assert f"warning: {file.parent} is damaged and left out" in err
+    assert [row["cell"] for row in json.loads(out)] == [first[1]["cell"]]
+    code, out, err = call("run", *attacks("random", "mean-image"), *SMALL, "--json")
+    assert [lasting(row) for row in json.loads(out)] == [lasting(row) for row in first]
+    assert err.count("stored before") == 1
+
+
 def test_a_line_counts_how_its_seeds_ended_and_fails_as_grey(call, workplace):
     (workplace / "go").touch()
-    call("run", *attacks("waits"), "--seed", "0", *SMALL, "--timeout", "5")
+    call("run", *attacks("waits"), "--seed", "0", *SMALL)
     (workplace / "go").unlink()
     code, out, _ = call("run", *attacks("waits"), "--seed", "0-1", *SMALL, "--timeout", "0.05")
     (line,) = [line for line in out.splitlines() if "2 seeds" in line]
     assert code == 1
     assert "1 ok, 1 timeout" in line
-    assert f"{sum(row.psnr_mean for row in Store(Row).rows()) / 2:.2f}" in line
+    assert f"{sum(row.psnr_mean for row in Results().rows(Row)) / 2:.2f}" in line

@@ -9,8 +9,8 @@ from gibench.tracking import Store
 
 
 @pytest.fixture
-def run(uri, make_result):
-    return Store(Row, uri).save(make_result(oracle=True)).run_id
+def run(uri, record, make_result):
+    return record(uri, make_result(oracle=True)).run_id
 
 
 def test_every_column_and_what_lies_beside_the_row_is_shown(call, uri, run, tmp_path):
@@ -37,10 +37,10 @@ def test_json_is_an_array_of_the_row_with_what_lies_beside_it(call, uri, run):
     assert json.loads(out) == [row.as_dict() | details]
 
 
-def test_a_traceback_is_shown_line_by_line(call, uri, make_result):
+def test_a_traceback_is_shown_line_by_line(call, uri, record, make_result):
     result = make_result(status="failed")
     result.provenance["traceback"] = "Traceback:\n  File 'attack.py'\nValueError: no luck"
-    run = Store(Row, uri).save(result).run_id
+    run = record(uri, result).run_id
     assert (
         "  traceback:\n    Traceback:\n      File 'attack.py'\n    ValueError: no luck\n"
         in call("show", run, "--tracking-uri", uri)[1]

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from gibench.result import Row
+from gibench.results import Results
 from gibench.tracking import Store
 
 SUITE = """
@@ -29,7 +30,7 @@ def suite(workplace):
 def test_a_suite_runs_the_product_of_its_axes(call, suite):
     code, out, err = call("sweep", suite)
     assert code == 0
-    assert len(Store(Row).rows()) == 8
+    assert len(Results().rows(Row)) == 8
     assert out.count("2 seeds") == 4
     assert "[8/8] mean-image | dp" in err
 
@@ -45,13 +46,13 @@ def test_a_suite_goes_on_where_it_stopped(call, suite):
 def test_the_options_given_take_the_place_of_the_file(call, suite):
     code, _, _ = call("sweep", suite, "--experiment", "other", "--timeout", "30")
     assert code == 0
-    assert len(Store(Row, experiment="other").rows()) == 8
+    assert len(Results(experiment="other").rows(Row)) == 8
 
 
 def test_a_dry_run_prints_the_cells(call, suite):
     code, out, _ = call("sweep", suite, "--dry-run")
     assert (code, len(out.splitlines())) == (0, 8)
-    assert Store(Row).rows() == []
+    assert Results().rows(Row) == []
 
 
 def test_a_failed_cell_is_exit_code_1_and_keeps_the_others(call, suite):
@@ -59,7 +60,7 @@ def test_a_failed_cell_is_exit_code_1_and_keeps_the_others(call, suite):
     code, out, _ = call("sweep", suite)
     assert code == 1
     assert "failed: ValueError: no luck today" in out
-    assert [row.status for row in Store(Row).rows()].count("ok") == 4
+    assert [row.status for row in Results().rows(Row)].count("ok") == 4
 
 
 @pytest.mark.parametrize(
@@ -93,3 +94,19 @@ def test_an_unknown_name_says_which_suites_there_are(call):
     code, _, err = call("sweep", "smok")
     assert code == 2
     assert err.startswith("error: there is no suite smok: give a file, or one of ablation, ")
+
+
+@pytest.mark.slow
+def test_two_sweeps_in_a_fresh_folder_share_the_cells_and_make_one_store(program, suite, workplace, plugin_site):
+    """The store is made by whoever is first; every cell is run once, and both print all rows."""
+    (workplace / "gibench.db").unlink()
+    processes = [program("sweep", suite, "--json", site=plugin_site) for _ in range(2)]
+    found = [process.communicate(timeout=600) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert not any("warning" in err for _, err in found)
+    assert sorted(out for out, _ in found)[0] == sorted(out for out, _ in found)[1] != ""
+    rows = json.loads(found[0][0])
+    assert len({row["run_id"] for row in rows}) == len(rows) == 8
+    assert sum(err.count("ok, PSNR") for _, err in found) == 8
+    assert sorted(row.cell for row in Store(Row).rows()) == sorted(row["cell"] for row in rows)
+    assert not list(workplace.glob(".gibench.db*"))

@@ -6,7 +6,7 @@ import pytest
 
 import gibench
 from gibench.result import columns_of
-from gibench.tracking import Store
+from gibench.results import Results
 from gibench.utility.job import TrialRow
 
 pytestmark = pytest.mark.usefixtures("workplace")
@@ -29,16 +29,17 @@ def test_what_is_stored_is_not_run_again_unless_forced(call):
     assert json.loads(again.out) == first
     assert "[1/1] none | mlp:depth=1,width=9 | digits | batch 20 | seed 0: stored before\n" in again.err
     assert [list(row) for row in first] == [[*columns_of(TrialRow), "run_id", "started"]]
-    assert len(Store(TrialRow).rows()) == 1
+    assert len(Results().rows(TrialRow)) == 1
     call("utility", *QUICK, "--seed", "0", "--force")
-    assert len(Store(TrialRow).rows()) == 2
+    (row,) = Results().rows(TrialRow)
+    assert row.run_id != first[0]["run_id"]
 
 
 def test_training_runs_are_no_cells_and_are_joined_to_them(call):
     call("utility", *QUICK, "--defense", "clip", "--seed", "0", "--batch-size", "4")
     call("run", "--attack", "random", "--defense", "none", "--defense", "clip", "--batch-size", "4", *QUICK[:2])
     table = gibench.leaderboard()
-    stored = {row.defense: row.accuracy for row in Store(TrialRow).rows()}
+    stored = {row.defense: row.accuracy for row in Results().rows(TrialRow)}
     assert len(table) == 2
     assert dict(zip(table["defense"], table["utility_accuracy"], strict=True)) == stored
     assert "utility" in call("leaderboard").out
@@ -48,7 +49,7 @@ def test_a_suite_trains_with_its_defenses_afterwards(call, tmp_path):
     suite = tmp_path / "suite.yaml"
     suite.write_text("attack: random\ndefense: [none, clip]\nmodel: linear\nbatch_size: 2\nutility: digits\n")
     assert call("sweep", suite, "--device", "cpu").code == 0
-    found = Store(TrialRow).rows()
+    found = Results().rows(TrialRow)
     assert {(row.model, row.batch_size, row.rounds) for row in found} == {("linear", 2, 300)}
     assert sorted(row.defense for row in found) == ["clip:max_norm=1.0"] * 3 + ["none"] * 3
     assert gibench.leaderboard()["utility_accuracy"].notna().all()

@@ -4,9 +4,10 @@ import pytest
 
 from gibench.errors import UsageError
 from gibench.result import Row
+from gibench.results import Results
+from gibench.sweep.executors import Local
 from gibench.sweep.run import prepare, run_jobs
 from gibench.sweep.suite import Suite
-from gibench.tracking import Store
 
 pytestmark = pytest.mark.usefixtures("plugins", "workplace")
 
@@ -33,41 +34,55 @@ def suite(*attacks, **options):
 
 
 def run(grid, **options):
-    notes, store = Notes(), Store(Row)
-    return run_jobs(prepare([grid]), store, grid, notes, **options), notes.told, store
+    notes, results = Notes(), Results(create=True)
+    return run_jobs(prepare([grid]), results, grid, notes, Local(), **options), notes.told, results
 
 
 def test_every_cell_is_run_and_stored_in_order():
-    rows, told, store = run(suite("random", "mean-image"))
+    rows, told, results = run(suite("random", "mean-image"))
     assert told == [("started", 1), ("ok", 1), ("started", 2), ("ok", 2)]
-    assert store.rows() == rows
+    assert results.rows(Row) == rows
     assert [row.attack for row in rows] == ["random", "mean-image"]
 
 
 def test_finished_cells_are_not_run_again():
     first, _, _ = run(suite("random"))
-    second, told, store = run(suite("random", "mean-image"))
+    second, told, results = run(suite("random", "mean-image"))
     assert told == [("stored before", 1), ("started", 2), ("ok", 2)]
     assert second[0] == first[0]
-    assert len(store.rows()) == 2
+    assert len(results.rows(Row)) == 2
 
 
 def test_force_runs_finished_cells_again():
     first, _, _ = run(suite("random"))
-    second, told, store = run(suite("random"), force=True)
+    second, told, results = run(suite("random"), force=True)
     assert told == [("started", 1), ("ok", 1)]
     assert first != second
-    assert len(store.rows()) == 2
+    assert results.rows(Row) == second
 
 
 @pytest.mark.parametrize(
-    ("attack", "again"), [("diverges", False), ("refuses", False), ("raises", True), ("returns-late", True)]
+    ("attack", "timeout", "again"),
+    [("diverges", None, False), ("refuses", None, False), ("raises", None, True), ("returns-late", 0.05, True)],
 )
-def test_only_failures_and_timeouts_are_run_again(attack, again):
-    grid = suite(attack, timeout=0.05)
+def test_only_failures_and_timeouts_are_run_again(attack, timeout, again):
+    grid = suite(attack, timeout=timeout)
     run(grid)
     _, told, _ = run(grid)
     assert (told[0] == ("started", 1)) is again
+
+
+@pytest.mark.parametrize(
+    ("retry", "again"), [({"failed"}, [1]), ({"timeout"}, [2]), (set(), []), ({"failed", "timeout"}, [1, 2])]
+)
+def test_what_is_run_again_can_be_chosen(retry, again, make_result):
+    grid = suite("raises", "random", "mean-image")
+    keys = [job.key for job in prepare([grid])]
+    for key, status in zip(keys, ("failed", "timeout", "ok"), strict=True):
+        Results(create=True).save(make_result(cell=key, status=status))
+    rows, told, _ = run(grid, retry=retry)
+    assert [number for what, number in told if what == "started"] == again
+    assert [row.cell for row in rows] == keys
 
 
 def test_a_failed_cell_does_not_stop_the_others():
@@ -78,10 +93,37 @@ def test_a_failed_cell_does_not_stop_the_others():
 def test_an_interruption_keeps_what_is_finished():
     with pytest.raises(KeyboardInterrupt):
         run(suite("random", "interrupts", "mean-image"))
-    assert [row.attack for row in Store(Row).rows()] == ["random"]
+    assert [row.attack for row in Results().rows(Row)] == ["random"]
 
 
 def test_nothing_runs_when_one_cell_of_the_grid_cannot_be_prepared():
     with pytest.raises(UsageError, match="a batch of 521 is more than the 520 images"):
         run(suite("random", batch_size=[4, 521]))
-    assert Store(Row).rows() == []
+    assert Results().rows(Row) == []
+
+
+def test_a_cell_that_another_process_is_running_is_waited_for_and_taken_from_it(make_result):
+    """The others are run meanwhile; what the other process stored counts, also where it failed."""
+    grid = suite("random", "mean-image")
+    first, _ = prepare([grid])
+    results = Results(create=True)
+    claim = results.claim(first.key)
+    told = Notes()
+
+    def elsewhere(message, fraction=None):
+        if "another process" in message:
+            told.told.append("waiting")
+            results.save(make_result(cell=first.key, attack="random", status="failed"))
+            claim.release()
+
+    told.working = elsewhere
+    rows = run_jobs([*prepare([grid])], Results(create=True), grid, told, Local())
+    assert told.told == [("started", 2), ("ok", 2), "waiting", ("stored before", 1)]
+    assert [row.status for row in rows] == ["failed", "ok"]
+
+
+def test_a_claim_is_given_back_whatever_happens():
+    grid = suite("random", "interrupts")
+    with pytest.raises(KeyboardInterrupt):
+        run(grid)
+    assert all(Results().claim(job.key) for job in prepare([grid]))

@@ -127,6 +127,17 @@ def test_ranges_of_seeds_are_written_out(pairs):
         ("attack: random\ndtype: float8", "dtype='float8' is refused"),
         ("attack: random\ntimeout: 0", "timeout=0 is refused"),
         ("attack: random\ntimeout: .nan", "timeout=nan is refused"),
+        ("attack: random\ntimeout: 1e308", r"timeout=1e\+308 is refused"),
+        ("attack: random\ntimeout: 1e-320", "timeout=1e-320 is refused"),
+        ("attack: random\ntrain_steps: 99999999999999999999999", "train_steps=9{23} is refused"),
+        ("attack: random\ntrain_steps: 9999999999999999", "train_steps=9{16} is refused"),
+        ("attack: random\nexperiment: 010", "experiment=10 is refused: it is read as a number: put it in quotes"),
+        ("attack: random\nseed: 12:30:45", "'12:30:45' is no seed"),
+        ("attack: random\nlabels: no", "labels='no' is refused"),
+        (
+            "attack: random\nexperiment: [" + "x, " * 10_000 + "x]",
+            r"experiment=.* \.\.\. \d+ characters \.\.\. .*is refused",
+        ),
         ("attack: {random: 1}", "attack=.* is refused"),
         (b"attack: \xff", "cannot be read"),
     ],
@@ -136,6 +147,11 @@ def test_a_mistake_in_the_file_is_one_clear_line(read, text, complaint):
         read(text)
     assert "\n" not in str(refusal.value)
     assert "mine.yaml" in str(refusal.value)
+
+
+def test_numbers_are_read_as_on_the_command_line(read):
+    suite = read("attack: random\nseed: [010, 2-3]\nbatch_size: 08\ntimeout: 1e2\ntrain_steps: +5")
+    assert (suite.seed, suite.batch_size, suite.timeout, suite.train_steps) == ([10, 2, 3], [8], 100.0, [5])
 
 
 @pytest.mark.parametrize("name", ["missing.yaml", "."])

@@ -1,0 +1,273 @@
+"""The results folder: each finished cell is a folder of plain files named by its key, under its experiment's."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import threading
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from time import time
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from gibench.errors import UsageError
+from gibench.result import Result, StoredRow
+from gibench.results import index
+from gibench.results.claims import Claim, claim, session
+from gibench.results.document import GRID, IMAGES, RESULT, DamagedError, beside, files_of, parsed, row_of
+from gibench.results.durable import synchronize, write_folder
+from gibench.results.grids import Grids
+from gibench.results.place import experiment_name, makeable, quoted, root, writable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+AnyRow = TypeVar("AnyRow", bound=StoredRow)
+_LEAST_ID = 4  # digits of a run's or a cell's id that are taken for the beginning of one
+
+
+class Results:
+    """What is finished of one experiment.
+
+    `ROOT/EXPERIMENT/KEY/` holds `result.json` (the row, with diagnostics, provenance and seconds), `images.csv` and
+    `images.png`. Such a folder is written beside its place, waited for until the disk has it, and renamed.
+    """
+
+    def __init__(self, folder: str | Path | None = None, experiment: str | None = None, create: bool = False) -> None:
+        """Open the folder.
+
+        Args:
+            folder: see `gibench.results.place.root`.
+            experiment: its name; see `gibench.results.place.experiment_name`.
+            create: make what does not exist, and clear away what a killed process left half-done; a reader leaves it.
+
+        Raises:
+            UsageError: the folder cannot be made.
+        """
+        self.root, self.experiment = root(folder), experiment_name(experiment)
+        self.folder = self.root / quoted(self.experiment)
+        self.saved: Callable[[StoredRow], None] = lambda row: None  # is told of each row once it is stored
+        self._renamed = False  # since the disk was last waited for
+        self._replacing = threading.Lock()
+        if create:
+            with makeable(self.root):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self._session = session(self.root)
+                self._recover()
+        self.grids = Grids(self.folder)
+        self._is_reader = not create
+        self._read: dict[str, index.Entry] | None = None
+
+    def _recover(self) -> None:
+        """Undo what processes that are gone had begun: names begin with a dot and the session."""
+        for left in self.folder.glob(".*.*.*"):
+            owner, name, what = left.name[1:].split(".", 2)
+            if what not in ("new", "old") or self._session.is_alive(owner):
+                continue
+            with contextlib.suppress(FileNotFoundError):  # another process does the same
+                if what == "old" and not (self.folder / name).exists():
+                    left.rename(self.folder / name)
+                elif left.is_dir():
+                    shutil.rmtree(left, ignore_errors=True)
+                else:
+                    left.unlink()
+
+    def claim(self, name: str) -> Claim | None:
+        """The right to run a cell, or to do something else of that name; None while another process has it.
+
+        Whoever is given it asks `find` first whether it has been done meanwhile.
+        """
+        with writable(self.root):
+            return claim(self.folder / ".claims", name, session(self.root))
+
+    def save(self, result: Result, grid: str | None = None, pictures: bool = True, force: bool = False) -> StoredRow:
+        """Keep a result; returns its row as it is stored.
+
+        A finished one that is there already stays, and its row is given back, as it is the same cell's: two processes
+        ran it at once. An unfinished one is replaced.
+
+        Args:
+            result: of one job.
+            grid: the id that `grids` gave for what it was run in.
+            pictures: whether to keep the image grid.
+            force: replace a finished one too.
+
+        Raises:
+            GibenchError: the folder cannot be written.
+        """
+        started = time() - sum(result.seconds.values())
+        row = replace(result.row, run_id=uuid.uuid4().hex, started=_moment(started))
+        files = files_of(result, row, grid, pictures)
+        columns = parsed(files[RESULT])["row"]
+        row = row_of(type(row), columns)  # as it will be read: without infinities
+
+        def done() -> StoredRow | None:
+            there = None if force else self.find(type(row), row.key)
+            return there if there and there.finished else None
+
+        if there := self.put(row.key, files, columns, done):
+            return there
+        self.saved(row)
+        return row
+
+    def put(
+        self,
+        key: str,
+        files: Mapping[str, bytes],
+        columns: dict[str, Any],
+        unless: Callable[[], StoredRow | None] = lambda: None,
+    ) -> StoredRow | None:
+        """Make the folder of a cell, in the place of one that is there.
+
+        Args:
+            key: of the cell.
+            files: the content of each file by its name, as `gibench.results.document.files_of` gives it.
+            columns: of the row in them, as JSON has it.
+            unless: is asked at the last moment, and what it answers is given back and the folder left as it is; None
+                goes ahead.
+
+        Raises:
+            GibenchError: the folder cannot be written.
+        """
+        with writable(self.root):
+            beside = self.folder / f".{session(self.root).name}.{uuid.uuid4().hex}.new"
+            write_folder(beside, files, [self.folder] if self._renamed else [])
+            with self._replacing:
+                if answer := unless():
+                    shutil.rmtree(beside, ignore_errors=True)
+                    return answer
+                stamp = index.stamp(beside / RESULT)
+                self._place(beside, key)
+            self._renamed = True
+        index.add(self.folder, key, index.Entry(stamp, columns))
+        return None
+
+    def _place(self, beside: Path, key: str) -> None:
+        """Give a whole folder its name."""
+        place = self.folder / key
+        old = self.folder / f".{session(self.root).name}.{key}.old"
+        while True:
+            # Between the two renames the cell is missing, and `_recover` brings it back if this process ends there.
+            with contextlib.suppress(FileNotFoundError):
+                place.rename(old)
+            try:
+                beside.rename(place)
+            except OSError:
+                if not place.exists():
+                    with contextlib.suppress(FileNotFoundError):
+                        old.rename(place)
+                    raise
+                shutil.rmtree(old, ignore_errors=True)  # another process was faster: its own goes next
+                continue
+            shutil.rmtree(old, ignore_errors=True)
+            return
+
+    def flush(self) -> None:
+        """Wait until the disk has the name of what was saved last, too."""
+        if self._renamed:
+            with writable(self.root):
+                synchronize(self.folder)
+            self._renamed = False
+
+    def find(self, kind: type[AnyRow], key: str) -> AnyRow | None:
+        """The row of a cell as its file has it now; None where there is none, or a damaged one."""
+        try:
+            return row_of(kind, self.document(key)["row"])
+        except (OSError, DamagedError, KeyError):
+            return None
+
+    def has(self, row: StoredRow) -> bool:
+        """Whether this very row is the one of its cell."""
+        found = self.find(type(row), row.key)
+        return found is not None and found.run_id == row.run_id
+
+    def document(self, key: str) -> dict[str, Any]:
+        """What `result.json` of a cell holds: `row`, `grid`, `diagnostics`, `provenance`, `seconds`.
+
+        Raises:
+            OSError: there is no such file, or it cannot be read.
+            DamagedError: it is no JSON.
+        """
+        return parsed((self.folder / key / RESULT).read_bytes())
+
+    def rows(self, kind: type[AnyRow], diagnostics: bool = False) -> list[AnyRow]:
+        """Every row of a kind, oldest first; what is damaged is left out with a warning that names it.
+
+        Args:
+            kind: of row; an experiment may hold several.
+            diagnostics: fill `beside` with what was noted in numbers.
+        """
+        found = []
+        for key, entry in self._entries().items():
+            if kind.key_column not in entry.row:
+                continue
+            try:
+                row = row_of(kind, entry.row)
+                found.append(replace(row, beside=beside(self.document(key))) if diagnostics else row)
+            except (OSError, DamagedError) as error:
+                index.warn_of(self.folder / key, error)
+        return sorted(found, key=lambda row: (row.started, row.run_id))
+
+    def _entries(self) -> dict[str, index.Entry]:
+        """Every cell; a reader looks once, as it asks for several kinds of rows."""
+        if self._read is None or not self._is_reader:
+            self._read = index.entries(self.folder)
+        return self._read
+
+    def finished(self, kind: type[AnyRow]) -> dict[str, AnyRow]:
+        """By their key the rows whose jobs need not be run again."""
+        return {row.key: row for row in self.rows(kind) if row.finished}
+
+    def beginning(self, kind: type[AnyRow], text: str) -> list[AnyRow]:
+        """The rows whose `run_id` or key begins so, if that is enough of one."""
+        rows = self.rows(kind) if len(text) >= _LEAST_ID else []
+        return [row for row in rows if row.run_id.startswith(text) or row.key.startswith(text)]
+
+    def details(self, key: str) -> dict[str, Any]:
+        """What lies beside a row.
+
+        Returns:
+            `artifacts` (the folder), `grid` and `images` (paths in it, None if it has none), `diagnostics`,
+            `provenance`, `seconds`.
+
+        Raises:
+            UsageError: the files are gone or damaged.
+        """
+        folder = self.folder / key
+        try:
+            stored = self.document(key)
+        except (OSError, DamagedError) as error:
+            raise UsageError(f"{folder} cannot be read: {error}: delete it, and its cell is run again") from None
+        return {"artifacts": str(folder), **self.paths(key)} | {
+            name: stored.get(name) for name in ("diagnostics", "provenance", "seconds")
+        }
+
+    def paths(self, key: str) -> Mapping[str, str | None]:
+        """Where the image grid (`grid`) and the per-image table (`images`) of a cell are."""
+        found = {"grid": self.folder / key / GRID, "images": self.folder / key / IMAGES}
+        return {name: str(path) if path.exists() else None for name, path in found.items()}
+
+    def images(self, rows: Iterable[StoredRow]) -> pd.DataFrame:
+        """The per-image tables of some rows, one below the other: `run_id`, then the columns of `Score.images`.
+
+        Raises:
+            UsageError: a table is gone or damaged.
+        """
+        import pandas as pd
+
+        tables = []
+        for row in rows:
+            file = self.folder / row.key / IMAGES
+            try:
+                tables.append(pd.read_csv(file).assign(run_id=row.run_id))
+            except (OSError, ValueError) as error:
+                raise UsageError(f"{file} cannot be read: {error}: run its cell again with --force") from None
+        joined = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"run_id": []})
+        return joined[["run_id", *joined.columns.drop("run_id")]]
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")

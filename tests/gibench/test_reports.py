@@ -1,0 +1,66 @@
+"""Whatever an attack reports, its cell gives one row that can be stored and shown."""
+
+import json
+
+import pytest
+
+from gibench.result import Row
+from gibench.stored import Stored
+
+SMALL = ("--model", "mlp:width=20,depth=2", "--batch-size", "4", "--device", "cpu")
+VALUES = (
+    *("circular", "deep", "large", "endless", "endless-list", "broken", "evil", "no-text", "exits", "no-text-key"),
+    *("surrogate", "keys", "wide", "text", "float", "tensor", "meta", "escapes"),
+)
+MAPPINGS = ("circular", "endless", "broken", "evil", "no-text-key", "surrogate", "keys")
+
+
+def assert_storable(result):
+    text = json.dumps(
+        {"row": result.row.as_dict(), "diagnostics": result.diagnostics, "provenance": result.provenance},
+        allow_nan=False,
+        ensure_ascii=False,
+    )
+    assert len(text.encode()) < 3_000_000  # strict UTF-8, bounded
+    assert "\0" not in text
+
+
+@pytest.mark.parametrize("what", VALUES)
+def test_diagnostics_of_any_kind_leave_a_row(run_one, what):
+    result = run_one(f"reports:what={what}")
+    assert result.row.status == "ok"
+    assert (result.diagnostics["before"], list(result.diagnostics)) == (1.0, ["before", "value"])
+    assert_storable(result)
+
+
+@pytest.mark.parametrize("what", MAPPINGS)
+def test_diagnostics_stay_a_mapping(run_one, what):
+    result = run_one(f"reports:what={what},where=diagnostics")
+    assert result.row.status == "ok"
+    assert isinstance(result.diagnostics, dict)
+    assert_storable(result)
+
+
+@pytest.mark.parametrize(("where", "status"), [("reason", "failed"), ("supports", "skipped"), ("error", "failed")])
+@pytest.mark.parametrize("what", VALUES)
+def test_a_reason_of_any_kind_is_one_line(run_one, what, where, status):
+    result = run_one(f"reports:what={what},where={where}")
+    if (what, where) not in (("tensor", "supports"), ("meta", "supports")):  # these are neither true nor false
+        assert result.row.status == ("diverged" if (what, where) == ("escapes", "reason") else status)  # it is text
+    assert len(result.row.reason or "") < 12_000
+    assert "\n" not in (result.row.reason or "")
+    assert_storable(result)
+
+
+@pytest.mark.usefixtures("plugins", "workplace")
+def test_what_is_reported_is_stored_and_shown_without_what_a_terminal_obeys(call):
+    attacks = ("escapes,where=error", "escapes,where=reason", "keys", "surrogate,where=diagnostics", "circular")
+    options = [part for what in attacks for part in ("--attack", f"reports:what={what}")]
+    code, out, err = call("run", *options, *SMALL)
+    rows = Stored().rows(Row)
+    assert (code, len(rows)) == (1, len(attacks))
+    shown = [call("show", row.run_id) for row in rows]
+    tables = [call("leaderboard", "--format", form) for form in ("table", "md")]
+    for text in (out, err, *(each.out for each in (*shown, *tables))):
+        assert not [letter for letter in text if not letter.isprintable() and letter != "\n"]
+    assert "`diverged: \\x1b[2J\\x07\\u202e<script>[a](b) (seed 0)`" in tables[1].out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import multiprocessing
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -157,7 +158,7 @@ class How:
         """What runs such jobs."""
         from gibench.sweep.executors import Local, Processes
 
-        if self.where is Where.LOCAL:
+        if self.where is Where.LOCAL or "forkserver" not in multiprocessing.get_all_start_methods():  # Windows
             return Local()
         memory = None if self.memory is None else int(self.memory * 1e9)
         if self.where is Where.RAY:

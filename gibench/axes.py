@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cache
 from typing import Any, TypeVar
 
 from gibench.registry import resolve
@@ -29,6 +30,7 @@ class Axis:
     most: int = 2**63 - 1  # of numbers
     plugin: str | None = None  # the kind of plugin that the value is a spec of; a defense's composes
     canonical: Callable[[Any], str | int] = lambda value: value
+    of_machine: bool = False  # whether `auto` means another value on another machine
     compared: bool = True  # whether rows must agree in it for their attacks to be compared: it is part of the scenario
     before: str | int | None = None  # the value in rows that were stored when there was no such axis
     formerly: str | None = None  # the column's name in older stores
@@ -55,6 +57,11 @@ def same_axis(owner: type, name: str, **changes: Any) -> Any:
 
 def axes_of(kind: Any) -> dict[str, Axis]:
     """The axes of a dataclass by name. Their order is that of the product: the first varies slowest."""
+    return _axes_of(kind)
+
+
+@cache
+def _axes_of(kind: Any) -> dict[str, Axis]:
     return {each.name: each.metadata["axis"] for each in fields(kind) if "axis" in each.metadata}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from gibench.axes import axis
 from gibench.job import Job, Progress
@@ -41,13 +41,14 @@ class CellAxes:
         "Of model and gradient; bfloat16 and float16 are what is sent of a float32 gradient.",
         choices=("float32", "float64", "bfloat16", "float16"),
     )
-    device: str = axis("auto", "Where to compute.", choices=("auto", "cpu", "cuda"), canonical=_device)
+    device: str = axis("auto", "Where to compute.", choices=("auto", "cpu", "cuda"), canonical=_device, of_machine=True)
     threads: int = axis(
         "auto",
         "CPU threads; their number changes the last bits.",
         "N|auto",
         int | str,
         canonical=_threads,
+        of_machine=True,
         compared=False,
     )
     batch_size: int = axis(20, "Private images of each client.", kind=int, least=1, most=10**9)
@@ -69,12 +70,14 @@ class CellAxes:
 class Cell(CellAxes, Job):
     """What is run once."""
 
+    harness: ClassVar[str] = "gibench.stages"
+
     timeout: float | None = None  # seconds for the attack; no part of the key, since only unfinished rows depend on it
 
-    def check(self) -> None:
-        from gibench import experiment
+    def check(self, plan: bool = False) -> None:
+        from gibench import checks
 
-        experiment.check(self)
+        checks.check(self, plan)
 
     def run(self, progress: Progress) -> Result:
         from gibench import experiment

@@ -19,14 +19,15 @@ from typing import NamedTuple, Self
 
 from gibench.errors import GibenchError, UsageError
 from gibench.job import Progress
-from gibench.mlflow_store import be_quiet
-from gibench.recording import Recorder
+from gibench.mlflow_store import be_quiet, file_of
+from gibench.recording import NAME, Recorder
 from gibench.result import StoredRow
 from gibench.results import Results
 from gibench.results.document import DamagedError
 from gibench.results.durable import append_line
 from gibench.results.kinds import all_rows
 from gibench.results.place import identity, writable
+from gibench.sqlite_store import experiment_tag
 
 NOTES = ".delivered"  # the folder of the notes, a file for each store
 _RETRY = 20.0  # seconds after which a store that failed is tried again while cells run
@@ -99,6 +100,10 @@ class Delivery:
     def _work(self) -> None:
         target: _Target | None = None
         looked, attempts = False, 0
+        if self._has_all():
+            self._news.wait()
+            if not self._pending:  # nothing was saved
+                return
         while True:
             last = self._closing.is_set()
             try:
@@ -131,16 +136,26 @@ class Delivery:
             recorder = Recorder(self._uri, self._results.experiment, identity(self._results.root))
             return _Target(recorder, _Notes(self._results.folder, recorder.name(uuid.uuid4().hex)))
 
+    def _has_all(self) -> bool:
+        """Whether a store here has everything by the notes: it need not be opened, which takes seconds."""
+        file = file_of(self._uri)
+        name = file and experiment_tag(file, self._results.experiment, NAME)
+        if not name:
+            return False
+        notes = _Notes(self._results.folder, name)
+        return not self._missing(notes, all_rows(self._results)) and notes.read() >= set(self._results.grids.all())
+
+    def _missing(self, notes: _Notes, rows: Iterable[StoredRow]) -> list[StoredRow]:
+        here, anywhere = notes.read(), notes.read_all()
+        missing = [row for row in rows if row.run_id not in here]
+        return [row for row in missing if self._wanted is None or row.key in self._wanted or row.run_id not in anywhere]
+
     def _look(self, target: _Target) -> None:
         """Find what earlier calls have left to do."""
-        here, anywhere = target.notes.read(), target.notes.read_all()
         rows = all_rows(self._results)
         fresh = {row.run_id for row in list(self._pending)}
-        missing = [row for row in rows if row.run_id not in here and row.run_id not in fresh]
-        wanted = [
-            row for row in missing if self._wanted is None or row.key in self._wanted or row.run_id not in anywhere
-        ]
-        self._pending.extendleft(reversed(wanted))
+        left = [row for row in self._missing(target.notes, rows) if row.run_id not in fresh]
+        self._pending.extendleft(reversed(left))
         present = {row.run_id for row in rows} | fresh
         for run_id, run in target.recorder.cut_off().items():
             if run_id not in present and (claim := self._results.claim(f"mlflow-{run_id}")):

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from gibench import batches, chain, seeds, training
-from gibench.attack import MOST_IMAGES
 from gibench.cell import Cell
 from gibench.datasets.base import Dataset, Images, Split
 from gibench.defense import Defense
@@ -21,17 +20,6 @@ from gibench.outcome import Facts
 from gibench.registry import create
 from gibench.result import Result
 from gibench.spec import parse_chain
-
-
-def check(cell: Cell) -> None:
-    """Find out whether the cell can be prepared, so that a wrong request fails before anything runs.
-
-    Raises:
-        UsageError: the data cannot be had or are too few, or the model or a defense cannot take them.
-    """
-    draw(cell)
-    chain.context_of(defenses(cell), torch.Generator(), cell.batch_size, len(attacked(cell)))
-    _check_model(cell.dataset, cell.model)
 
 
 def run_cell(cell: Cell, progress: Progress) -> Result:
@@ -71,8 +59,6 @@ def draw(cell: Cell) -> Split:
         UsageError: the data cannot be had, or hold no such batch.
     """
     clients = chain.client_count(defenses(cell))
-    if clients * cell.batch_size > MOST_IMAGES:
-        raise UsageError(f"{clients * cell.batch_size} images are more than the {MOST_IMAGES} of a cell: ask for fewer")
     generator = seeds.generator(cell.seed, "data")
     return batches.draw(load(cell.dataset), cell.batch_size, cell.labels, clients, generator, cell.split)
 
@@ -86,13 +72,6 @@ def attacked(cell: Cell) -> Split:
 def defenses(cell: Cell) -> list[Defense]:
     """The cell's chain of defenses, in canonical order."""
     return [cast(Defense, create("defense", spec)) for spec in parse_chain(cell.defense)]
-
-
-@lru_cache
-def _check_model(dataset: str, model: str) -> None:
-    """Once for all cells with the two."""
-    with seeds.isolated(0, "model"):
-        build(dataset, model)
 
 
 def build(dataset: str, model: str) -> nn.Module:

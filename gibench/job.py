@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property, lru_cache
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
+from gibench import source
 from gibench.axes import axes_of
-from gibench.registry import Entry, find
+from gibench.registry import GROUPS, create, find
 from gibench.spec import parse_chain
 
 if TYPE_CHECKING:
     from gibench.result import Result
 
-_installed = cache(version)  # reading one takes a millisecond
 Progress = Callable[[str, float | None], None]  # what is being done, and the share done if known
 
 
@@ -26,24 +27,36 @@ Progress = Callable[[str, float | None], None]  # what is being done, and the sh
 class Job(ABC):
     """Base of what is run. The axes are in canonical form, defaults included, as `gibench.axes.expand` makes them."""
 
+    harness: ClassVar[str]  # the module that runs it
+
     @cached_property
     def key(self) -> str:
-        """16 hexadecimal digits of everything that decides the result, the versions of the code included."""
-        identity = {name: getattr(self, name) for name in axes_of(type(self))} | {"versions": self.versions}
-        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+        """16 hexadecimal digits of everything that decides the result: the axes, versions, source, files."""
+        axes = {name: getattr(self, name) for name in axes_of(type(self))}
+        return hashlib.sha256(f"{json.dumps(axes, sort_keys=True)} {self._code.text}".encode()).hexdigest()[:16]
 
     @property
     def versions(self) -> dict[str, str]:
         """The versions of gibench and of the distributions that bring the plugins in this job."""
-        return {"gibench": _installed("gibench")} | {entry.distribution: entry.version for entry in self._plugins()}
+        return dict(self._code.versions)
 
-    def _plugins(self) -> list[Entry]:
-        kinds = {name: each.plugin for name, each in axes_of(type(self)).items() if each.plugin}
-        return [find(kind, spec.name) for name, kind in kinds.items() for spec in parse_chain(getattr(self, name))]
+    @property
+    def sources(self) -> dict[str, str]:
+        """Digests of the harness, of the plugins' source and of the files that their settings name."""
+        return dict(self._code.sources)
+
+    @property
+    def _code(self) -> _Code:
+        plugins = {name: axis.plugin for name, axis in axes_of(type(self)).items() if axis.plugin}
+        specs = tuple((kind, getattr(self, name)) for name, kind in plugins.items())
+        return _code_of(self.harness, specs, tuple(sys.path))
 
     @abstractmethod
-    def check(self) -> None:
+    def check(self, plan: bool = False) -> None:
         """Find out whether it can be prepared, so that a wrong request fails before anything runs.
+
+        Args:
+            plan: read and download nothing that does not come with its package, and build nothing.
 
         Raises:
             UsageError: the data cannot be had or are too few, or the model or a defense cannot take them.
@@ -52,3 +65,31 @@ class Job(ABC):
     @abstractmethod
     def run(self, progress: Progress) -> Result:
         """Do it. What fails in it becomes its row's status and reason (rule E9)."""
+
+
+class _Code:
+    """What stands behind the plugins of a job, some of them composed, and behind what runs it."""
+
+    def __init__(self, harness: str, specs: Iterable[tuple[str, str]]) -> None:
+        self.versions = {"gibench": version("gibench")}
+        self.sources = {"harness": source.of_module(harness)}
+        for kind, text in specs:
+            self._add(kind, text)
+        self.text = json.dumps([self.versions, self.sources], sort_keys=True)
+
+    def _add(self, kind: str, text: str) -> None:
+        for spec in parse_chain(text):
+            entry = find(kind, spec.name)
+            self.versions[entry.distribution] = entry.version
+            self.sources[f"{kind} {spec.name}"] = source.of_plugin(entry.point)
+            if digest := source.of_files(create(kind, spec).files()):
+                self.sources[f"files of {kind} {spec.name}"] = digest
+            for key, value in spec.settings:
+                if key in GROUPS:  # a setting that is called as a kind of plugin is a spec itself
+                    self._add(key, value)
+
+
+@lru_cache(maxsize=10_000)
+def _code_of(harness: str, specs: tuple[tuple[str, str], ...], path: tuple[str, ...]) -> _Code:
+    """Kept, because a grid has few of them and many cells; `path` says where plugins are looked for."""
+    return _Code(harness, specs)

@@ -37,7 +37,8 @@ _QUIET = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "4",  # about half a minute; MLflow's own 7 are four
 }
-_CHECK = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+ONCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}  # `environment` for requests that are not to be sent again
+_CHECK = ONCE | {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 
 
 class Opened(NamedTuple):
@@ -61,7 +62,7 @@ def open_store(uri: str | None, experiment: str | None, create: bool) -> Opened:
     """
     uri = address(uri)
     name = experiment_name(experiment)
-    with _opening(uri), _environment(_CHECK):
+    with _opening(uri), environment(_CHECK):
         file, client = _file(uri), _client(uri, create)
         artifacts = None if uri.startswith(_SERVERS) else ((file or Path()).absolute().parent / ARTIFACTS).as_uri()
         found = _experiment(client, name, artifacts, create, shown(uri))
@@ -107,12 +108,20 @@ def check_store(uri: str | None) -> str:
         with _opening(uri):
             if (what := state(file)) in ("empty", "half-made"):
                 return f"only a file that is {what} at {file}: the first run makes it anew"
-    with _opening(uri), _environment(_CHECK):
+    with _opening(uri), environment(_CHECK):
         client = _client(uri, write=file is not None)
         found = client.search_experiments()
         if not found and not file:
             raise ConnectionError(_NO_MLFLOW)
     return f"{shown(uri)}, experiments {', '.join(sorted(experiment.name for experiment in found))}"
+
+
+def file_of(uri: str | None) -> Path | None:
+    """The database's file where the store is one here; None where it is none, or cannot be one."""
+    try:
+        return _file(address(uri))
+    except UsageError:
+        return None
 
 
 def is_missing(uri: str | None) -> bool:
@@ -283,7 +292,8 @@ def _experiment(client: MlflowClient, name: str, artifacts: str | None, create: 
 
 
 @contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
+def environment(values: dict[str, str]) -> Iterator[None]:
+    """Set some variables, which MLflow reads with each request, for a while."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import Enum
+from pathlib import Path
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -63,6 +64,13 @@ class Plugin(BaseModel):
     def settings(self) -> dict[str, str]:
         """Every setting, defaults included, as the text that a canonical spec holds."""
         return {key: format_value(getattr(self, key)) for key in type(self).model_fields}
+
+    def files(self) -> Iterable[Path]:
+        """Files and folders whose contents decide what this does, as weights do; they are part of a cell's key.
+
+        Those that settings of the type `Path` name. A plugin that names files in other settings gives these.
+        """
+        return [value for key in type(self).model_fields if isinstance(value := getattr(self, key), Path)]
 
 
 def format_value(value: Any) -> str:

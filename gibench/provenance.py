@@ -27,12 +27,18 @@ def of(cell: Cell) -> dict[str, Any]:
     }  # its build, which metadata leaves out
     return {
         "versions": ours | _libraries() | cell.versions,
+        "sources": cell.sources,
         "git_commit": git_commit(),
         "platform": platform.platform(),
         "hardware": device.hardware(torch.device(cell.device)),
         "threads": torch.get_num_threads(),
         "command": command(cell),
     }
+
+
+def torch_version() -> str:
+    """Major and minor, as `2.9`."""
+    return ".".join(str(torch.__version__).split(".")[:2])
 
 
 @lru_cache

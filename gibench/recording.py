@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gibench.mlflow_store import explained, open_store
+from gibench.mlflow_store import ONCE, environment, explained, open_store
 from gibench.plugin import format_value
 from gibench.result import Place, StoredRow, columns_of
 from gibench.results.document import RESULT, beside, leaves, parsed
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 RUN = "gibench.run_id"  # tags: which row it is of
 FROM = "gibench.results"  # which results folder has it
 _GRID = "gibench.grid"  # which grid a parent run is
-_NAME = "gibench.name"  # an experiment's, that this store has given to it and no other
+NAME = "gibench.name"  # an experiment's, that this store has given to it and no other
 _BATCH = 100  # parameters, or tags, that MLflow takes at once
 _KEY_LENGTH = 250  # characters
 _NOT_A_KEY = re.compile(r"[^\w.-]", re.ASCII)  # MLflow refuses most of them, or reads them as folders
@@ -54,10 +54,10 @@ class Recorder:
         """
         with explained(self._uri):
             tags = self._client.get_experiment(self._experiment).tags
-            if _NAME not in tags:
-                self._client.set_experiment_tag(self._experiment, _NAME, proposal)
+            if NAME not in tags:
+                self._client.set_experiment_tag(self._experiment, NAME, proposal)
                 tags = self._client.get_experiment(self._experiment).tags
-        return str(tags[_NAME])
+        return str(tags[NAME])
 
     def grid(self, grid: str, name: str, settings: Mapping[str, str]) -> str:
         """The parent run of a grid, which is begun where there is none; returns its id.
@@ -69,7 +69,7 @@ class Recorder:
             if found := self._find(_GRID, grid):
                 return str(found.info.run_id)
             tags = {_GRID: grid, FROM: self._folder}
-            run: str = self._client.create_run(self._experiment, tags=tags, run_name=name).info.run_id
+            run = self._create(tags=tags, run_name=name)
             self._log(run, 0, params=settings)
         return run
 
@@ -107,7 +107,7 @@ class Recorder:
             tags = {RUN: row.run_id, FROM: self._folder} | ({"mlflow.parentRunId": parent} if parent else {})
             tags |= {_key(name): value for name, value in (_texts(row, "tag") | _provenance(details)).items()}
             first = dict(list(tags.items())[:_BATCH])
-            run = str((found or self._client.create_run(self._experiment, started, first, _title(row))).info.run_id)
+            run = str(found.info.run_id) if found else self._create(started, first, _title(row))
             self._log(
                 run,
                 started,
@@ -139,6 +139,11 @@ class Recorder:
         """
         with explained(self._uri):
             self._client.set_terminated(run, "KILLED")
+
+    def _create(self, *arguments: Any, **settings: Any) -> str:
+        """Begin a run; unlike other requests it is never sent twice, since the first may have come through."""
+        with environment(ONCE):
+            return str(self._client.create_run(self._experiment, *arguments, **settings).info.run_id)
 
     def _find(self, tag: str, value: str) -> Run | None:
         found = self._client.search_runs([self._experiment], f"tags.`{tag}` = '{value}'", max_results=1)

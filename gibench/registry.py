@@ -176,6 +176,12 @@ def shorten(kind: str, spec: Spec | str) -> Spec:
 
 def readable(kind: str, text: str) -> str:
     """One spec, or composed ones, shortened; as they are where a plugin is not installed any more."""
+    return _readable(kind, text, tuple(sys.path))
+
+
+@lru_cache(maxsize=10_000)
+def _readable(kind: str, text: str, path: tuple[str, ...]) -> str:
+    """Kept, because a grid has few specs and many cells."""
     try:
         return format_chain(shorten(kind, spec) for spec in parse_chain(text))
     except UsageError:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, get_args, get_origin, get_type_hints
@@ -44,6 +45,7 @@ class StoredRow:
     status: Status = measured("tag", default="ok")  # noqa: RUF009
     reason: str | None = measured("tag")
     hardware: str | None = measured("tag")
+    torch: str | None = measured("tag")  # its version, but for what mends mistakes alone: rows of two may differ
     workers: int | None = measured("metric")  # jobs that ran at a time, which share processors and caches
     run_id: str = field(default="", kw_only=True)  # of the tracking run, once it is stored
     started: str = field(default="", kw_only=True)  # UTC, ISO 8601
@@ -120,6 +122,14 @@ class Row(Promise, CellAxes, StoredRow):
     peak_memory_mb: float | None = measured("metric")  # the attack's own
     utility_accuracy: float | None = measured("metric")  # joined from training runs, see gibench.leaderboard.utility
     utility_epsilon: float | None = measured("metric")  # of those whole runs
+
+
+def mixture(versions: Iterable[str | None]) -> str | None:
+    """A warning, if rows that stand in one table are of more than one version of torch."""
+    found = sorted({version for version in versions if version}, key=lambda text: [*map(int, re.findall(r"\d+", text))])
+    if len(found) < 2:
+        return None
+    return f"rows of torch {' and '.join(found)} stand side by side here, and a version may change what is computed"
 
 
 def columns_of(kind: Any) -> Mapping[str, Column]:

@@ -150,6 +150,7 @@ class Preparation:
         self.provenance |= provenance.of(cell)
         row |= {
             "hardware": self.provenance["hardware"],
+            "torch": provenance.torch_version(),
             "duplicate_labels": len(truth) - len(set(truth.labels.tolist())),
             "split_size": len(split),
             "n_true": len(truth),

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gibench.errors import DataWarning, StoreError, UsageError
-from gibench.mlflow_store import check_address, is_missing
+from gibench.mlflow_store import check_address, file_of, is_missing
+from gibench.recording import FROM
 from gibench.result import StoredRow
 from gibench.results import Results
 from gibench.results.place import identity
+from gibench.sqlite_store import has_others
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,8 +57,7 @@ class Stored:
         here = self._results.rows(kind, diagnostics)
         present = {row.key for row in here}
         try:
-            store = self._store(kind)
-            others = store.rows(diagnostics, identity(self._results.root) if here else None) if store else []
+            others = self._others(kind, diagnostics, bool(here)) if self._has_others(kind) else []
         except (StoreError, UsageError) as error:
             if not self._results.folder.is_dir():
                 raise
@@ -64,6 +65,17 @@ class Stored:
             others = []
         found = [*here, *(row for row in others if row.key not in present)]
         return sorted(found, key=lambda row: (row.started, row.run_id))
+
+    def _has_others(self, kind: type[StoredRow]) -> bool:
+        """Whether there may be rows in the store that are not from the folder, if there is one."""
+        file = file_of(self._uri)
+        if file is None or not self._results.folder.is_dir():
+            return True
+        return has_others(file, kind.key_column, FROM, identity(self._results.root))
+
+    def _others(self, kind: type[AnyRow], diagnostics: bool, apart: bool) -> list[AnyRow]:
+        store = self._store(kind)
+        return store.rows(diagnostics, identity(self._results.root) if apart else None) if store else []
 
     def row(self, kind: type[AnyRow], text: str) -> tuple[AnyRow, dict[str, Any]]:
         """One row and what lies beside it, see `gibench.results.Results.details`.

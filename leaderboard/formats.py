@@ -15,6 +15,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from gibench.result import mixture
 from gibench.text import code, prose, visible
 
 from .ranks import SCENARIO
@@ -58,10 +59,7 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
 def to_markdown(summary: pd.DataFrame, shorten: Shorten = in_full) -> str:
     """A section for each scenario and threat model, with what did not end `ok` below its table."""
     sections = []
-
-    def quoted(kind: str, spec: str) -> str:
-        return code(shorten(kind, spec))
-
+    quoted = _quoting(shorten, code)
     for scenario, lines in _sections(summary, code):
         shown = _shown(lines)
         header = [heading for heading, _ in shown]
@@ -73,6 +71,10 @@ def to_markdown(summary: pd.DataFrame, shorten: Shorten = in_full) -> str:
         notes = "\n".join(f"- {note}" for note in _notes(lines, quoted, prose))
         sections.append("\n\n".join(filter(None, (f"### {scenario}", table, notes))))
     return "\n\n".join([*sections, *_reported(summary, shorten)] or ["No stored rows."]) + "\n"
+
+
+def _quoting(shorten: Shorten, quote: _Quote) -> Shorten:
+    return lambda kind, spec: quote(shorten(kind, spec))
 
 
 def _reported(summary: pd.DataFrame, shorten: Shorten) -> Iterator[str]:
@@ -95,6 +97,7 @@ def markdown_table(header: list[str], body: list[list[str]]) -> str:
 def to_terminal(summary: pd.DataFrame, shorten: Shorten = in_full) -> Group:
     """The same sections for rich to print."""
     parts: list[Table | Text] = []
+    quoted = _quoting(shorten, visible)
     for scenario, lines in _sections(summary, visible):
         shown = _shown(lines)
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
@@ -104,14 +107,14 @@ def to_terminal(summary: pd.DataFrame, shorten: Shorten = in_full) -> Group:
             else:
                 table.add_column(heading, justify="right", no_wrap=True)
         for line in lines:
-            table.add_row(*(Text(visible(show(line, shorten))) for _, show in shown))
+            table.add_row(*(Text(visible(show(line, quoted))) for _, show in shown))
         blank = [Text()] if parts else []
         parts += [
             *blank,
             Text(scenario, "bold"),
             Text(),
             table,
-            *(Text(note) for note in _notes(lines, shorten, visible)),
+            *(Text(note) for note in _notes(lines, quoted, visible)),
         ]
     return Group(*(parts or [Text("no stored rows")]))
 
@@ -141,6 +144,8 @@ def _notes(lines: list[dict[str, Any]], shorten: Shorten, quote: _Quote) -> Iter
     """The hardware where all times are from one, where there is no control, and why cells are not `ok` (rule E9)."""
     if len(hardware := _hardware(lines)) == 1:
         yield f"seconds of the attack alone on {quote(hardware.pop())}"
+    if mixed := mixture(version for line in lines for version in (line["torch"] or "").split("; ")):
+        yield mixed
     controlled = {line["defense"] for line in lines if line["control"] and line["n_tried"]}
     if without := dict.fromkeys(line["defense"] for line in lines if line["defense"] not in controlled):
         yield f"no control was run against {', '.join(shorten('defense', each) for each in without)}"

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from gibench.errors import UsageError
 from gibench.registry import readable
-from gibench.result import Row
+from gibench.result import Row, mixture
 from gibench.spec import parse
 from gibench.text import code, prose
 from gibench.utility.job import TrialRow
@@ -151,6 +151,8 @@ def _conditions(rows: list[Row], file: Path, marked: bool) -> str:
     ]
     figures = "rates are means, PSNR the median of the cells' medians, in brackets 95 % intervals over cells"
     control = "; ° is not above the control" if marked else ""
+    mixed = mixture(row.torch for row in rows)
+    control += f"; {mixed}" if mixed else ""
     return f"{'; '.join(parts)}; {figures}{control} (`{RESULTS / file.name}`, {_dates(rows)})."
 
 

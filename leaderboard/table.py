@@ -25,7 +25,7 @@ _MEANS = (
 )
 _INTERVALS = ("exact_low", "exact_high", "psnr_median", "psnr_low", "psnr_high")
 _LARGEST = ("epsilon", "delta", "run_epsilon", "run_steps", "max_grad_norm")  # of a promise: the weakest
-_TEXTS = ("accountant", "sampling", "budget")
+_TEXTS = ("accountant", "sampling", "budget", "torch")
 _DTYPES = {bool: "boolean", int: "Int64", float: "Float64", str: "object"}
 _SUMMARY: dict[str, str] = {
     **{name: _DTYPES[COLUMNS[name].type] for name in (*_GROUP, *_FLAGS)},

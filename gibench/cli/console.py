@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import typer
@@ -19,6 +20,11 @@ def print_json(value: Any) -> None:
 def say(line: str) -> None:
     """One line of a result for people to read, on standard output."""
     typer.echo(visible(line))
+
+
+def say_all(lines: Iterable[str]) -> None:
+    """Lines of a result, at once."""
+    typer.echo("\n".join(map(visible, lines)))
 
 
 def note(message: str) -> None:

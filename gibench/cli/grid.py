@@ -5,38 +5,47 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import asdict
+from typing import cast
 
 import typer
 
+from gibench.cell import Cell
 from gibench.cli import table
-from gibench.cli.console import note, print_json, say, warn
+from gibench.cli.console import note, print_json, warn
 from gibench.cli.how import How
+from gibench.cli.plan import print_plan
 from gibench.cli.progress import GridProgress
 from gibench.delivery import Delivery
 from gibench.job import Job
 from gibench.mlflow_store import check_address
-from gibench.result import StoredRow
+from gibench.result import STATUSES, StoredRow
 from gibench.results import Results
+from gibench.sweep.choice import Choice
 from gibench.sweep.request import Request
 from gibench.sweep.run import prepare, run_jobs
 from gibench.sweep.suite import Suite
 from gibench.utility.request import Utility
 
 
-def run_suite(suite: Suite, how: How, force: bool, pictures: bool, as_json: bool, dry_run: bool) -> None:
+def run_suite(
+    suite: Suite, how: How, choice: Choice, force: bool, pictures: bool, as_json: bool, dry_run: bool
+) -> None:
     """Run the cells of a suite, then what tells the costs of its defenses, and print the rows.
 
     Raises:
         typer.Exit: with 1 if some cell failed or timed out, with 130 on Ctrl-C.
     """
     with _interruptible():
-        cells = _prepared([suite], how)
+        chosen = cast(list[Cell], _prepared([suite], how, dry_run, choice.values))
         with how.sharing_threads():
-            costs = Utility.of_suite(suite, suite.cells()) if suite.utility else []
-        trials = _prepared(costs, how)  # so that a wrong request fails before anything runs
+            costs = Utility.of_suite(suite, chosen) if suite.utility else []
+        trials = choice.part(_prepared(costs, how, dry_run))  # so that a wrong request fails before anything runs
+        cells = choice.part(chosen)
         if dry_run:
-            _print_jobs(cells, as_json)
+            again = frozenset(STATUSES) if force else how.retried
+            print_plan(suite, cells, again, as_json)
+            if costs and not as_json:
+                print_plan(costs[0], trials, again, as_json)
             return
         rows, results = _run(suite, cells, how, force, pictures)
         if costs:
@@ -44,16 +53,16 @@ def run_suite(suite: Suite, how: How, force: bool, pictures: bool, as_json: bool
         _finish(rows, as_json, lambda: table.print_cells(rows, results, suite))
 
 
-def run_utility(request: Utility, how: How, force: bool, as_json: bool, dry_run: bool) -> None:
+def run_utility(request: Utility, how: How, choice: Choice, force: bool, as_json: bool, dry_run: bool) -> None:
     """Run what `gibench utility` is asked for, and print the rows.
 
     Raises:
         typer.Exit: with 130 on Ctrl-C.
     """
     with _interruptible():
-        trials = _prepared([request], how)
+        trials = choice.part(_prepared([request], how, dry_run, choice.values))
         if dry_run:
-            _print_jobs(trials, as_json)
+            print_plan(request, trials, frozenset(STATUSES) if force else how.retried, as_json)
             return
         rows, _ = _run(request, trials, how, force)
         _finish(rows, as_json, lambda: table.print_trials(rows))
@@ -68,10 +77,12 @@ def _interruptible() -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def _prepared(requests: Sequence[Request], how: How) -> list[Job]:
+def _prepared(
+    requests: Sequence[Request], how: How, plan: bool, chosen: Callable[[Sequence[Job]], list[Job]] = list
+) -> list[Job]:
     # Standard output is for the rows, whatever a plugin prints.
     with redirect_stdout(sys.stderr), how.sharing_threads():
-        return how.share(prepare(requests))
+        return prepare(requests, chosen, plan)
 
 
 def _run(
@@ -80,7 +91,7 @@ def _run(
     check_address(request.tracking_uri)
     executor = how.executor(jobs)
     results = Results(request.results, request.experiment, create=True)
-    with redirect_stdout(sys.stderr), GridProgress(len(jobs)) as progress:
+    with redirect_stdout(sys.stderr), GridProgress(jobs) as progress:
         wanted = (job.key for job in jobs)
         with Delivery(results, request.tracking_uri, wanted, warn, progress.working):
             return run_jobs(jobs, results, request, progress, executor, force, pictures, how.retried), results
@@ -89,16 +100,9 @@ def _run(
 def _finish(rows: Sequence[StoredRow], as_json: bool, print_table: Callable[[], None]) -> None:
     if as_json:
         print_json([row.as_dict() for row in rows])
-    else:
+    elif rows:
         print_table()
+    else:
+        note("this share has no cells")
     if not all(row.finished for row in rows):
         raise typer.Exit(1)
-
-
-def _print_jobs(jobs: Sequence[Job], as_json: bool) -> None:
-    if as_json:
-        print_json([{"cell": job.key, **asdict(job)} for job in jobs])
-        return
-    for job in jobs:
-        say(f"{job.key}  {table.title(job)}")
-    note(f"{len(jobs)} cells")

@@ -6,8 +6,7 @@ import inspect
 import math
 import multiprocessing
 import os
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -65,15 +64,6 @@ OPTIONS: dict[str, tuple[Any, Any]] = {
         ],
         Retry.ALL,
     ),
-    "shard": (
-        Annotated[
-            str | None,
-            typer.Option(
-                "--shard", metavar="I/N", help="The I-th of N parts of the cells, for job arrays; see gibench merge."
-            ),
-        ],
-        None,
-    ),
     "executor": (
         Annotated[
             Where,
@@ -103,7 +93,6 @@ class How:
     jobs: str = "1"
     memory: float | None = None
     retry: Retry = Retry.ALL
-    shard: tuple[int, int] = (1, 1)
     where: Where = Where.PROCESS
     ray_address: str | None = None
 
@@ -113,7 +102,6 @@ class How:
         jobs: str,
         memory: float | None,
         retry: Retry,
-        shard: str | None,
         executor: Where,
         ray_address: str | None,
     ) -> How:
@@ -128,7 +116,7 @@ class How:
             raise UsageError(f"jobs={jobs!r} is refused: give a number from 1 to {_MOST_JOBS}, or auto")
         if memory is not None and not (0 < memory < math.inf):
             raise UsageError(f"memory={memory!r} is refused: give the gigabytes that a process may take")
-        return cls(jobs, memory, retry, _shard(shard), executor, ray_address)
+        return cls(jobs, memory, retry, executor, ray_address)
 
     @contextmanager
     def sharing_threads(self) -> Iterator[None]:
@@ -140,11 +128,6 @@ class How:
 
         with threads(1 if self.jobs == "auto" else max(1, _cores() // int(self.jobs))):
             yield
-
-    def share(self, jobs: Iterable[Job]) -> list[Job]:
-        """Those of the shard that is asked for, by their keys: a job is in the same one whatever else there is."""
-        index, count = self.shard
-        return [job for job in jobs if count == 1 or int(job.key, 16) % count == index - 1]
 
     @property
     def retried(self) -> frozenset[str]:
@@ -175,15 +158,6 @@ def parameters() -> list[inspect.Parameter]:
     return [
         inspect.Parameter(name, keyword, default=default, annotation=hint) for name, (hint, default) in OPTIONS.items()
     ]
-
-
-def _shard(text: str | None) -> tuple[int, int]:
-    if text is None:
-        return 1, 1
-    match = re.fullmatch(r"([1-9]\d{0,5})/([1-9]\d{0,5})", text, re.ASCII)
-    if not match or int(match[1]) > int(match[2]):
-        raise UsageError(f"shard={text!r} is refused: give the I-th of N as I/N, from 1/N to N/N")
-    return int(match[1]), int(match[2])
 
 
 def _as_many_as_fit(jobs: Sequence[Any]) -> int:

@@ -12,7 +12,7 @@ from gibench.cli.options import Debug, Results
 
 
 def merge(
-    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Results folders; they stay as they are.")],
+    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER", help="Results folders; they stay as they are.")],
     results: Results = None,
     debug: Debug = False,
 ) -> None:

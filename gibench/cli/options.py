@@ -41,7 +41,18 @@ Experiment = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Run finished cells again.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else there.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything and print the cells without running them.")]
+Only = Annotated[
+    list[str] | None,
+    typer.Option("--only", metavar="AXIS=VALUE", help="Only cells with this value, as attack=spearpp."),
+]
+Shard = Annotated[
+    str | None,
+    typer.Option("--shard", metavar="I/N", help="Only this one of N shares, for N machines or jobs of an array."),
+]
+Limit = Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="Only the first N of the cells.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print the cells, which are done and how long the others may take.")
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
@@ -15,21 +16,28 @@ from gibench.cli.table import title
 from gibench.job import Job
 from gibench.job import Progress as Progressing
 from gibench.result import StoredRow
+from gibench.sweep.estimate import in_words
+from gibench.sweep.tally import Tally
 from gibench.text import visible
+
+_SECONDS_BETWEEN = 60  # lines that say how far it all is
 
 
 class GridProgress:
     """A `gibench.sweep.run.Listener` for people, to be entered while jobs run."""
 
-    def __init__(self, total: int) -> None:
-        self._total = total
+    def __init__(self, jobs: Sequence[Job], clock: Callable[[], float] = time.monotonic) -> None:
+        self._total, self._clock = len(jobs), clock
+        self._tally = Tally(jobs)
+        self._running: dict[int, tuple[Job, float]] = {}  # since when
+        self._begun = self._said = clock()
         self._console = Console(stderr=True, soft_wrap=True, highlight=False)
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
         # Drawn seldom, because drawing takes time from the attack that is timed.
         self._bars = Progress(
             *columns, console=self._console, transient=True, refresh_per_second=4, disable=not self._console.is_terminal
         )
-        self._jobs = self._bars.add_task("jobs", total=total)
+        self._jobs = self._bars.add_task("jobs", total=self._total)
         self._stage = self._bars.add_task("", total=None, visible=False)
 
     def __enter__(self) -> Self:
@@ -40,10 +48,14 @@ class GridProgress:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._bars.stop()
+        if self._total > 1:
+            took = in_words(self._clock() - self._begun)
+            self._console.print(_shown(f"{self._tally.ended()} of {self._total} cells in {took}"))
 
     def started(self, number: int, job: Job) -> None:
         """Show the job's name."""
-        self._bars.update(self._jobs, description=_shown(title(job)))
+        self._running[number] = job, self._clock()
+        self._bars.update(self._jobs, description=_shown(f"{self._state()} | {title(job)}"))
 
     def working(self, message: str, fraction: float | None = None) -> None:
         """Show what the job is doing."""
@@ -51,11 +63,25 @@ class GridProgress:
         self._bars.update(self._stage, description=_shown(message), total=total, completed=completed, visible=True)
 
     def finished(self, number: int, row: StoredRow, stored_before: bool) -> None:
-        """Print the job's outcome."""
+        """Print the job's outcome, and where no bar shows it, now and then how far it all is."""
+        now = self._clock()
+        _, since = self._running.pop(number, (None, None))
+        self._tally.count(row, None if since is None else now - since, stored_before)
         outcome = "stored before" if stored_before else _outcome(row)
         self._bars.update(self._jobs, advance=1)
         self._bars.update(self._stage, visible=False)
-        self._console.print(_shown(f"[{number}/{self._total}] {title(row)}: {outcome}"))
+        self._console.out(visible(f"[{number}/{self._total}] {title(row)}: {outcome}"), highlight=False)
+        if now - self._said >= _SECONDS_BETWEEN and not self._console.is_terminal:
+            self._said = now
+            self._console.print(_shown(self._state()))
+
+    def _state(self) -> str:
+        """How many are done, running, failed, skipped, and how long the others may take."""
+        now = self._clock()
+        spent = [(job, now - since) for job, since in self._running.values()]
+        left = self._tally.seconds_left(spent)
+        running = [f"{len(spent)} running"] if spent else []
+        return ", ".join([self._tally.counts(), *running, *([] if left is None else [f"about {in_words(left)} left"])])
 
 
 def _shown(text: str) -> str:

@@ -17,6 +17,9 @@ def run(
     results: options.Results = None,
     tracking_uri: options.TrackingUri = None,
     experiment: options.Experiment = None,
+    only: options.Only = None,
+    shard: options.Shard = None,
+    limit: options.Limit = None,
     force: options.Force = False,
     no_pictures: options.NoPictures = False,
     as_json: options.Json = False,
@@ -28,12 +31,15 @@ def run(
     A SPEC is name or name:key=value,key=value, as in dp:noise_multiplier=1e-4; see gibench list NAME.
     """
     from gibench.cli.grid import run_suite
+    from gibench.sweep.choice import Choice
     from gibench.sweep.suite import Suite
 
+    choice = Choice.of_options(only or (), shard, limit)
     given = axes | options.given(timeout=timeout, results=results, tracking_uri=tracking_uri, experiment=experiment)
     run_suite(
         Suite.from_settings("gibench run", given),
         how,
+        choice,
         force=force,
         pictures=not no_pictures,
         as_json=as_json,

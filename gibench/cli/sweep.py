@@ -21,6 +21,9 @@ def sweep(
     results: options.Results = None,
     tracking_uri: options.TrackingUri = None,
     experiment: options.Experiment = None,
+    only: options.Only = None,
+    shard: options.Shard = None,
+    limit: options.Limit = None,
     force: options.Force = False,
     no_pictures: options.NoPictures = False,
     as_json: options.Json = False,
@@ -34,8 +37,10 @@ def sweep(
     """
     from gibench.cli.grid import run_suite
     from gibench.sweep import named
+    from gibench.sweep.choice import Choice
     from gibench.sweep.suite import Suite
 
+    choice = Choice.of_options(only or (), shard, limit)
     given = axes | options.given(timeout=timeout, results=results, tracking_uri=tracking_uri, experiment=experiment)
     loaded = Suite.read(named.find(suite), given)
-    run_suite(loaded, how, force=force, pictures=not no_pictures, as_json=as_json, dry_run=dry_run)
+    run_suite(loaded, how, choice, force=force, pictures=not no_pictures, as_json=as_json, dry_run=dry_run)

@@ -18,6 +18,7 @@ from gibench.axes import axes_of
 from gibench.leaderboard.utility import SCENARIO, summarize
 from gibench.mlflow_store import shown
 from gibench.registry import readable
+from gibench.result import mixture
 from gibench.results import Results
 from gibench.sweep.request import Request
 from gibench.text import visible
@@ -57,7 +58,7 @@ def print_cells(rows: Sequence[Any], results: Results, request: Request) -> None
     if any(row.false_certificates for row in rows):
         columns["false certificates"] = lambda group: str(sum(_values(group, "false_certificates")))
     columns |= {"epsilon": _promised("epsilon"), "delta": _promised("delta")}
-    lines = [*_reasons(rows), *_grids(rows, results), *_hints(rows, request)]
+    lines = [*_mixture(rows), *_reasons(rows), *_grids(rows, results), *_hints(rows, request)]
     _print(rows, columns, lines)
 
 
@@ -88,7 +89,7 @@ def print_trials(rows: Sequence[Any]) -> None:
         "of the run": _promised("run_epsilon"),
         "delta": _promised("delta"),
     }
-    _print(rows, columns, _reasons(rows))
+    _print(rows, columns, [*_mixture(rows), *_reasons(rows)])
 
 
 def _print(rows: Sequence[Any], columns: Columns, below: Sequence[str]) -> None:
@@ -162,6 +163,11 @@ def _seeds(group: Group) -> str:
 def _statuses(group: Group) -> str:
     counts = Counter(row.status for row in group)
     return next(iter(counts)) if len(counts) == 1 else ", ".join(f"{count} {name}" for name, count in counts.items())
+
+
+def _mixture(rows: Iterable[Any]) -> list[str]:
+    found = mixture(row.torch for row in rows)
+    return [f"warning: {found}", ""] if found else []
 
 
 def _reasons(rows: Iterable[Any]) -> list[str]:

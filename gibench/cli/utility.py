@@ -16,6 +16,9 @@ def utility(
     results: options.Results = None,
     tracking_uri: options.TrackingUri = None,
     experiment: options.Experiment = None,
+    only: options.Only = None,
+    shard: options.Shard = None,
+    limit: options.Limit = None,
     force: options.Force = False,
     as_json: options.Json = False,
     dry_run: options.DryRun = False,
@@ -27,7 +30,10 @@ def utility(
     again, and gibench leaderboard joins the accuracy to the rows of the same defense, model and batch size.
     """
     from gibench.cli.grid import run_utility
+    from gibench.sweep.choice import Choice
     from gibench.utility.request import Utility
 
+    choice = Choice.of_options(only or (), shard, limit)
     given = axes | options.given(results=results, tracking_uri=tracking_uri, experiment=experiment)
-    run_utility(Utility.from_settings("gibench utility", given), how, force=force, as_json=as_json, dry_run=dry_run)
+    asked = Utility.from_settings("gibench utility", given)
+    run_utility(asked, how, choice, force=force, as_json=as_json, dry_run=dry_run)

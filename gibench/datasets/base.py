@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -55,6 +56,15 @@ class Images:
 
 class Dataset(Plugin, ABC):
     """Base of all data sets; the fields are the settings."""
+
+    bundled: ClassVar[bool] = False  # whether the images come with a package, so that a plan may read them
+
+    def check(self) -> None:
+        """Find out what is wrong with the settings here, without reading an image or downloading one.
+
+        Raises:
+            UsageError: something is; the message says how to mend it.
+        """
 
     @abstractmethod
     def load(self) -> Images:

@@ -11,6 +11,8 @@ from gibench.datasets.split import split
 class Digits(Dataset):
     """1797 handwritten digits, 8x8 grey, ten classes. Splits: 1025 private, 114 tuning and 658 public."""
 
+    bundled = True
+
     def load(self) -> Images:
         from sklearn.datasets import load_digits
 

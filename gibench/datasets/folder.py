@@ -35,6 +35,12 @@ class Folder(Dataset):
         """The same text in two working directories names two data sets, so a cell's key holds the whole path."""
         return os.path.realpath(os.path.expanduser(path)) if path else ""
 
+    def check(self) -> None:
+        _Tree(self.path)
+
+    def files(self) -> list[Path]:
+        return [file for file, _ in _Tree(self.path).files]
+
     def load(self) -> Images:
         tree = _Tree(self.path)
         images, converted = [], Counter[str]()

@@ -28,6 +28,8 @@ class Hostile(Dataset):
     are those of `photos`; training is public.
     """
 
+    bundled = True
+
     part: int = Field(0, ge=0, lt=PARTS, description="which part of the pictures")
     copies: int = Field(16, ge=2, le=64, description="of each picture, itself one of them")
 

@@ -11,6 +11,8 @@ from gibench.datasets.split import split
 class LFW(Dataset):
     """100 faces and 100 pieces of background, 25x25 grey. Splits: 114 private, 13 tuning, 73 public."""
 
+    bundled = True
+
     def load(self) -> Images:
         from skimage.data import lfw_subset
 

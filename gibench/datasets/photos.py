@@ -24,6 +24,8 @@ class Photos(Dataset):
     Training: these and what is left of each photograph, 716 tiles, so it shares photographs with private, not tiles.
     """
 
+    bundled = True
+
     def load(self) -> Images:
         tiles = [_tiles(read()) for read in _PHOTOGRAPHS.values()]
         labels = np.repeat(np.arange(len(tiles)), [len(some) for some in tiles])

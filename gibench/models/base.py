@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from torch import nn
 
@@ -11,6 +12,10 @@ from gibench.plugin import Plugin
 
 class Model(Plugin, ABC):
     """Base of all models; the fields are the settings."""
+
+    # Whether `build` works under torch's device "meta" and keeps nothing of it: then no memory is taken to find out
+    # whether the network takes such images and fits.
+    builds_on_meta: ClassVar[bool] = False
 
     @abstractmethod
     def build(self, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:

@@ -19,6 +19,8 @@ class ConvNet(Model):
     batch mix its images and per-example gradients exist. Any image from 4 px up; torch's default initial weights.
     """
 
+    builds_on_meta = True
+
     width: int = Field(32, ge=1, le=10_000, description="channels of the first stage")
 
     def build(self, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:

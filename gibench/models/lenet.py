@@ -16,6 +16,8 @@ class LeNet(Model):
     As in the paper's code, for any image size: 768 features at 32x32.
     """
 
+    builds_on_meta = True
+
     init: Literal["uniform", "default"] = Field(
         "uniform", description="initial weights and biases: uniform(-0.5, 0.5), as DLG needs, or torch's default"
     )

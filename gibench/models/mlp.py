@@ -14,6 +14,8 @@ from gibench.models.base import Model
 class MLP(Model):
     """Flatten, `depth` hidden layers of `width` ReLU neurons, a linear layer; torch's default initial weights."""
 
+    builds_on_meta = True
+
     width: int = Field(200, ge=1, le=1_000_000, description="neurons a hidden layer")
     depth: int = Field(5, ge=1, le=1000, description="hidden layers")
 

@@ -13,6 +13,8 @@ class ResNet18(Model):
     Images smaller than 64 px get the usual CIFAR stem: a 3x3 convolution of stride 1 and no max pooling.
     """
 
+    builds_on_meta = True
+
     def build(self, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
         from torchvision.models import resnet18
 

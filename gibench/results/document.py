@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from gibench.jsonable import jsonable
 from gibench.result import Column, Result, StoredRow, columns_of
+from gibench.text import text_of
 
 RESULT, IMAGES, GRID = "result.json", "images.csv", "images.png"
 _RUN_ID = re.compile("[0-9a-f]{32}")
@@ -30,14 +31,23 @@ def files_of(result: Result, row: StoredRow, grid: str | None, pictures: bool) -
         grid: the id of the grid it was run in.
         pictures: whether to keep the image grid.
     """
-    beside = {name: getattr(result, name) for name in ("diagnostics", "provenance", "seconds")}
-    document = jsonable({"row": row.as_dict(), "grid": grid, **beside})
+    # Each by itself, so that none is cut short for another's size.
+    beside = {name: jsonable(getattr(result, name)) for name in ("diagnostics", "provenance", "seconds")}
+    document = {"row": jsonable(_fitting(row)), "grid": grid, **beside}
     files = {RESULT: (json.dumps(document, indent=1, allow_nan=False) + "\n").encode()}
     if result.images is not None:
         files[IMAGES] = result.images.to_csv(index=False).encode()
     if result.grid_png is not None and pictures:
         files[GRID] = result.grid_png
     return files
+
+
+def _fitting(row: StoredRow) -> dict[str, Any]:
+    """The columns, those of text as text, whatever a plugin gave."""
+    columns = columns_of(type(row))
+    texts = {name for name, column in columns.items() if column.type is str}
+    values = row.as_dict()
+    return values | {name: text_of(value) for name, value in values.items() if name in texts and value is not None}
 
 
 def parsed(text: str | bytes) -> dict[str, Any]:

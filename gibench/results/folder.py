@@ -67,12 +67,13 @@ class Results:
             owner, name, what = left.name[1:].split(".", 2)
             if what not in ("new", "old") or self._session.is_alive(owner):
                 continue
-            if what == "old" and not (self.folder / name).exists():
-                left.rename(self.folder / name)
-            elif left.is_dir():
-                shutil.rmtree(left, ignore_errors=True)
-            else:
-                left.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # another process does the same
+                if what == "old" and not (self.folder / name).exists():
+                    left.rename(self.folder / name)
+                elif left.is_dir():
+                    shutil.rmtree(left, ignore_errors=True)
+                else:
+                    left.unlink()
 
     def claim(self, name: str) -> Claim | None:
         """The right to run a cell, or to do something else of that name; None while another process has it.

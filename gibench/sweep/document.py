@@ -60,7 +60,6 @@ class _Loader(yaml.SafeLoader):
         "<": [(f"{_TAG}merge", re.compile(r"<<\Z"))],
         None: [(_TAG + kind, looks) for kind, looks in _SCALARS.items()],
     }
-    yaml_constructors = {}  # noqa: RUF012
 
     def get_single_node(self) -> Any:
         """The document, known to be no larger than what `_Size` allows."""
@@ -87,12 +86,12 @@ class _Loader(yaml.SafeLoader):
         except ValueError:  # Python's own limit
             raise ConstructorError(None, None, "a number has too many digits", node.start_mark) from None
 
-
-for _kind in ("str", *_SCALARS):
-    _Loader.add_constructor(_TAG + _kind, _Loader.construct_core)
-_Loader.add_constructor(f"{_TAG}seq", _Loader.construct_yaml_seq)
-_Loader.add_constructor(f"{_TAG}map", _Loader.construct_yaml_map)
-_Loader.add_constructor(None, _Loader.construct_undefined)
+    yaml_constructors = {  # noqa: RUF012
+        **dict.fromkeys([_TAG + kind for kind in ("str", *_SCALARS)], construct_core),
+        f"{_TAG}seq": yaml.SafeLoader.construct_yaml_seq,
+        f"{_TAG}map": yaml.SafeLoader.construct_yaml_map,
+        None: yaml.SafeLoader.construct_undefined,
+    }
 
 
 class _Size:

@@ -62,14 +62,14 @@ class Request(Plugin):
 
 def with_axes(job: type[Job], row: type[StoredRow]) -> type[Request]:
     """`Request` with a field for each axis of a kind of job, whose results are such rows."""
-    made: Any = {name: (_type(each), _field(each)) for name, each in axes_of(job).items()}
+    made: Any = {name: (values_of(each), _field(each)) for name, each in axes_of(job).items()}
     request = create_model(f"{job.__name__}Request", __base__=Request, **made)
     request.job, request.row = job, row
     return request
 
 
-def _type(axis: Axis) -> Any:
-    """A list of what people write for the axis; a value alone is the list of it."""
+def values_of(axis: Axis) -> Any:
+    """The type of a list of what people write for the axis; a value alone is the list of it."""
     one: Any = Literal[axis.choices] if axis.choices else axis.kind
     if axis.least is not None:
         one = Annotated[one, Field(ge=axis.least, le=axis.most)]

@@ -6,7 +6,7 @@ Several processes may run the same jobs: each job is run by the one that has the
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from textwrap import shorten
 from typing import Protocol
 
@@ -32,15 +32,23 @@ class Listener(Protocol):
         """The job is stored, just now or by an earlier call."""
 
 
-def prepare(requests: Iterable[Request]) -> list[Job]:
+def prepare(
+    requests: Iterable[Request], chosen: Callable[[Sequence[Job]], list[Job]] = list, plan: bool = False
+) -> list[Job]:
     """The jobs that are asked for, each once and known to be possible.
+
+    Args:
+        requests: whose jobs are wanted.
+        chosen: picks which of them.
+        plan: check no more than a plan needs, see `gibench.job.Job.check`.
 
     Raises:
         UsageError: something in a request is wrong, or the data for a job cannot be had.
     """
     jobs = list(dict.fromkeys(job for request in requests for job in request.jobs()))
+    jobs = chosen(jobs)
     for job in jobs:
-        job.check()
+        job.check(plan)
     return jobs
 
 

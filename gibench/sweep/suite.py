@@ -17,10 +17,12 @@ from gibench.job import Job
 from gibench.result import Row
 
 from . import document
+from .choice import pattern
 from .request import MAX_JOBS, Request, listed, with_axes
 
 LONGEST_TIMEOUT = 1e8  # seconds, three years; the system's timers overflow later
-_WHOLE = ("name", "grids", "utility", "results", "tracking_uri", "experiment")  # keys that all grids of a suite share
+# The keys that all grids of a suite share.
+_WHOLE = ("name", "grids", "exclude", "utility", "results", "tracking_uri", "experiment")
 
 if TYPE_CHECKING:
     Axes = Request
@@ -37,6 +39,9 @@ class Suite(Axes):
     name: str | None = Field(None, description="what the grid is called in MLflow")
     grids: list[dict[str, Any]] | None = Field(
         None, min_length=1, description="several grids, each of the keys that it has in place of the suite's own"
+    )
+    exclude: list[dict[str, Any]] = Field(
+        [], description="cells to leave out: each entry names some axes, and the values that a cell is to have of all"
     )
     utility: Annotated[list[str], BeforeValidator(listed)] = Field(
         [], description="data sets to train on with each defense, model and batch size afterwards; see gibench utility"
@@ -70,13 +75,24 @@ class Suite(Axes):
         found = [cast(Cell, cell) for grid in self._products() for cell in grid.expanded(timeout=grid.timeout)]
         if len(found) > MAX_JOBS:
             raise UsageError(f"{len(found)} cells are more than the {MAX_JOBS} of one suite: take fewer values")
-        return list({replace(cell, timeout=None): cell for cell in found}.values())  # grids may overlap
+        kept = self._without_excluded(found) if self.exclude else found
+        if self.grids is None:
+            return kept
+        return list({replace(cell, timeout=None): cell for cell in kept}.values())  # grids may overlap
+
+    def _without_excluded(self, cells: list[Cell]) -> list[Cell]:
+        where = f"an entry of 'exclude' of the suite {self.name}"
+        excluded = [pattern(Cell, entry, where) for entry in self.exclude]
+        kept = [cell for cell in cells if not any(fits(cell) for fits in excluded)]
+        if not kept:
+            raise UsageError(f"the suite {self.name} excludes all of its {len(cells)} cells: leave some")
+        return kept
 
     def _products(self) -> list[Self]:
         """The suite's grids, each as a suite of its own; itself where it names none."""
         if self.grids is None:
             return [self]
-        common = self.model_dump(exclude={"grids"}, exclude_unset=True)
+        common = self.model_dump(exclude={"grids", "exclude"}, exclude_unset=True)
         found = []
         for number, grid in enumerate(self.grids, start=1):
             name = f"grid {number} of the suite {self.name}"

@@ -32,11 +32,15 @@ class TrialAxes:
 class Trial(TrialAxes, Job):
     """What is trained once."""
 
-    def check(self) -> None:
+    harness: ClassVar[str] = "gibench.utility.trial"
+
+    def check(self, plan: bool = False) -> None:
+        from gibench.checks import at_hand
         from gibench.experiment import load
         from gibench.utility import trial
 
-        trial.check(self, load(self.dataset))
+        if not plan or at_hand(self.dataset):
+            trial.check(self, load(self.dataset))
 
     def run(self, progress: Progress) -> Result:
         from gibench.device import threads

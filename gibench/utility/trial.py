@@ -22,6 +22,7 @@ from gibench.experiment import build, load
 from gibench.job import Progress
 from gibench.jsonable import jsonable
 from gibench.observation import Update
+from gibench.provenance import torch_version
 from gibench.registry import create
 from gibench.result import Result
 from gibench.spec import parse, parse_chain
@@ -48,7 +49,8 @@ def run_trial(trial: Trial, progress: Progress) -> Result:
     images = load(trial.dataset)
     check(trial, images)
     device = torch.device(trial.device)
-    row: dict[str, Any] = asdict(trial) | {"utility": trial.key, "hardware": hardware(device)}
+    row: dict[str, Any] = asdict(trial) | {"utility": trial.key}
+    row |= {"hardware": hardware(device), "torch": torch_version()}
     with seeds.isolated(trial.seed, "model"):
         network = build(trial.dataset, trial.model).to(device)
     defenses = _defenses(trial)

@@ -10,6 +10,7 @@ from gibench.axes import axes_of, axis, expand, same_axis, scenario_of
 from gibench.cell import Cell, CellAxes
 from gibench.cli import options
 from gibench.cli.app import app
+from gibench.cli.how import How
 from gibench.errors import UsageError
 from gibench.job import Job
 from gibench.result import Row, StoredRow, columns_of, measured
@@ -49,6 +50,8 @@ class Sweet:
 class Cup(Sweet, Job):
     """A job on them."""
 
+    harness = "gibench.job"
+
     def check(self):
         """Nothing can be wrong."""
 
@@ -66,7 +69,18 @@ class CupRow(Sweet, StoredRow):
 
 
 def test_one_line_makes_option_key_and_column():
-    assert list(columns_of(CupRow)) == ["cup", "seed", "milk", "sugar", "status", "reason", "hardware", "taste"]
+    assert list(columns_of(CupRow)) == [
+        "cup",
+        "seed",
+        "milk",
+        "sugar",
+        "status",
+        "reason",
+        "hardware",
+        "torch",
+        "workers",
+        "taste",
+    ]
     asked = with_axes(Cup, CupRow)
     cups = asked.from_settings("cups", {"sugar": [0, 3], "milk": "oat"}).jobs()
     assert [(cup.sugar, cup.milk, cup.seed) for cup in cups] == [
@@ -87,7 +101,7 @@ def test_options_reach_the_command_as_one_mapping():
 
     @program.command()
     @options.takes_axes(Sweet)
-    def brew(axes: dict, hot: bool = False):
+    def brew(axes: dict, how: How, hot: bool = False):
         given.append((axes, hot))
 
     runner = CliRunner()

@@ -8,6 +8,8 @@ import pytest
 from gibench.axes import expand
 from gibench.cell import Cell
 from gibench.errors import UsageError
+from gibench.job import _code_of
+from gibench.registry import find
 
 AXES = {
     "attack": ["random"],
@@ -99,11 +101,20 @@ def test_what_does_not_exist_is_refused_before_anything_runs(axis, value, compla
         one(**{axis: value})
 
 
+@pytest.mark.usefixtures("plugins")
 @pytest.mark.parametrize("changed", ["gibench", "gibench-misbehaving"])
 def test_another_version_of_the_code_is_another_cell(changed, monkeypatch):
+    numbers = ["1.0"]
+
+    def found(kind, name):
+        entry = find(kind, name)
+        return replace(entry, version=numbers[-1]) if entry.distribution == changed else entry
+
+    monkeypatch.setattr("gibench.job.find", found)
     keys = set()
     for number in ("1.0", "1.0", "1.1"):
-        found = {"gibench": "1.0", "gibench-misbehaving": "1.0"} | {changed: number}
-        monkeypatch.setattr(Cell, "versions", property(lambda cell, found=found: found))
-        keys.add(one().key)
+        numbers.append(number)
+        _code_of.cache_clear()
+        keys.add(one(attack="finds-nothing").key)
+    _code_of.cache_clear()
     assert len(keys) == 2

@@ -173,6 +173,27 @@ def test_a_row_that_another_process_is_delivering_is_left_to_it(results, uri, de
     check_exactly_once(uri, results)
 
 
+def test_an_interruption_leaves_what_is_not_delivered_to_the_next_call(results, uri, deliver, make_result):
+    looks = []
+
+    def working(message, fraction=None):
+        looks.append(message)
+        assert len(looks) < 500, "it waits for MLflow"
+
+    delivery = Delivery(results, uri, (), pytest.fail, working)
+
+    def interrupted():
+        with delivery:
+            results.claim("mlflow-" + results.save(make_result()).run_id)  # another process has it, and goes on so
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert delivery.left == 1
+    shutil.rmtree(results.folder / ".claims")
+    assert deliver(uri) == (1, [])
+
+
 def test_a_store_that_comes_back_while_cells_run_gets_everything(
     results, tmp_path, store_file, make_result, monkeypatch
 ):

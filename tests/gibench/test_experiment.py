@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from gibench import experiment, training
+from gibench.checks import check
 from gibench.datasets.base import Split
 from gibench.errors import UsageError
-from gibench.experiment import check, draw, load, run_cell
+from gibench.experiment import draw, load, run_cell
 from gibench.result import COLUMNS
 from gibench.sweep.suite import Suite
 
@@ -179,6 +180,7 @@ def test_labels_are_reached_only_when_granted():
         ("returns-anything:what=diagnostics", "the attack returned diagnostics as list, not a mapping"),
         ("returns-anything:what=status", "the status 'splendid', not ok, budget_exhausted, diverged"),
         ("returns-anything:what=labels", "the attack returned labels of shape [7] beside 1 images"),
+        ("returns-anything:what=claims", "the attack returned certified with values that are neither true nor false"),
         ("returns-anything:what=nothing", "the attack returned NoneType where a Reconstruction is due"),
     ],
 )

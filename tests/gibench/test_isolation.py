@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from gibench import batches, experiment, seeds
+from gibench import batches, checks, experiment, seeds
 from gibench.axes import expand
 from gibench.cell import Cell
 from gibench.experiment import load
@@ -139,9 +139,9 @@ def test_preparing_a_cell_draws_from_no_global_generator():
     asked = {"attack": ["random"], "dataset": ["shifting"], "model": ["mlp:width=7"], "batch_size": [2]}
     (cell,) = expand(Cell, asked | {"knows": ["nothing"], "device": ["cpu"]})
     forget()
-    experiment._check_model.cache_clear()
+    checks._check_model.cache_clear()
     state = torch.get_rng_state()
-    experiment.check(cell)
+    checks.check(cell)
     assert torch.equal(torch.get_rng_state(), state)
 
 

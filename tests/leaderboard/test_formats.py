@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 
 import pandas as pd
 import pytest
@@ -174,3 +175,29 @@ def test_a_control_certifies_nothing(make_stored):
 def test_no_defense_comes_first(make_stored):
     rows = [make_stored(defense=defense) for defense in ("clip", "none", "dp")]
     assert summarize(rows)["defense"].tolist() == ["none", "clip", "dp"]
+
+
+@pytest.mark.parametrize("form", [to_markdown, printed])
+def test_rows_of_two_versions_of_torch_carry_a_warning(make_stored, form):
+    rows = [make_stored(torch="2.9"), make_stored(seed=1, torch="2.10"), make_stored(seed=2)]
+    assert "rows of torch 2.9 and 2.10 stand side by side here" in form(summarize(rows))
+    assert "rows of torch" not in form(summarize([rows[0], rows[2]]))
+
+
+HOSTILE = "<script>[a](http://b.c) `x` **y** |z| \x1b[2J\u202e"
+
+
+def test_whatever_a_row_says_is_shown_as_letters(make_stored):
+    rows = [
+        make_stored(attack=f"evil:a='{HOSTILE}'", dataset=f"folder:path='{HOSTILE}'", model=f"mlp:a='{HOSTILE}'",
+                    defense=f"evil:b='{HOSTILE}'", status="failed", reason=HOSTILE, budget=HOSTILE, hardware=HOSTILE),
+        make_stored(dataset=f"folder:path='{HOSTILE}'", model=f"mlp:a='{HOSTILE}'", hardware="another"),
+    ]  # fmt: skip
+    text = to_markdown(summarize(rows))
+    bare = re.sub(r"(`+)(?!`).*?(?<!`)\1(?!`)", "", text)  # what is outside of code spans
+    assert "script" in text
+    assert not any(part in bare for part in ("<", "http", "**", "x1b", "script"))
+    assert text.replace("\n", "").isprintable()
+    assert printed(summarize(rows)).replace("\n", "").isprintable()
+    columns = [line.count("|") - line.count(r"\|") for line in text.splitlines() if line.startswith("|")]
+    assert len(set(columns)) == 1

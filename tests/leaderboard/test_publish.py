@@ -1,5 +1,7 @@
 """What is published is what its rows say: every table to the letter, every figure by the digest of its rows."""
 
+import csv
+import io
 import random
 import re
 import shutil
@@ -210,7 +212,7 @@ def test_a_file_that_is_none_of_rows_is_one_clear_line(root, make_stored):
     put(root, "demo", [make_stored()])
     text = file.read_text()
     file.write_text(text.replace("exact_rate", "exactness"))
-    with pytest.raises(UsageError, match="other columns than rows have now \\(exact_rate, exactness\\)"):
+    with pytest.raises(UsageError, match="other columns than rows have now \\(exactness\\)"):
         publish.tables(root)
     file.write_text(text.replace(",0.95,", ",much,", 1))
     with pytest.raises(UsageError, match="line 2 is no row"):
@@ -231,3 +233,18 @@ def test_a_table_of_which_no_row_was_run_yet_says_so(root, measured):
     made = publish.tables(root)
     assert made["defenses-trained"] == NOT_MEASURED
     assert made["defenses-exact"] != NOT_MEASURED
+
+
+def test_rows_from_before_something_was_measured_are_read_and_rows_without_an_axis_are_not(root, make_stored):
+    file = root / RESULTS / "demo.csv"
+    put(root, "demo", [make_stored(torch="2.9")])
+    header, line = csv.reader(io.StringIO(file.read_text()))
+    for name, error in (("torch", None), ("batch_size", UsageError)):
+        place = header.index(name)
+        text = "\n".join(",".join(f'"{each}"' for each in (*row[:place], *row[place + 1 :])) for row in (header, line))
+        file.write_text(text)
+        if error:
+            with pytest.raises(error, match=rf"other columns than rows have now \({name}\)"):
+                read(Row, file)
+        else:
+            assert read(Row, file) == [make_stored(torch=None)]

@@ -6,6 +6,7 @@ import pytest
 
 from gibench.result import Row
 from gibench.results import Results
+from gibench.tracking import Store
 
 SUITE = """
 name: small
@@ -93,3 +94,19 @@ def test_an_unknown_name_says_which_suites_there_are(call):
     code, _, err = call("sweep", "smok")
     assert code == 2
     assert err.startswith("error: there is no suite smok: give a file, or one of ablation, ")
+
+
+@pytest.mark.slow
+def test_two_sweeps_in_a_fresh_folder_share_the_cells_and_make_one_store(program, suite, workplace, plugin_site):
+    """The store is made by whoever is first; every cell is run once, and both print all rows."""
+    (workplace / "gibench.db").unlink()
+    processes = [program("sweep", suite, "--json", site=plugin_site) for _ in range(2)]
+    found = [process.communicate(timeout=600) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert not any("warning" in err for _, err in found)
+    assert sorted(out for out, _ in found)[0] == sorted(out for out, _ in found)[1] != ""
+    rows = json.loads(found[0][0])
+    assert len({row["run_id"] for row in rows}) == len(rows) == 8
+    assert sum(err.count("ok, PSNR") for _, err in found) == 8
+    assert sorted(row.cell for row in Store(Row).rows()) == sorted(row["cell"] for row in rows)
+    assert not list(workplace.glob(".gibench.db*"))

@@ -155,6 +155,11 @@ def test_infinity_and_nan_are_stored_as_null(results, make_result):
     assert results.rows(Row) == [row]
 
 
+def test_a_text_that_a_plugin_gave_as_something_else_is_stored_as_text(results, make_result):
+    assert results.save(make_result(budget=300, reason=["a", 1])).budget == "300"
+    assert results.rows(Row)[0].reason == "['a', 1]"
+
+
 def test_a_row_of_older_columns_is_read_as_what_it_meant(results, make_result):
     row = results.save(make_result(labels="same"))
     file = results.folder / row.cell / "result.json"

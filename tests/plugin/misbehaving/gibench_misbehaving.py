@@ -144,7 +144,7 @@ class Waits(Attack):
 class ReturnsAnything(Attack):
     """Returns what no contract allows."""
 
-    what: str = Field("images", description="images, diagnostics, status, labels or nothing")
+    what: str = Field("images", description="images, diagnostics, status, labels, claims or nothing")
 
     def reconstruct(self, observation, context):
         odd = {
@@ -152,6 +152,7 @@ class ReturnsAnything(Attack):
             "diagnostics": lambda: Reconstruction(_grey(observation), diagnostics=[1, 2]),
             "status": lambda: Reconstruction(_grey(observation), status="splendid"),
             "labels": lambda: Reconstruction(_grey(observation), labels=torch.zeros(7)),
+            "claims": lambda: Reconstruction(_grey(observation), certified=torch.tensor([float("nan")])),
             "nothing": lambda: None,
         }
         return odd[self.what]()

@@ -32,7 +32,11 @@ def _beside(gpu: str | None) -> ProcessPoolExecutor:
 def _run(job: Any, kind: type[StoredRow], memory: int | None, at_a_time: int) -> Result:
     from gibench.sweep.executors import beside
 
-    return beside(_pair(memory).run(job, kind, lambda message, fraction=None: None), at_a_time)
+    return beside(_pair(memory).run(job, kind, _silent), at_a_time)
+
+
+def _silent(message: str, fraction: float | None = None) -> None:
+    """Nobody is told how the job gets on."""
 
 
 @lru_cache(maxsize=1)

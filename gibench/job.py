@@ -46,10 +46,20 @@ class Job(ABC):
         return dict(self._code.sources)
 
     @property
-    def _code(self) -> _Code:
+    def is_prepared_by_others(self) -> bool:
+        """Whether code that is not of this distribution runs before any attack does."""
+        prepared = ((kind, spec.name) for kind, text in self._specs for spec in parse_chain(text) if kind != "attack")
+        return any(find(*each).distribution != "gibench" for each in prepared)
+
+    @property
+    def _specs(self) -> tuple[tuple[str, str], ...]:
+        """The kind of each plugin, and its spec, or those that are composed."""
         plugins = {name: axis.plugin for name, axis in axes_of(type(self)).items() if axis.plugin}
-        specs = tuple((kind, getattr(self, name)) for name, kind in plugins.items())
-        return _code_of(self.harness, specs, tuple(sys.path))
+        return tuple((kind, getattr(self, name)) for name, kind in plugins.items())
+
+    @property
+    def _code(self) -> _Code:
+        return _code_of(self.harness, self._specs, tuple(sys.path))
 
     @abstractmethod
     def check(self, plan: bool = False) -> None:

@@ -82,7 +82,7 @@ def _prepared(
 ) -> list[Job]:
     # Standard output is for the rows, whatever a plugin prints.
     with redirect_stdout(sys.stderr), how.sharing_threads():
-        return prepare(requests, chosen, plan)
+        return prepare(requests, chosen, plan, how.apart)
 
 
 def _run(

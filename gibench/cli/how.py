@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -117,6 +118,11 @@ class How:
             raise UsageError(f"memory={memory!r} is refused: give the gigabytes that a process may take")
         return cls(jobs, memory, retry, executor, ray_address)
 
+    @property
+    def apart(self) -> bool:
+        """Whether jobs run in processes of their own, which Windows has no way to start so fast."""
+        return self.where is not Where.LOCAL and "forkserver" in multiprocessing.get_all_start_methods()
+
     @contextmanager
     def sharing_threads(self) -> Iterator[None]:
         """Let `threads=auto` mean, in the body, a job's share of the processors."""
@@ -140,7 +146,7 @@ class How:
         """What runs such jobs."""
         from gibench.sweep.executors import Local, Processes
 
-        if self.where is Where.LOCAL:
+        if not self.apart:
             return Local()
         memory = None if self.memory is None else int(self.memory * 1e9)
         if self.where is Where.RAY:

@@ -33,7 +33,10 @@ class Listener(Protocol):
 
 
 def prepare(
-    requests: Iterable[Request], chosen: Callable[[Sequence[Job]], list[Job]] = list, plan: bool = False
+    requests: Iterable[Request],
+    chosen: Callable[[Sequence[Job]], list[Job]] = list,
+    plan: bool = False,
+    apart: bool = False,
 ) -> list[Job]:
     """The jobs that are asked for, each once and known to be possible.
 
@@ -41,6 +44,7 @@ def prepare(
         requests: whose jobs are wanted.
         chosen: picks which of them.
         plan: check no more than a plan needs, see `gibench.job.Job.check`.
+        apart: the jobs run in processes of their own, so what others' plugins do is left to show there, as a row.
 
     Raises:
         UsageError: something in a request is wrong, or the data for a job cannot be had.
@@ -48,7 +52,8 @@ def prepare(
     jobs = list(dict.fromkeys(job for request in requests for job in request.jobs()))
     jobs = chosen(jobs)
     for job in jobs:
-        job.check(plan)
+        if not (apart and job.is_prepared_by_others):
+            job.check(plan)
     return jobs
 
 

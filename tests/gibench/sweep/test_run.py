@@ -96,6 +96,13 @@ def test_an_interruption_keeps_what_is_finished():
     assert [row.attack for row in Results().rows(Row)] == ["random"]
 
 
+def test_a_model_of_others_is_built_only_where_it_may_fail():
+    grid = suite("random", model="hostile:what=own")
+    assert len(prepare([grid], apart=True)) == 1
+    with pytest.raises(BaseException, match="neither an exception nor an exit"):
+        prepare([grid])
+
+
 def test_nothing_runs_when_one_cell_of_the_grid_cannot_be_prepared():
     with pytest.raises(UsageError, match="a batch of 521 is more than the 520 images"):
         run(suite("random", batch_size=[4, 521]))

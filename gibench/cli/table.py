@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -129,7 +130,10 @@ def _head(axis: str) -> str:
 def _shown(job: Any, axis: str) -> str:
     """The value of an axis, a spec without the settings that have their default value."""
     value, kind = getattr(job, axis), axes_of(type(job))[axis].plugin
-    return readable(kind, value) if kind else str(value)
+    return _readable(kind, value) if kind else str(value)
+
+
+_readable = lru_cache(maxsize=1000)(readable)  # thousands of cells share few specs
 
 
 def _values(group: Group, column: str) -> list[Any]:

@@ -34,17 +34,17 @@ def find_images(following: NextLayer, points: Tensor, patience: int, starts: int
         starts: of each round of solves, for every image not yet found; one by products.
         context: of the attack.
     """
-    rank, none = following.gradient.factors.rank, points[:, :0]
+    count, none = following.images, points[:, :0]
     best = _Best(following.judge(none), search.directions(following, none)).joined(following, points)
-    least, way, vain = rank + 1, 0, 0
+    least, way, vain = count + 1, 0, 0
     while True:
-        missing = rank - best.count
+        missing = count - best.count
         if missing < least:
             least, way, vain = missing, 0, 0
         else:
             vain += _WAYS[way] is _solves
             way = way + 1 if way + 1 < len(_WAYS) else _AGAIN
-        context.progress(f"{rank - missing} of {rank} images found", 1 - missing / rank)
+        context.progress(f"{best.count} of {count} images found", best.count / count)
         if not missing or (_WAYS[way] is _solves and vain >= patience) or context.expired():
             return best.found
         best = best.joined(following, _WAYS[way](following, best, starts, context))
@@ -62,16 +62,11 @@ class _Best:
         """How many are solved."""
         return self.directions.first.shape[1]
 
-    @property
-    def missing(self) -> int:
-        """How many are not."""
-        return len(self.found.points) - self.count
-
     def joined(self, following: NextLayer, points: Tensor) -> _Best:
         """The best of these points and further ones `[B, K]`."""
         found = self.found.join(following.judge(points))
         order = found.residual.argsort()
-        chosen = order.new_tensor(independent(found.points / found.points.norm(dim=0), order, len(points)))
+        chosen = order.new_tensor(independent(found.points / found.points.norm(dim=0), order, following.images))
         found = found.select(chosen)
         solved = chosen[: int(found.solved.sum())]
         known = solved < self.count
@@ -94,7 +89,7 @@ def _across_first(following: NextLayer, best: _Best, starts: int, context: Conte
 
 def _across(following: NextLayer, inside: Equations, best: _Best, context: Context) -> Tensor:
     space = following.space(best.directions.first)
-    starts = following.random(best.missing + _MORE, space, context.generator)
+    starts = following.random(following.images - best.count + _MORE, space, context.generator)
     return search.candidates(following, inside, space, starts, context.expired)
 
 
@@ -111,7 +106,7 @@ def _beside(following: NextLayer, best: _Best, starts: int, context: Context) ->
 def _solves(following: NextLayer, best: _Best, starts: int, context: Context) -> Tensor:
     """By solves, across the best directions that are to be had of the first gradient."""
     space = following.space(directions(following, best.found.points[:, : best.count]))
-    drawn = following.random(starts * best.missing + _MORE, space, context.generator)
+    drawn = following.random(starts * (following.images - best.count) + _MORE, space, context.generator)
     return following.equations.fixed_points(drawn)
 
 

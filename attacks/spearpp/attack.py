@@ -18,6 +18,7 @@ from ..exact.linear_layer import LayerGradient, read_gradient, unsupported
 from ..exact.recovery import Clock, Found, Recovery
 from ..layer_pair.claims import claims as next_claims
 from ..layer_pair.equations import read_next_layer
+from ..layer_pair.free_scales import look_with_free_scales
 from ..layer_pair.rounds import find_images
 from ..two_valued.backward import head_of, read_backward
 from ..two_valued.certificate import certify_two_valued
@@ -192,7 +193,8 @@ class SpearPP(Attack):
             if isinstance(following, str):
                 return finish(recovery.run(), claims)
             found = find_images(following, following.triangle[:, :0], 0, STARTS, recovery.context)
-            sure, errors, _ = next_claims(observation, following, found, recovery.context.expired)
+            following, found = look_with_free_scales(following, found, 0, STARTS, recovery.context)
+            sure, errors, _ = next_claims(observation, gradient, following, found, recovery.context.expired)
         if int(sure.sum()) == recovery.factors.rank or (recovery.context.expired() and bool(found.solved.any())):
             return from_next_layer(observation, recovery, found, errors, sure)
         recovery.settings = replace(recovery.settings, rounds=min(self.rounds, _ALONE))

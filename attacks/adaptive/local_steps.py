@@ -16,12 +16,17 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from gibench.attack import Reconstruction
+from gibench.observation import Observation
+
+from ..exact.linear_layer import LayerGradient
 from ..exact.purity import examine
 from ..exact.recovery import Found
 from ..exact.refine import Directions, distinct, no_directions, refine
 from ..exact.select import independent
 from ..spearpp.attack import SpearPP
 from ..spearpp.mixtures import take_apart
+from ..spearpp.reconstruction import from_next_layer
 from ..spearpp.rounding import sampled_rounding
 from ..spearpp.rounds import SparseRecovery
 from ..spearpp.search import merge, row_starts
@@ -39,9 +44,11 @@ class LocalStepsSpearPP(SpearPP):
     """Looks for directions by their zeros alone where local steps have changed the activation patterns.
 
     It knows that the update is that of several local steps, by one client or many, and nothing of how many or how long:
-    it does not simulate them. `spearpp` asks of a direction that its support be the activation pattern of an image,
-    which holds in one step only. Its search comes first, and is believed where patterns agree. Nothing is certified,
-    for patterns are what certificates rest on.
+    it does not simulate them. The next layer's equations are asked first, as `layer-pair` does: the activations of each
+    step lie in the row space of that layer's delta, those of the first step among them, so that the equations hold as
+    long as it has room for all. `spearpp` asks of a direction that its support be the activation pattern of an image,
+    which holds in one step only. Its search is next, and is believed where patterns agree. Only images by the next
+    layer are certified, for patterns are what other certificates rest on.
 
     With larger or more steps nearly every neuron fires for an image at some time, and its column keeps few zeros. Of 8
     images at width 200, those that kept 29 zeros or more were found, those that kept 26 or fewer were not; the other
@@ -51,6 +58,17 @@ class LocalStepsSpearPP(SpearPP):
     adaptive: ClassVar[bool] = True
 
     rounds: int = Field(100, ge=1, description="rounds of search at most")
+
+    def _first(
+        self, observation: Observation, gradient: LayerGradient, recovery: SparseRecovery
+    ) -> Reconstruction | None:
+        """All images by the next layer's equations, if these hold."""
+        asked = None if self.preset == "paper" else self._ask_next_layer(observation, gradient, recovery)
+        if asked is None:
+            return None
+        _, found, errors, sure = asked
+        whole = int(found.solved.sum()) == recovery.factors.rank
+        return from_next_layer(observation, recovery, found, errors, sure) if whole else None
 
     def _rounds(self) -> Callable[[SparseRecovery], Found] | None:
         return super()._rounds() or _either

@@ -37,7 +37,8 @@ def unsupported(observation: Observation) -> str | None:
     if observation.batch_size is not None and observation.batch_size > limit:
         return (
             f"a batch of {observation.batch_size} is more than the {limit} that the rank of layer '{layer.name}' "
-            f"({layer.weight.shape[0]} x {layer.weight.shape[1]}) can hold: use a wider layer"
+            f"({layer.weight.shape[0]} x {layer.weight.shape[1]}) can hold: use "
+            + ("a wider layer" if limit == len(layer.weight) else "larger images or a smaller batch")
         )
     return None
 

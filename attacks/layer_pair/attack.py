@@ -13,8 +13,9 @@ from gibench.observation import Observation
 from ..exact.layers import find_input_layer, next_linear
 from ..exact.likelihood import Likely, polish
 from ..exact.linear_layer import read_gradient, unsupported
-from .claims import claims
+from .claims import CONTRADICTED, claims
 from .equations import read_next_layer
+from .free_scales import look_with_free_scales
 from .rounds import find_images
 
 
@@ -67,7 +68,13 @@ class LayerPair(Attack):
         if isinstance(following, str):
             return _nothing(observation, following, gradient.factors.rank)
         best = find_images(following, following.triangle[:, :0], self.patience, self.starts, context)
-        certified, errors, withheld = claims(observation, following, best, context.expired)
+        withheld = ""
+        for _ in range(2):  # the second time with free scales, where the images contradict the bias gradient's
+            doubted, budget = withheld == CONTRADICTED, (self.patience, self.starts, context)
+            following, best = look_with_free_scales(following, best, *budget, doubted=doubted)
+            certified, errors, withheld = claims(observation, gradient, following, best, context.expired)
+            if withheld != CONTRADICTED:
+                break
         likely = Likely(best.images, errors, certified, False)
         if not bool(certified.all()):
             likely = polish(observation, gradient, best.images, errors, certified, context)
@@ -83,6 +90,7 @@ class LayerPair(Attack):
                 "rank": rank,
                 "withheld": withheld,
                 "next_rank": following.second.rank,
+                "scales_by_next_layer": bool(following.free),
                 "solved": solved,
                 "residual_by_image": best.residual[order].tolist(),
                 "predicted_error_by_image": likely.error[order].tolist(),

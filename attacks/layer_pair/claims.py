@@ -9,17 +9,25 @@ from torch import Tensor
 
 from gibench.observation import Observation
 
+from ..exact.linear_layer import LayerGradient
 from ..exact.witness import fit_scales, unaccounted
 from .equations import Judged, NextLayer, certain
 
+CONTRADICTED = "the next layer's gradient contradicts the scales of the first one's bias gradient"
+
 
 def claims(
-    observation: Observation, following: NextLayer, found: Judged, expired: Callable[[], bool]
+    observation: Observation,
+    gradient: LayerGradient,
+    following: NextLayer,
+    found: Judged,
+    expired: Callable[[], bool],
 ) -> tuple[Tensor, Tensor, str]:
     """Which images that the next layer's equations gave are certified, their predicted errors, why none is.
 
     Args:
         observation: of which the batch size counts, where it is granted.
+        gradient: of the first layer.
         following: the equations.
         found: the images.
         expired: asked now and then; the images that are left by then are not certified.
@@ -27,11 +35,11 @@ def claims(
     Returns:
         Certificates and predicted errors `[K]`, and a reason where all are withheld.
     """
-    gradient, second, solved = following.gradient, following.second, found.solved
+    second, solved = following.second, found.solved
     errors = following.errors(found, expired)
     certified = certain(found, errors, observation.std.to(found.images))
     withheld = unaccounted(observation, gradient, int(solved.sum()), second)
     scales = fit_scales(gradient, second, found.images[solved], errors[solved])
     if scales is not None and scales.contradict(torch.zeros_like(scales.error)):
-        withheld = "the next layer's gradient contradicts the scales of the first one's bias gradient"
+        withheld = CONTRADICTED
     return torch.zeros_like(certified) if withheld else certified, errors, withheld

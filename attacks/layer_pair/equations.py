@@ -177,6 +177,12 @@ class NextLayer:
     second: Factors  # of the second layer's gradient
     triangle: Tensor  # R [B, B]: c is R times the image's coordinates in the rows of `gradient.factors.inputs`
     then: tuple[Tensor, Tensor] | None = None  # the second layer's weight [k, m] and bias [k], where a ReLU follows it
+    free: int = 0  # coordinates of every image beside one for each of them, see `free_scales.py`
+
+    @property
+    def images(self) -> int:
+        """How many there are, by the rank."""
+        return self.gradient.factors.rank - self.free
 
     def space(self, directions: Tensor) -> Tensor:
         """An orthonormal basis `[B, k]` of where the images lie whose directions `directions [B, K]` are not."""
@@ -286,12 +292,19 @@ def read_next_layer(observation: Observation, gradient: LayerGradient, generator
             f"{neurons} active neurons are too few to determine {rank} images by two layers: "
             f"use {EXCESS - excess} more, copies not counted"
         )
-    basis, triangle = torch.linalg.qr(features(gradient.factors, gradient.layer))
-    ones = torch.linalg.solve_triangular(triangle.T, gradient.factors.ones[:, None], upper=False)[:, 0]
     activations = len(following.weight) ** 0.5 * second.inputs / second.singular_values[:, None]
     then, name = None, following.name
     if len(following.weight) > _OUTPUTS * rank and followed_by_relu(observation.model, name):
         known = dict(observation.model.named_parameters())
         bias = known.get(f"{name}.bias", following.weight.new_zeros(len(following.weight)))
         then = gradient.takes(known[f"{name}.weight"].detach()), bias.detach()
-    return NextLayer(Equations(basis, activations.T, ones), gradient, second, triangle, then)
+    return in_coordinates(gradient, activations.T, second, then)
+
+
+def in_coordinates(
+    gradient: LayerGradient, activations: Tensor, second: Factors, then: tuple[Tensor, Tensor] | None, free: int = 0
+) -> NextLayer:
+    """The equations in coordinates in which F is orthonormal; see `NextLayer` and `Equations`."""
+    basis, triangle = torch.linalg.qr(features(gradient.factors, gradient.layer))
+    ones = torch.linalg.solve_triangular(triangle.T, gradient.factors.ones[:, None], upper=False)[:, 0]
+    return NextLayer(Equations(basis, activations, ones), gradient, second, triangle, then, free)

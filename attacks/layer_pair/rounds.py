@@ -35,17 +35,17 @@ def find_images(following: NextLayer, points: Tensor, patience: int, starts: int
         starts: of each round of solves, for every image not yet found; one by products.
         context: of the attack.
     """
-    rank, none = following.gradient.factors.rank, points[:, :0]
+    count, none = following.images, points[:, :0]
     best = _Best(following.judge(none), search.directions(following, none)).joined(following, points, context.generator)
-    least, way, vain = rank + 1, 0, 0
+    least, way, vain = count + 1, 0, 0
     while True:
-        missing = rank - best.count
+        missing = count - best.count
         if missing < least:
             least, way, vain = missing, 0, 0
         else:
             vain += _WAYS[way] is _solves
             way = way + 1 if way + 1 < len(_WAYS) else _AGAIN
-        context.progress(f"{rank - missing} of {rank} images found", 1 - missing / rank)
+        context.progress(f"{best.count} of {count} images found", best.count / count)
         if not missing or (_WAYS[way] is _solves and vain >= patience) or context.expired():
             return best.found
         best = best.joined(following, _WAYS[way](following, best, starts, context), context.generator)
@@ -63,11 +63,6 @@ class _Best:
         """How many are solved."""
         return self.directions.first.shape[1]
 
-    @property
-    def missing(self) -> int:
-        """How many are not."""
-        return len(self.found.points) - self.count
-
     def joined(self, following: NextLayer, points: Tensor, generator: torch.Generator) -> _Best:
         """The best of these points and further ones `[B, K]`."""
         found = self.found.join(following.judge(points))
@@ -75,7 +70,8 @@ class _Best:
         spread = None
         if following.gradient.noisy and len(order):  # what is found twice is not found twice at the same point
             spread = _MOVED * search.drawn_errors(following, found, generator)
-        chosen = order.new_tensor(independent(found.points / found.points.norm(dim=0), order, len(points), spread))
+        directions = found.points / found.points.norm(dim=0)
+        chosen = order.new_tensor(independent(directions, order, following.images, spread))
         found = found.select(chosen)
         solved = chosen[: int(found.solved.sum())]
         known = solved < self.count
@@ -98,7 +94,7 @@ def _across_first(following: NextLayer, best: _Best, starts: int, context: Conte
 
 def _across(following: NextLayer, inside: Equations, best: _Best, context: Context) -> Tensor:
     space = following.space(best.directions.first)
-    starts = following.random(best.missing + _MORE, space, context.generator)
+    starts = following.random(following.images - best.count + _MORE, space, context.generator)
     return search.candidates(following, inside, space, starts, context.expired)
 
 
@@ -115,7 +111,7 @@ def _beside(following: NextLayer, best: _Best, starts: int, context: Context) ->
 def _solves(following: NextLayer, best: _Best, starts: int, context: Context) -> Tensor:
     """By solves, across the best directions that are to be had of the first gradient."""
     space = following.space(directions(following, best.found.points[:, : best.count]))
-    drawn = following.random(starts * best.missing + _MORE, space, context.generator)
+    drawn = following.random(starts * (following.images - best.count) + _MORE, space, context.generator)
     return following.equations.fixed_points(drawn)
 
 

@@ -17,7 +17,8 @@ from ..exact.certify import certify
 from ..exact.linear_layer import LayerGradient, read_gradient, unsupported
 from ..exact.recovery import Clock, Found, Recovery
 from ..layer_pair.claims import claims as next_claims
-from ..layer_pair.equations import read_next_layer
+from ..layer_pair.equations import Judged, NextLayer, read_next_layer
+from ..layer_pair.free_scales import look_with_free_scales
 from ..layer_pair.rounds import find_images
 from ..two_valued.backward import head_of, read_backward
 from ..two_valued.certificate import certify_two_valued
@@ -162,7 +163,7 @@ class SpearPP(Attack):
         recovery = SparseRecovery(gradient.in_row_space(), context, clock, settings=self._settings())
         finish = partial(reconstruction, observation, gradient)
         if rounds := self._rounds():
-            return finish(recovery, rounds(recovery), None)
+            return self._first(observation, gradient, recovery) or finish(recovery, rounds(recovery), None)
         claims = None if {"purity", "certificates"} & self._left_out() else certify
         head = head_of(observation)
         if isinstance(head, str) or not self._may_be_two_valued():
@@ -185,18 +186,35 @@ class SpearPP(Attack):
     ) -> Reconstruction:
         """By products on the next layer's equations, which are cheap; then by sparse columns, if that is not enough."""
         finish = partial(reconstruction, observation, gradient, recovery)
-        if not (recovery.settings.has("next-layer") and claims):
+        asked = self._ask_next_layer(observation, gradient, recovery) if claims else None
+        if asked is None:
             return finish(recovery.run(), claims)
-        with recovery.clock.stage("next layer"):
-            following = read_next_layer(observation, gradient, recovery.context.generator)
-            if isinstance(following, str):
-                return finish(recovery.run(), claims)
-            found = find_images(following, following.triangle[:, :0], 0, STARTS, recovery.context)
-            sure, errors, _ = next_claims(observation, following, found, recovery.context.expired)
+        following, found, errors, sure = asked
         if int(sure.sum()) == recovery.factors.rank or (recovery.context.expired() and bool(found.solved.any())):
             return from_next_layer(observation, recovery, found, errors, sure)
         recovery.settings = replace(recovery.settings, rounds=min(self.rounds, _ALONE))
         return finish(recovery.run(), claims, following, found.points)
+
+    def _ask_next_layer(
+        self, observation: Observation, gradient: LayerGradient, recovery: SparseRecovery
+    ) -> tuple[NextLayer, Judged, Tensor, Tensor] | None:
+        """Its equations, images by products, their predicted errors and certificates; None where it cannot be asked."""
+        if not recovery.settings.has("next-layer"):
+            return None
+        with recovery.clock.stage("next layer"):
+            following = read_next_layer(observation, gradient, recovery.context.generator)
+            if isinstance(following, str):
+                return None
+            found = find_images(following, following.triangle[:, :0], 0, STARTS, recovery.context)
+            following, found = look_with_free_scales(following, found, 0, STARTS, recovery.context)
+            sure, errors, _ = next_claims(observation, gradient, following, found, recovery.context.expired)
+        return following, found, errors, sure
+
+    def _first(
+        self, observation: Observation, gradient: LayerGradient, recovery: SparseRecovery
+    ) -> Reconstruction | None:
+        """What comes before such rounds, and in their place if it gives a whole batch."""
+        return None
 
     def _rounds(self) -> Callable[[SparseRecovery], Found] | None:
         """The rounds of search that take the place of all of ours and certify nothing."""

@@ -4,7 +4,8 @@ Proved, up to arithmetic and noise: an image of lambda 1 that reproduces its col
 column, and that pattern with the model's own answer to the image gives the column. When all B do so, the gradient of
 the recovered batch in the first layer is the observed one. Not proved, only measured: that no other batch has the same
 gradient. That rests on the two-valued test of each direction (`signals.py`), whose m equations a mixture of images
-would meet by coincidence only. Where some direction is not sure, no image that it might hold a part of is certified.
+would meet by coincidence only, and still has where the neurons are left out that may be on either side of zero for the
+image. Where some direction is not sure, no image that it might hold a part of is certified.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from ..exact.certify import certified, matched
 from ..exact.layers import InputLayer
 from ..exact.low_rank import Factors
 from .backward import Backward
-from .signals import fit_signals
+from .signals import determined, fit_signals, rigid
 
 # Relative distance of a column from its echo that is allowed beside the noise; probabilities differ by more.
 _ECHO = 1e-3
@@ -51,6 +52,9 @@ def certify_two_valued(
         layer: the first one.
         backward: of the network.
     """
-    classes = backward.classes(fit_signals(factors, backward, ~batch.directions.zeros).t)
+    active = ~batch.directions.zeros
+    fitted = fit_signals(factors, backward, active)
+    classes = backward.classes(fitted.t)
+    passed = passed & rigid(factors, fitted, determined(factors, backward, active, batch.votes))
     sure = passed & matched(factors, batch) & reproduces_column(factors, backward, layer, batch, classes)
     return certified(factors, batch, sure, pixel_scale)

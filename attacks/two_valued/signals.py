@@ -111,7 +111,40 @@ def two_valued(factors: Factors, backward: Backward, found: Signed) -> Tensor:
     misfit = (columns - signals.masked_fill(found.directions.zeros, 0.0)).abs()
     fits = (misfit <= _TWO_VALUED * limit).all(dim=0)
     decided = (signals.abs() > 2 * _TWO_VALUED * limit).double().mean(dim=0) >= _DECIDED
-    return fits & decided & (found.others > _RIGID * limit)
+    return fits & decided & rigid(factors, found, found.others)
+
+
+def determined(factors: Factors, backward: Backward, active: Tensor, decided: Tensor) -> Tensor:
+    """How far any other direction and signal are from agreeing, `[K]`: at neurons that are surely active or inactive.
+
+    A neuron that may be on either side of zero is evidence for neither, see `exact/kinks.py`: on the line through two
+    images of one pattern every column agrees but at such a neuron.
+
+    Args:
+        factors: of the gradient.
+        backward: of the network.
+        active: the patterns D, `[m, K]` booleans.
+        decided: `[m, K]` booleans.
+
+    Returns:
+        The least root mean square of `L q - D V t` over those neurons, for unit (q, t) across the one that agrees best.
+    """
+    rows = torch.cat([factors.basis, -backward.basis], dim=1)
+    m, rank = factors.basis.shape
+    least = []
+    for part in chunks(active.shape[1], 3 * 8 * rows.numel(), rows.device):
+        weights = torch.ones(active[:, part].shape[1], *rows.shape, dtype=rows.dtype, device=rows.device)
+        weights[:, :, rank:] = active[:, part].T[:, :, None].to(rows)
+        seen = rows * weights * decided[:, part].T[:, :, None]
+        least.append(torch.linalg.eigvalsh(seen.mT @ seen / m)[:, 1].clamp_min(0).sqrt())
+    return torch.cat(least)
+
+
+def rigid(factors: Factors, found: Signed, misses: Tensor) -> Tensor:
+    """Whether what misses by so much `[K]` is clear of the noise, `[K]` booleans."""
+    columns = factors.basis @ found.directions.vectors
+    clear: Tensor = misses > _RIGID * tolerance(factors, found.directions.vectors, columns)
+    return clear
 
 
 def distinct(found: Signed) -> Signed:

@@ -59,8 +59,9 @@ def test_a_planted_rank_above_the_batch_is_counted_and_certifies_nothing_false(a
     seen = changed(
         see(6, seed), lambda name, tensor: tensor + garbage(tensor, rank, size, seed) if name == FIRST else tensor
     )
-    _, _, false, run = claims(attack, seen, context, seed)
+    _, certified, false, run = claims(attack, seen, context, seed)
     assert false == 0
+    assert certified == (0 if isinstance(attack, Spear) else 6)  # lambda of the whole batch is not 1
     assert run.reconstruction.diagnostics["rank"] == 6 + rank
 
 
@@ -123,7 +124,11 @@ def copy_neurons(model, kind, distinct, seed):
 def test_many_copies_of_a_few_neurons_certify_nothing_false(attack, see, context, photos, seed, kind):
     model = network(photos, seed)
     copy_neurons(model, kind, 20, seed)
-    assert claims(attack, see(6, seed, model=model), context, seed)[2] == 0
+    _, certified, false, _ = claims(attack, see(6, seed, model=model), context, seed)
+    assert false == 0
+    told = kind in ("scaled and negated", "nearly") and seed == 1 and not isinstance(attack, LayerPair)
+    assert certified == 6 or not told  # where the few suffice
+    assert certified == 0 or kind in ("scaled and negated", "nearly")
 
 
 @pytest.mark.parametrize("distinct", [21, 22])
@@ -148,7 +153,9 @@ def test_copies_of_enough_neurons_leave_every_certificate(context, see, photos, 
 def test_layers_of_low_rank_certify_nothing_false(attack, see, context, photos, seed, rank, layer):
     model = network(photos, seed)
     model[layer].weight.data = garbage(model[layer].weight.data, rank, 1.0, seed)
-    assert claims(attack, see(6, seed, model=model), context, seed)[2] == 0
+    _, certified, false, _ = claims(attack, see(6, seed, model=model), context, seed)
+    assert false == 0
+    assert certified == 6 or layer == 1 or isinstance(attack, Spear)  # the gradients of a later layer keep their rank
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -167,16 +174,18 @@ def test_rank_one_garbage_is_no_image(attack, see, context, seed):
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_a_gradient_in_half_precision_is_attacked_and_certifies_nothing_false(attack, see, context, dtype, seed):
-    _, _, false, run = claims(attack, changed(see(6, seed), lambda _, tensor: tensor.to(dtype)), context, seed)
+    _, certified, false, run = claims(attack, changed(see(6, seed), lambda _, tensor: tensor.to(dtype)), context, seed)
     assert false == 0
+    assert certified >= (2 if dtype == torch.bfloat16 else 6) or isinstance(attack, Spear)
     assert run.reconstruction.diagnostics["rank"] <= 6
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("width", [16, 30])
 def test_few_neurons_for_the_batch_certify_nothing_false(attack, see, context, seed, width):
-    _, _, false, run = claims(attack, see(8, seed, width=width), context, seed)
+    _, certified, false, run = claims(attack, see(8, seed, width=width), context, seed)
     assert false == 0
+    assert certified >= (width == 30) or isinstance(attack, Spear)
     assert len(run.reconstruction.images) in (0, 8)
 
 
@@ -196,4 +205,4 @@ def test_a_gradient_of_one_row_is_no_batch(attack, see, context, seed):
         return torch.where((torch.arange(len(tensor)) == seed).view(-1, *[1] * (tensor.ndim - 1)), tensor, 0.0)
 
     seen = changed(see(6, seed), lambda name, tensor: first_row(name, tensor) if name.startswith("1.") else tensor)
-    assert claims(attack, seen, context, seed)[2] == 0
+    assert claims(attack, seen, context, seed)[1] == 0

@@ -55,6 +55,21 @@ def test_supports_that_are_no_patterns_do_not_hide_images(train, context):
     assert not found.certified.any()
 
 
+@pytest.mark.parametrize(
+    ("chain", "images"), [("fedavg:epochs=1,lr=0.1,clients=8", 64), ("fedavg:epochs=3,lr=0.05", 8)]
+)
+def test_the_next_layer_tells_the_images_of_many_clients_without_a_search_for_sparse_columns(
+    train, context, monkeypatch, chain, images
+):
+    monkeypatch.setattr("gibench.attacks.adaptive.local_steps._either", None)
+    seen = train(chain)
+    found = LocalStepsSpearPP()(seen.observation, context()).reconstruction
+    assert found.diagnostics["rounds"] == 0
+    assert int(seen.exact(found.images).sum()) == images
+    assert found.certified.sum() >= images // 2
+    assert not (found.certified & ~seen.exact(found.images)).any()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [24, 27])  # about every other seed hides them so
 def test_where_they_hide_images_from_spearpp(train, context, seed):

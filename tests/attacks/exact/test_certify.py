@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gibench.attacks.exact.assemble import assemble
-from gibench.attacks.exact.certify import certify
+from gibench.attacks.exact.certify import certify, matched
+from gibench.attacks.exact.linear_layer import EXCESS
 from gibench.attacks.exact.low_rank import Factors
 from gibench.attacks.exact.purity import examine
 from gibench.attacks.exact.recovery import Clock
@@ -116,6 +117,27 @@ def test_zeros_that_are_none_are_not_certified(plant):
     zeros[(~zeros[:, 3]).nonzero()[:2, 0], 3] = True
     certified, _ = claims(planted, factors, Directions(truth.vectors, zeros))
     assert not certified[3]
+
+
+@pytest.mark.parametrize(("share", "enough"), [(0.85, True), (0.75, False), (0.4, False)])
+def test_lambda_means_nothing_where_few_neurons_vote(plant, share, enough):
+    planted = plant(20, 200, 300)
+    factors = planted.factors()
+    batch = assemble(planted.gradient(factors), planted.truth(factors))
+    voting = torch.arange(200)[:, None] < 200 * share
+    batch = replace(batch, votes=batch.votes & voting, agree=batch.agree & voting)
+    assert (batch.matching == 1).all()
+    assert (matched(factors, batch) == enough).all()
+
+
+@pytest.mark.parametrize(("more", "enough"), [(EXCESS, True), (EXCESS - 1, False)])
+def test_nor_where_they_are_few_beside_the_batch(plant, more, enough):
+    planted = plant(50, 60, 300)
+    factors = planted.factors()
+    batch = assemble(planted.gradient(factors), planted.truth(factors))
+    voting = (torch.arange(60) < 50 + more)[:, None].expand(60, 50)
+    batch = replace(batch, votes=voting, agree=voting)
+    assert (matched(factors, batch) == enough).all()
 
 
 def searched(planted, factors, context):

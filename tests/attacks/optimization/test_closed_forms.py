@@ -1,6 +1,7 @@
 """The attacks on the first linear layer that need no labels: the closed form and the independent components."""
 
 import math
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -11,6 +12,7 @@ from gibench.attack import Context
 from gibench.attacks.analytic import Analytic
 from gibench.attacks.cocktailparty import CocktailParty, _Components, _Mixture, log_cosh
 from gibench.attacks.exact.layers import find_first_linear
+from gibench.observation import Update
 
 
 def fresh():
@@ -29,6 +31,17 @@ def test_one_image_comes_back_exactly_and_certified_from_any_linear_layer(make_s
         assert len(found.images) == 1
         assert found.certified.all()
         assert errors(found.images, scene.images).max() < 1e-5
+
+
+@pytest.mark.parametrize("factor", [0.9, 1.0])
+@pytest.mark.parametrize("hidden", [True, False])
+def test_a_bias_scaled_by_itself_is_not_certified(make_scene, relu_net, hidden, factor):
+    build = relu_net if hidden else lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 5))
+    scene = make_scene(build, [2], images=0.25 + 0.5 * torch.rand(1, 3, 8, 8))
+    tensors = scene.observation.update.tensors
+    scaled = Update({**tensors, "1.bias": factor * tensors["1.bias"]})
+    found = Analytic()(replace(scene.observation, update=scaled), fresh()).reconstruction
+    assert (errors(found.images, scene.images).max() < 1 / 510) == found.certified.all() == (factor == 1)
 
 
 def test_images_that_have_neurons_of_their_own_are_found_and_nothing_is_certified_in_a_batch(make_scene, relu_net):

@@ -1,80 +1,20 @@
 """The two-valued search for networks of one hidden layer, against what autograd and the truth say."""
 
-import copy
-import functools
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import nn
 
-from gibench.attacks.exact.assemble import assemble
-from gibench.attacks.exact.linear_layer import LayerGradient, features, read_gradient
-from gibench.attacks.exact.refine import Directions, zero_rows
+from gibench.attacks.exact.linear_layer import features
 from gibench.attacks.exact.sphere import random_starts
 from gibench.attacks.spearpp import SpearPP
 from gibench.attacks.spearpp.search import minimize
-from gibench.attacks.two_valued.backward import Backward, head_of, read_backward
-from gibench.attacks.two_valued.certificate import certify_two_valued, reproduces_column
 from gibench.attacks.two_valued.search import last_signals, minimize_two_valued
-from gibench.attacks.two_valued.signals import Signed, distinct, fit_signals, round_patterns, two_valued
+from gibench.attacks.two_valued.signals import distinct, fit_signals, round_patterns, two_valued
 from gibench.observation import Update
-
-PIXELS = torch.tensor([0.25], dtype=torch.float64)
-
-
-@dataclass(frozen=True)
-class Shallow:
-    """A real batch of a network of one hidden layer: what the attack reads off its gradient, and the truth."""
-
-    seen: object
-    gradient: LayerGradient
-    backward: Backward
-    columns: Tensor  # G^T [m, B] of the live neurons, by autograd, in float64
-    residuals: Tensor  # (p - e_y) / B, [C, B]
-
-    @property
-    def factors(self):
-        return self.gradient.factors
-
-    @property
-    def labels(self):
-        return self.seen.truth.labels
-
-    @property
-    def active(self):
-        return self.columns != 0
-
-    def truth(self) -> Directions:
-        vectors = self.factors.basis.T @ self.columns
-        return Directions(vectors / vectors.norm(dim=0), ~self.active)
-
-    def signed(self, vectors: Tensor) -> Signed:
-        """Any directions with the signals that suit their supports best, as an attack would have them."""
-        fitted = fit_signals(self.factors, self.backward, ~zero_rows(self.factors, vectors))
-        return replace(fitted, directions=replace(fitted.directions, vectors=vectors))
-
-
-@pytest.fixture(scope="module")
-def shallow(see):
-    """Function that makes one, once."""
-
-    @functools.cache
-    def make(batch_size=8, width=60, seed=0, **options) -> Shallow:
-        seen = see(batch_size, seed, width=width, depth=1, **options)
-        gradient = read_gradient(seen.observation, torch.Generator().manual_seed(0))
-        backward = read_backward(seen.observation, gradient, *head_of(seen.observation))
-        _, first, relu, head = seen.observation.model
-        first, head = copy.deepcopy(first).double(), copy.deepcopy(head).double()
-        hidden = first(seen.observation.normalize(seen.truth.images).flatten(1).double()).detach().requires_grad_()
-        logits = head(relu(hidden))
-        logits.retain_grad()
-        nn.functional.cross_entropy(logits, seen.truth.labels).backward()
-        return Shallow(seen, gradient, backward, hidden.grad.T[gradient.live], logits.grad.T)
-
-    return make
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -248,37 +188,6 @@ def test_the_last_images_are_found_in_the_subspace_that_the_others_leave(shallow
     last = last_signals(case.factors, case.backward, pre_activations, truth[:, missing:], generator)
     passed = last.select(two_valued(case.factors, case.backward, last).nonzero()[:, 0])
     assert distance(truth[:, :missing], passed.directions.vectors).max() < 1e-5
-
-
-def made(case, directions, bias=None):
-    bias = case.gradient.bias if bias is None else bias
-    return assemble(replace(case.gradient, bias=bias), directions)
-
-
-def test_true_images_reproduce_their_columns_and_others_do_not(shallow):
-    case = shallow(20, 200)
-    batch = made(case, case.truth())
-    layer, labels = case.gradient.layer, case.labels
-    assert reproduces_column(case.factors, case.backward, layer, batch, labels).all()
-    assert not reproduces_column(case.factors, case.backward, layer, batch, (labels + 1) % 10).any()
-    brighter = replace(batch, inputs=4 * batch.inputs)  # whose probabilities are others
-    assert not reproduces_column(case.factors, case.backward, layer, brighter, labels).any()
-
-
-def test_a_mixture_among_the_directions_certifies_no_image_it_holds(shallow):
-    case = shallow(20, 200, labels="same")
-    arguments = case.gradient.layer, case.backward
-    truth = case.truth()
-    batch = made(case, truth)
-    passed = torch.ones(20, dtype=torch.bool)
-    assert certify_two_valued(case.factors, batch, passed, PIXELS, *arguments).all()
-    vectors = truth.vectors.clone()
-    vectors[:, 3] = vectors[:, 3] - 0.7 * vectors[:, 5]
-    vectors[:, 3] /= vectors[:, 3].norm()
-    zeros = zero_rows(case.factors, vectors)
-    batch = made(case, Directions(vectors, torch.where(torch.arange(20) == 3, zeros, truth.zeros)))
-    certified = certify_two_valued(case.factors, batch, passed, PIXELS, *arguments)
-    assert not certified[[3, 5]].any()
 
 
 def attacked(seen, context, seed=0, **options):

@@ -24,8 +24,7 @@ from gibench.observation import Observation
 from .linear_layer import EXACT, SAFETY, LayerGradient
 from .relu_chain import Layer, Point, Vector, factor, read_layers, with_one
 
-_PASSES = 12
-_WIDER, _WIDEST = 3.0, 27.0  # times what is unsure, where patterns have settled on what noise does not explain
+_PASSES = 8
 _SOLVES, _PRECISION = 100, 1e-3  # of conjugate gradients: steps at most, and the residual that ends them, relatively
 _ASKED = 5  # steps after which it is asked whether they may end: a device waits for the answer
 _UNSURE = 5.0  # deviations of a pre-activation, within which its sign is unknown
@@ -99,17 +98,15 @@ def _climb(
     point = point.fitted(noise)
     start = _energy(point)
     error = torch.where(error.isfinite(), error, _UNKNOWN * _first_order(point, sigma))
-    settled, width = False, 1.0
+    settled = False
     for _ in range(_PASSES):
         error = torch.maximum(error, _first_order(point, sigma))
-        after = _step(point, noise, width * error, not settled, context)
+        after = _step(point, noise, error, not settled, context)
         if context.expired():
             return None
-        if settled and _energy(after) < start and _explained(after, noise):
-            return after, noise
-        # Patterns that stay as they are and explain nothing: one is wrong that was taken for sure.
-        width = min(_WIDER * width, _WIDEST) if settled else width
-        settled = not settled and all(torch.equal(*pair) for pair in zip(point.patterns, after.patterns, strict=True))
+        if settled:
+            return (after, noise) if _energy(after) < start and _explained(after, noise) else None
+        settled = all(torch.equal(*pair) for pair in zip(point.patterns, after.patterns, strict=True))
         error = (after.fed[0] - point.fed[0]).square().mean(dim=1).sqrt()
         point = after
         noise = _noise(point, sigma)

@@ -142,8 +142,11 @@ class Delivery:
         name = file and experiment_tag(file, self._results.experiment, NAME)
         if not name:
             return False
-        notes = _Notes(self._results.folder, name)
-        return not self._missing(notes, all_rows(self._results)) and notes.read() >= set(self._results.grids.all())
+        try:
+            notes = _Notes(self._results.folder, name)
+            return not self._missing(notes, all_rows(self._results)) and notes.read() >= set(self._results.grids.all())
+        except OSError:  # what is wrong is told when it is tried
+            return False
 
     def _missing(self, notes: _Notes, rows: Iterable[StoredRow]) -> list[StoredRow]:
         here, anywhere = notes.read(), notes.read_all()

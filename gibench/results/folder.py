@@ -217,10 +217,6 @@ class Results:
             self._read = index.entries(self.folder)
         return self._read
 
-    def finished(self, kind: type[AnyRow]) -> dict[str, AnyRow]:
-        """By their key the rows whose jobs need not be run again."""
-        return {row.key: row for row in self.rows(kind) if row.finished}
-
     def beginning(self, kind: type[AnyRow], text: str) -> list[AnyRow]:
         """The rows whose `run_id` or key begins so, if that is enough of one."""
         rows = self.rows(kind) if len(text) >= _LEAST_ID else []

@@ -173,7 +173,7 @@ def test_a_row_of_older_columns_is_read_as_what_it_meant(results, make_result):
 
 def test_a_reader_makes_nothing(tmp_path):
     reader = Results(tmp_path / "none")
-    assert (reader.rows(Row), reader.finished(Row), reader.find(Row, key(0))) == ([], {}, None)
+    assert (reader.rows(Row), reader.find(Row, key(0))) == ([], None)
     assert list(tmp_path.iterdir()) == []
 
 

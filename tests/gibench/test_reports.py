@@ -64,3 +64,12 @@ def test_what_is_reported_is_stored_and_shown_without_what_a_terminal_obeys(call
     for text in (out, err, *(each.out for each in (*shown, *tables))):
         assert not [letter for letter in text if not letter.isprintable() and letter != "\n"]
     assert "`diverged: \\x1b[2J\\x07\\u202e<script>[a](b) (seed 0)`" in tables[1].out
+
+
+@pytest.mark.usefixtures("plugins", "workplace")
+def test_however_much_is_reported_nothing_else_of_the_row_is_cut_short(call):
+    (row,) = json.loads(call("run", "--attack", "reports:what=keys,where=diagnostics", *SMALL, "--json").out)
+    (shown,) = json.loads(call("show", row["run_id"], "--json").out)
+    assert len(shown["diagnostics"]) > 500
+    assert {"data", "attack", "scoring"} <= set(shown["seconds"])
+    assert shown["provenance"]["versions"]["gibench-misbehaving"] == "1.2.3"

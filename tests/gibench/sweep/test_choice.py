@@ -13,7 +13,7 @@ from gibench.sweep.choice import Choice, share_of
 from gibench.sweep.suite import Suite
 
 GRID = {
-    "attack": ["random", "spearpp", "spearpp:next_layer=false", "wrong-gradient:attack=layer-pair"],
+    "attack": ["random", "spearpp", "spearpp:without=next-layer", "wrong-gradient:attack=layer-pair"],
     "defense": ["none", "dp", "dp:noise_multiplier=1e-4", "dp+pruning"],
     "batch_size": [4, 8],
     "seed": list(range(6)),
@@ -35,7 +35,7 @@ def chosen(*only, cells=CELLS):
         (["batch-size=8"], 1 / 2),
         (["batch_size=4", "batch_size=8"], 1),
         (["attack=spearpp"], 2 / 4),
-        (["attack=spearpp:next_layer=false"], 1 / 4),
+        (["attack=spearpp:without=next-layer"], 1 / 4),
         (["attack=spearpp:next_layer=true"], 1 / 4),
         (["attack=wrong-gradient"], 1 / 4),
         (["defense=dp"], 2 / 4),
@@ -56,7 +56,7 @@ def test_cells_are_picked_by_their_values(only, count):
 
 def test_values_are_those_asked_for():
     assert {cell.attack.partition(":")[0] for cell in chosen("attack=spearpp")} == {"spearpp"}
-    assert {"next_layer=false" in cell.attack for cell in chosen("attack=spearpp:next_layer=false")} == {True}
+    assert {"without=next-layer" in cell.attack for cell in chosen("attack=spearpp:without=next-layer")} == {True}
     assert {cell.seed for cell in chosen("seed=1-2", "seed=5")} == {1, 2, 5}
 
 

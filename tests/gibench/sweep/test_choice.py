@@ -36,7 +36,7 @@ def chosen(*only, cells=CELLS):
         (["batch_size=4", "batch_size=8"], 1),
         (["attack=spearpp"], 2 / 4),
         (["attack=spearpp:without=next-layer"], 1 / 4),
-        (["attack=spearpp:next_layer=true"], 1 / 4),
+        (["attack=spearpp:without=none"], 1 / 4),
         (["attack=wrong-gradient"], 1 / 4),
         (["defense=dp"], 2 / 4),
         (["defense=dp:noise_multiplier=0.0001"], 1 / 4),

@@ -5,16 +5,17 @@ What a job names (plugins, folders of images) must be on every node.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 from gibench.errors import GibenchError, UsageError
 from gibench.job import Job, Progress
 from gibench.result import Result, StoredRow
-from gibench.sweep.executors import POLL, Numbered
-from gibench.sweep.node import run_here
-from gibench.sweep.pair import without_score
+from gibench.sweep.executors import POLL, Numbered, beside
+from gibench.sweep.pair import Pair, without_score
 
 _RETRIES = 5  # of a job whose node or process is lost
 _AHEAD = 2  # jobs that wait at the cluster for each that it has room for
@@ -65,7 +66,7 @@ class Cluster:
         room = {"num_cpus": job.threads, "num_gpus": 1 if job.device == "cuda" else 0}
         if self._memory is not None:
             room["memory"] = 2 * self._memory
-        task = ray.remote(run_here).options(**room, max_retries=_RETRIES, name="gibench")
+        task = ray.remote(_run).options(**room, max_retries=_RETRIES, name="gibench")
         return task.remote(job, kind, self._memory)
 
 
@@ -91,3 +92,23 @@ def _got(ray: Any, task: Any, job: Job, kind: type[StoredRow]) -> Result:
     except ray.exceptions.RayError as error:
         cause = " ".join(str(error).split())
         return without_score(job, kind, "failed", f"the cluster lost it {_RETRIES + 1} times: {cause}")
+
+
+def _run(job: Any, kind: type[StoredRow], memory: int | None) -> Result:
+    """On a node: run one job."""
+    import ray
+
+    here = ray.get_runtime_context().get_node_id()
+    room = next(node["Resources"].get("CPU", 1) for node in ray.nodes() if node["NodeID"] == here)
+    pair = _pair(memory, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    return beside(pair.run(job, kind, _silent), max(1, int(room // job.threads)))
+
+
+def _silent(message: str, fraction: float | None = None) -> None:
+    """Nobody is told how a job gets on that runs elsewhere."""
+
+
+@lru_cache(maxsize=1)
+def _pair(memory: int | None, gpu: str | None) -> Pair:
+    """Of this process of Ray's, which gives it the same GPU as long as that has the same name."""
+    return Pair(memory, gpu)

@@ -22,9 +22,10 @@ def silent(message, fraction=None):
 
 
 @pytest.fixture
-def nodes():
+def nodes(monkeypatch):
     """A cluster of a head without processors and two nodes of one each."""
     pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # else its workers wait for whatever else a machine does
     from ray.cluster_utils import Cluster as Nodes
 
     found = Nodes(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})

@@ -16,17 +16,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from gibench.attack import Reconstruction
-from gibench.observation import Observation
-
-from ..exact.linear_layer import LayerGradient
 from ..exact.purity import examine
 from ..exact.recovery import Found
 from ..exact.refine import Directions, distinct, no_directions, refine
 from ..exact.select import independent
 from ..spearpp.attack import SpearPP
 from ..spearpp.mixtures import take_apart
-from ..spearpp.reconstruction import from_next_layer
 from ..spearpp.rounding import sampled_rounding
 from ..spearpp.rounds import SparseRecovery
 from ..spearpp.search import merge, row_starts
@@ -34,7 +29,7 @@ from ..spearpp.search import merge, row_starts
 _FIRST = 12  # rounds of the search that believes in patterns, as many as `spearpp` has
 _AGREES = 0.95  # share of the neurons from which it is believed
 _STARTS = 4  # times B, in a round
-_IDLE = 4  # rounds that bring nothing new
+_IDLE, _VAIN, _HOPELESS = 4, 20, 8  # rounds that bring nothing new: to a whole batch, to a part, and to nothing
 _TRIED = 64  # directions beside the sparsest B that may take a place in the batch
 _COINCIDENCE, _CHANCE = 1.3, 3  # times B, and beside it, zeros that an arbitrary direction may have
 _MIXED = 4  # times B: mixtures that are taken apart in a round, those with the most zeros
@@ -47,8 +42,8 @@ class LocalStepsSpearPP(SpearPP):
     it does not simulate them. The next layer's equations are asked first, as `layer-pair` does: the activations of each
     step lie in the row space of that layer's delta, those of the first step among them, so that the equations hold as
     long as it has room for all. `spearpp` asks of a direction that its support be the activation pattern of an image,
-    which holds in one step only. Its search is next, and is believed where patterns agree. Only images by the next
-    layer are certified, for patterns are what other certificates rest on.
+    which holds in one step only. Its search is next, and is believed where patterns agree. Images are certified only
+    where all come from the next layer, for patterns are what other certificates rest on.
 
     With larger or more steps nearly every neuron fires for an image at some time, and its column keeps few zeros. Of 8
     images at width 200, those that kept 29 zeros or more were found, those that kept 26 or fewer were not; the other
@@ -58,17 +53,6 @@ class LocalStepsSpearPP(SpearPP):
     adaptive: ClassVar[bool] = True
 
     rounds: int = Field(100, ge=1, description="rounds of search at most")
-
-    def _first(
-        self, observation: Observation, gradient: LayerGradient, recovery: SparseRecovery
-    ) -> Reconstruction | None:
-        """All images by the next layer's equations, if these hold."""
-        asked = None if self.preset == "paper" else self._ask_next_layer(observation, gradient, recovery)
-        if asked is None:
-            return None
-        _, found, errors, sure = asked
-        whole = int(found.solved.sum()) == recovery.factors.rank
-        return from_next_layer(observation, recovery, found, errors, sure) if whole else None
 
     def _rounds(self) -> Callable[[SparseRecovery], Found] | None:
         return super()._rounds() or _either
@@ -85,7 +69,7 @@ def _either(recovery: SparseRecovery) -> Found:
 
 
 def _by_zeros(recovery: SparseRecovery) -> Found:
-    """Rounds of search until B independent directions are found and some more bring nothing new, or time has run out.
+    """Rounds of search until B independent directions are found and some more bring nothing new, or no more are found.
 
     Of those found, the B whose images' activations agree best with their supports are taken: false ones agree less,
     even after local steps. In every other round starts are orthogonal to what is found; not in all, for a false
@@ -93,11 +77,13 @@ def _by_zeros(recovery: SparseRecovery) -> Found:
     """
     factors, context, settings = recovery.factors, recovery.context, recovery.settings
     pool = no_directions(factors)
-    idle = 0
+    idle, vain, least = 0, 0, factors.rank + 1
     while True:
         members = independent(pool.vectors, torch.arange(len(pool), device=pool.vectors.device), factors.rank)
         missing = factors.rank - len(members)
-        stopped = recovery.rounds >= settings.rounds or (recovery.rounds and context.expired())
+        least, vain = (missing, 0) if missing < least else (least, vain + 1)
+        patience = _VAIN if len(members) else _HOPELESS
+        stopped = vain >= patience or recovery.rounds >= settings.rounds or (recovery.rounds and context.expired())
         if stopped or (not missing and idle >= _IDLE):
             break
         context.progress(f"round {recovery.rounds + 1}: {len(members)} of {factors.rank} images found", None)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import ClassVar, Literal, Self
 
+import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
@@ -163,7 +164,7 @@ class SpearPP(Attack):
         recovery = SparseRecovery(gradient.in_row_space(), context, clock, settings=self._settings())
         finish = partial(reconstruction, observation, gradient)
         if rounds := self._rounds():
-            return self._first(observation, gradient, recovery) or finish(recovery, rounds(recovery), None)
+            return self._other(observation, gradient, recovery, rounds)
         claims = None if {"purity", "certificates"} & self._left_out() else certify
         head = head_of(observation)
         if isinstance(head, str) or not self._may_be_two_valued():
@@ -176,6 +177,25 @@ class SpearPP(Attack):
         if sparse and (other := recovery.run()).quality > found.quality:
             return finish(recovery, other, claims)  # in a trained network images of one class have their own signals
         return finish(paired, found, partial(certify_two_valued, layer=gradient.layer, backward=backward))
+
+    def _other(
+        self,
+        observation: Observation,
+        gradient: LayerGradient,
+        recovery: SparseRecovery,
+        rounds: Callable[[SparseRecovery], Found],
+    ) -> Reconstruction:
+        """By products on the next layer's equations, then by rounds in place of ours; the published recipe is alone."""
+        finish = partial(reconstruction, observation, gradient, recovery)
+        asked = None if self.preset == "paper" else self._ask_next_layer(observation, gradient, recovery)
+        if asked is None:
+            return finish(rounds(recovery), None)
+        following, found, errors, sure = asked
+        if int(found.solved.sum()) == recovery.factors.rank:
+            return from_next_layer(observation, recovery, found, errors, sure)
+        part = finish(rounds(recovery), None, following, found.points)
+        nothing_sure = torch.zeros(len(part.images), dtype=torch.bool, device=recovery.context.device)
+        return replace(part, certified=nothing_sure)  # zeros alone account for no image
 
     def _sparse(
         self,
@@ -209,12 +229,6 @@ class SpearPP(Attack):
             following, found = look_with_free_scales(following, found, 0, STARTS, recovery.context)
             sure, errors, _ = next_claims(observation, gradient, following, found, recovery.context.expired)
         return following, found, errors, sure
-
-    def _first(
-        self, observation: Observation, gradient: LayerGradient, recovery: SparseRecovery
-    ) -> Reconstruction | None:
-        """What comes before such rounds, and in their place if it gives a whole batch."""
-        return None
 
     def _rounds(self) -> Callable[[SparseRecovery], Found] | None:
         """The rounds of search that take the place of all of ours and certify nothing."""

@@ -70,6 +70,12 @@ def test_the_next_layer_tells_the_images_of_many_clients_without_a_search_for_sp
     assert not (found.certified & ~seen.exact(found.images)).any()
 
 
+def test_a_search_that_finds_nothing_gives_up(train, context, monkeypatch):
+    monkeypatch.setattr("gibench.attacks.adaptive.local_steps._pure", lambda recovery, found, known: known)
+    found = LocalStepsSpearPP(without="next-layer")(train("fedavg:epochs=10,lr=0.25").observation, context())
+    assert found.reconstruction.diagnostics["rounds"] < 30
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [24, 27])  # about every other seed hides them so
 def test_where_they_hide_images_from_spearpp(train, context, seed):

@@ -31,6 +31,7 @@ class Context:
     device: torch.device
     deadline: float | None = None  # of time.monotonic(), in seconds
     progress: Callable[[str, float | None], None] = _silent  # what is being done, and the share done if known
+    clamp: bool = True  # pixels to [0, 1]; an audit, which may be told a wrong mean and std, sees what leaves them
 
     def expired(self) -> bool:
         """Whether the wall-clock deadline has passed; an attack that asks often returns what it has by then."""
@@ -112,7 +113,7 @@ class Attack(Plugin, ABC):
             result = self.reconstruct(observation, context)
             synchronize(context.device)
             runtime = time.perf_counter() - start
-        result = _checked(result, observation)
+        result = _checked(result, observation, context.clamp)
         if context.expired():
             return AttackRun("timeout", "the wall clock ran out: raise --timeout", result, runtime, memory.peak_mb)
         return AttackRun(result.status, result.reason, result, runtime, memory.peak_mb)
@@ -153,8 +154,11 @@ def non_finite(update: Update) -> str | None:
     return None
 
 
-def _checked(result: Any, observation: Observation) -> Reconstruction:
-    """The reconstruction with detached, clamped float32 images, or an error that says what is wrong with it."""
+def _checked(result: Any, observation: Observation, clamp: bool) -> Reconstruction:
+    """The reconstruction with detached float32 images, or an error that says what is wrong with it.
+
+    They are clamped if `clamp` says so.
+    """
     if not isinstance(result, Reconstruction):
         raise AttackError(f"the attack returned {type(result).__name__} where a Reconstruction is due")
     for name in ("images", "labels", "certified"):
@@ -176,7 +180,7 @@ def _checked(result: Any, observation: Observation) -> Reconstruction:
         if values is not None and tuple(values.shape) != (len(images),):
             raise AttackError(f"the attack returned {name} of shape {list(values.shape)} beside {len(images)} images")
     return Reconstruction(
-        images.float().clamp(0, 1),
+        images.float().clamp(0, 1) if clamp else images.float(),
         None if result.labels is None else result.labels.detach(),
         None if result.certified is None else result.certified.detach().bool(),
         result.diagnostics,

@@ -30,7 +30,10 @@ def cause_of(share: float | None, looks: Looks, protocol: Protocol, gradient: bo
     eps = torch.finfo(getattr(torch, looks.dtype)).eps
     steps = "" if gradient or protocol.local_steps else "several local steps, "
     least = (
-        (_STRANGE, "are these the weights the client received, and is this its model, in its mode?"),
+        (
+            _STRANGE,
+            "are these the weights the client received, and is this its model, in its mode? Else noise hides it",
+        ),
         (EXPLAINED, f"{steps}noise, dropout, or images that are not found"),
         (eps, "rounding to half precision, weak noise, or a term of the loss beside cross-entropy"),
         (0, f"the update is rounded to {looks.dtype}, by up to {eps / 2:.1e}"),

@@ -11,7 +11,7 @@ from torch import Tensor
 _SAME, _SIGNS = 0.01, 0.9  # of one size are values within a hundredth of it, and signs are updates of nearly all such
 _MOST_LEVELS = 2**15  # of one sign
 _DROPPED = 0.05  # share of zeros, where neither the neuron nor the input is silent, from which on it is pruned
-_WIDEST = 512  # rows that the weight decay is fitted on
+_WIDEST = 256  # rows that the weight decay is fitted on, and so twice the images that it is found beside
 _COLLAPSE = 0.1  # what taking weight decay off leaves of the smaller half of the singular values
 
 
@@ -69,11 +69,17 @@ def weight_decay(update: Tensor, weights: Tensor) -> float | None:
     if len(update) > _WIDEST:
         sketch = torch.randn(_WIDEST, len(update), generator=torch.Generator().manual_seed(0), dtype=update.dtype)
         update, weights = sketch @ update, sketch @ weights
-    share = torch.linalg.lstsq(weights.T, update.T, driver="gelsd").solution
+    share = torch.linalg.solve_ex(weights @ weights.T, weights @ update.T)[0]
+    if not bool(torch.isfinite(share).all()):
+        return None  # the weights have a lower rank than rows
     found = float(torch.linalg.eigvals(share).real.median())
-    half = len(update) // 2
-    before, after = (torch.linalg.svdvals(each)[half:].norm() for each in (update, update - found * weights))
-    return found if bool(after < _COLLAPSE * before) else None
+    return found if _tail(update - found * weights) < _COLLAPSE * _tail(update) else None
+
+
+def _tail(matrix: Tensor) -> float:
+    """The norm of the smaller half of the singular values."""
+    squares = torch.linalg.eigvalsh(matrix @ matrix.T)[: len(matrix) // 2]
+    return float(squares.clamp_min(0).sum().sqrt())
 
 
 def _of_one_size(sizes: Tensor) -> bool:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import pickle
 import re
 import zipfile
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -53,24 +51,15 @@ def read(source: Any, what: str, numbers: int) -> Sent:
         raise UsageError(f"the {what} '{path.name}' has no format that is read here: save it as {_FORMATS}")
     try:
         return _tensors(reader(path), what)
-    except pickle.UnpicklingError:
-        raise UsageError(
-            f"the {what} '{path.name}' is a pickle of more than tensors, which could run code and is not opened: "
-            "save a dict of tensors by torch.save (torch.as_tensor of arrays, state_dict() of models)"
-        ) from None
     except UsageError:
         raise
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-        RuntimeError,
-        MemoryError,
-        SafetensorError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
-        cause = str(error).partition("\n")[0]
+    except pickle.UnpicklingError:
+        raise UsageError(
+            f"the {what} '{path.name}' is damaged, or a pickle of more than tensors, which could run code and is not "
+            "opened: save a dict of tensors by torch.save (torch.as_tensor of arrays, state_dict() of models)"
+        ) from None
+    except Exception as error:  # readers raise all sorts of things at bytes that are none of their format's
+        cause = str(error).partition("\n")[0] or type(error).__name__
         raise UsageError(f"the {what} '{path.name}' cannot be read ({cause}): write it again, as {_FORMATS}") from error
 
 
@@ -106,7 +95,7 @@ def _name(key: Any, what: str) -> str:
 def _tensor(value: Any, name: str, what: str) -> Tensor:
     """Numbers of a precision that networks are trained in."""
     if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
-        value = torch.from_numpy(np.ascontiguousarray(value, value.dtype.newbyteorder("=")))
+        value = torch.from_numpy(np.asarray(value, value.dtype.newbyteorder("="), order="C"))
     if not isinstance(value, Tensor) or value.is_sparse or value.is_quantized:
         raise UsageError(f"the {what} holds a {type(value).__name__} at '{name}', which is no dense tensor: convert it")
     return value.detach().cpu()

@@ -44,7 +44,7 @@ def sections(report: AuditReport) -> list[Section]:
         Section("Not told", [f"{name}: with it, {change}" for name, change in report.protocol.unknown().items()]),
         Section("Not shown by this", [*NOT_SHOWN, _DEFENSES]),
     ]
-    return [each for each in made if each and (each.lines or each.table)]
+    return [each for each in made if each and (each is made[0] or each.lines or each.table)]
 
 
 def text(report: AuditReport) -> str:

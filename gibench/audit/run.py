@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -108,6 +108,30 @@ def _model(model: nn.Module | str, weights: Any) -> tuple[nn.Module, bool]:
     return network, weights is not None or not isinstance(model, str)
 
 
+@dataclass(frozen=True)
+class _Tried:
+    """What came of the update taken for a gradient, or else for a delta."""
+
+    gradient: bool
+    observation: Observation
+    attempts: Sequence[Attempt]
+
+    @property
+    def top(self) -> Attempt | None:
+        return best(self.attempts)
+
+    @property
+    def share(self) -> float:
+        """What the best candidates leave of the update."""
+        return self.top.share if self.top else float("inf")
+
+    @property
+    def sure(self) -> bool:
+        """Whether the candidates explain the update, and their labels bear its sign out."""
+        seen = self.top.residual if self.top else None
+        return seen is not None and seen.share < EXPLAINED and bool(seen.gradient_sign)
+
+
 class _Case:
     """What is audited: the update less what was told of weight decay, and what it looks like."""
 
@@ -157,26 +181,24 @@ class _Case:
     ) -> AuditReport:
         """Try the attacks, for either kind where it is not known which."""
         specs = list(attacks or plan(self.looks, self.protocol.local_steps))
-        gradient = self.kind in ("auto", "gradient")
-        observation = observe.observation_of(self.model, self.update, gradient, self.protocol, self.classes)
-        attempts = attempt_all(observation, specs, device, deadline, progress, chosen=bool(attacks))
-        top = best(attempts)
-        if self.kind == "auto":
-            if top is None or (top.residual is not None and top.residual.gradient_sign is False):
-                other = observe.observation_of(self.model, self.update, False, self.protocol, self.classes)
-                again = attempt_all(other, specs, device, deadline, progress, chosen=bool(attacks))
-                if best(again) is not None:
-                    observation, attempts, top, gradient = other, again, best(again), False
-            sure = top is not None and top.residual is not None and bool(top.residual.gradient_sign)
-            word = "gradient" if gradient else "delta"
-            says = "as the sign of what the loss sends back says" if sure else "which nothing confirms"
-            self.assumed.append(f"the update is a {word}, {says}")
-            self.kind = word
-        return self._report(observation, attempts, top, gradient)
 
-    def _report(
-        self, observation: Observation, attempts: Sequence[Attempt], top: Attempt | None, gradient: bool
-    ) -> AuditReport:
+        def attempt(gradient: bool, until: float) -> _Tried:
+            shown = observe.observation_of(self.model, self.update, gradient, self.protocol, self.classes)
+            return _Tried(gradient, shown, attempt_all(shown, specs, device, until, progress, chosen=bool(attacks)))
+
+        if self.kind != "auto":
+            return self._report(attempt(self.kind == "gradient", deadline))
+        tried = attempt(True, (time.monotonic() + deadline) / 2)
+        if not tried.sure:
+            other = attempt(False, deadline)
+            tried = min((other, tried), key=lambda each: (not each.sure, each.share))
+        self.kind = "gradient" if tried.gradient else "delta"
+        says = "as the sign of what the loss sends back says" if tried.sure else "which nothing confirms"
+        self.assumed.append(f"the update is a {self.kind}, {says}")
+        return self._report(tried)
+
+    def _report(self, tried: _Tried) -> AuditReport:
+        observation, top = tried.observation, tried.top
         empty = torch.zeros(0, *self.protocol.image_shape)
         found = top.found if top else None
         images = empty if found is None else found.images.cpu()
@@ -206,13 +228,13 @@ class _Case:
             method=top.attack if top else None,
             pixels=pixels,
             residual=share,
-            cause=cause_of(share, self.looks, self.protocol, gradient),
+            cause=cause_of(share, self.looks, self.protocol, tried.gradient),
             targets=targets,
             smoothing=smoothing,
             rank=told.get("rank"),
             sigma=told.get("sigma"),
             looks=vars(self.looks),
-            attempts=attempts,
+            attempts=tried.attempts,
             on_grid=near,
         )
 

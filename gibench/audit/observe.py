@@ -96,8 +96,8 @@ def observation_of(
         classes: logits of an image.
     """
     local = _local(protocol)
-    if gradient and protocol.reduction == "sum" and protocol.batch_size:
-        update = {name: tensor / protocol.batch_size for name, tensor in update.items()}
+    if protocol.reduction == "sum" and protocol.batch_size:  # as if the loss were a mean, which attacks take it for
+        update = {name: tensor / _step_size(protocol) for name, tensor in update.items()}
     facts = {"batch_size": protocol.batch_size, "local_hyperparameters": local}
     knows = frozenset(name for name, value in facts.items() if value is not None)
     channels = protocol.image_shape[0]
@@ -123,8 +123,12 @@ def weights_of(model: nn.Module) -> dict[str, Tensor]:
 def _local(protocol: Protocol) -> LocalTraining | None:
     if protocol.lr is None or protocol.total_lr is None:
         return None
-    size = math.ceil((protocol.batch_size or protocol.steps) / protocol.steps)
-    return LocalTraining(1, size, protocol.lr, protocol.momentum or 0.0, 1, protocol.total_lr)
+    return LocalTraining(1, _step_size(protocol), protocol.lr, protocol.momentum or 0.0, 1, protocol.total_lr)
+
+
+def _step_size(protocol: Protocol) -> int:
+    """Images of a local step; one where the batch size was not told."""
+    return math.ceil((protocol.batch_size or protocol.steps) / protocol.steps)
 
 
 def _norm(tensors: Mapping[str, Tensor]) -> float:

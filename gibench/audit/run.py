@@ -207,9 +207,10 @@ class _Case:
             certified = found.certified.cpu()
         share = top.residual.share if top and top.residual else None
         inputs = inputs_of(observation, images)
-        judged = inputs[certified] if bool(certified.any()) else inputs
+        claimed = bool(certified.any())
+        judged = inputs[certified] if claimed else inputs
         exact = share is not None and share < EXPLAINED
-        pixels = check_pixels(judged, observation.mean, observation.std) if len(judged) and exact else None
+        pixels = check_pixels(judged, observation.mean, observation.std) if claimed or (len(judged) and exact) else None
         targets, smoothing = self._targets(top, observation.scale_known) if exact else (None, None)
         near = on_grid(inputs, observation.mean, observation.std)
         verdict, reason = verdict_of(int(certified.sum()), pixels, share, len(images), int(near.sum()))

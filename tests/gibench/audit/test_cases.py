@@ -71,6 +71,23 @@ def test_weight_decay_that_was_not_told_is_named_and_nothing_is_certified():
     assert (told.kind, told.certified_pixels, told.cause) == ("delta", 4, None)
 
 
+@pytest.mark.parametrize(
+    ("shape", "settings", "training"),
+    [
+        ((3, 16, 16), {"momentum": 0.9, "weight_decay": 1e-4}, {"momentum": 0.9, "weight_decay": 1e-4}),
+        (SMALL, {"reduction": "sum"}, {"reduction": "sum"}),
+        (SMALL, {"reduction": "sum"}, {"reduction": "sum", "batch_size": 4}),
+    ],
+)
+def test_what_is_told_of_a_client_is_allowed_for(shape, settings, training):
+    sent = trained(pictures(4, shape), model=network(shape, 100), **settings)
+    report = audit(sent, sent.delta, shape, kind="delta", training={"lr": RATE, **training})
+    assert (report.certified_pixels, report.cause) == (4, None)
+    assert_recovered(report, sent.images)
+    aimed = torch.eye(10, dtype=torch.float64)[report.labels]
+    torch.testing.assert_close(report.targets, aimed, atol=2e-3, rtol=0)
+
+
 def test_a_gradient_holds_no_weight_decay_even_if_it_is_told():
     sent = small(weight_decay=1e-2)
     report = audit(sent, sent.gradient, training={"lr": RATE, "weight_decay": 1e-2})

@@ -3,11 +3,12 @@
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # the package is callable, which type checkers do not see
+if TYPE_CHECKING:  # the packages are callable, which type checkers do not see
+    from gibench.audit import audit as audit
     from gibench.leaderboard import leaderboard as leaderboard
 else:
-    from gibench import leaderboard
+    from gibench import audit, leaderboard
 
-__all__ = ["__version__", "leaderboard"]
+__all__ = ["__version__", "audit", "leaderboard"]
 
 __version__ = version("gibench")

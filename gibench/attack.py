@@ -32,6 +32,7 @@ class Context:
     device: torch.device
     deadline: float | None = None  # of time.monotonic(), in seconds
     progress: Callable[[str, float | None], None] = _silent  # what is being done, and the share done if known
+    clamp: bool = True  # pixels to [0, 1]; an audit, which may be told a wrong mean and std, sees what leaves them
 
     def expired(self) -> bool:
         """Whether the wall-clock deadline has passed; an attack that asks often returns what it has by then."""
@@ -116,7 +117,7 @@ class Attack(Plugin, ABC):
             synchronize(context.device)
             runtime = time.perf_counter() - start
         late = context.expired()  # asked before the harness takes time of its own
-        found = _checked(result, observation)
+        found = _checked(result, observation, context.clamp)
         measured = found, runtime, memory.peak_mb, len(result.images)
         if late:
             return AttackRun("timeout", "the wall clock ran out: raise --timeout", *measured)
@@ -158,8 +159,8 @@ def non_finite(update: Update) -> str | None:
     return None
 
 
-def _checked(result: Any, observation: Observation) -> Reconstruction:
-    """The first images, detached, clamped and in float32, or an error that says what is wrong with them."""
+def _checked(result: Any, observation: Observation, clamp: bool) -> Reconstruction:
+    """The first images, detached, in float32 and clamped if so asked, or an error that says what is wrong with them."""
     if not isinstance(result, Reconstruction):
         raise AttackError(f"the attack returned {type(result).__name__} where a Reconstruction is due")
     for name in ("images", "labels", "certified"):
@@ -183,7 +184,12 @@ def _checked(result: Any, observation: Observation) -> Reconstruction:
     if not bool(torch.isfinite(images).all()):
         raise AttackError("the attack returned images that hold NaN or infinity")
     return Reconstruction(
-        images.float().clamp(0, 1), labels, certified, result.diagnostics, result.status, result.reason
+        images.float().clamp(0, 1) if clamp else images.float(),
+        labels,
+        certified,
+        result.diagnostics,
+        result.status,
+        result.reason,
     )
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from gibench import __version__
+from gibench.cli.audit import audit
 from gibench.cli.console import note, warn
 from gibench.cli.doctor import doctor
 from gibench.cli.leaderboard import leaderboard
@@ -36,7 +37,7 @@ app = typer.Typer(
     help="Which gradient-inversion attack recovers a client's images from its gradients, under which defense.",
 )
 app.command("list", cls=QuickCommand, options_metavar=USAGE, context_settings={"allow_extra_args": True})(list_plugins)
-for verb in (run, sweep, utility, leaderboard, plot, show, sync, merge, doctor):
+for verb in (run, sweep, utility, leaderboard, plot, show, audit, sync, merge, doctor):
     app.command()(verb)
 
 

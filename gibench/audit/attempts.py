@@ -1,0 +1,141 @@
+"""Attacks on the audited update, one after the other in order of cost, within one deadline."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from gibench import seeds
+from gibench.attack import Attack, Context, Reconstruction
+from gibench.audit.looks import Looks, pruned
+from gibench.audit.residual import Residual, residual
+from gibench.deadline import DeadlinePassed, grace, hard_stop
+from gibench.errors import AttackError
+from gibench.observation import Observation
+from gibench.registry import create
+
+EXPLAINED = 0.1  # residual below which candidates are said to reproduce the update
+_EXACT = ("analytic", "layer-pair", "spearpp")
+_MATCHING = "invertinggradients"
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attack's outcome. The images found are pixels by the stated mean and std, and may leave [0, 1]."""
+
+    attack: str
+    status: str
+    reason: str
+    seconds: float | None = None
+    found: Reconstruction | None = None
+    residual: Residual | None = None
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """Of the attack, defaults included."""
+        return create("attack", self.attack).settings()
+
+    @property
+    def certified(self) -> int:
+        """Images that the attack certifies."""
+        sure = self.found.certified if self.found else None
+        return 0 if sure is None else int(sure.sum())
+
+    @property
+    def share(self) -> float:
+        """What is left of the update; infinity where that is not known."""
+        return self.residual.share if self.residual else float("inf")
+
+    @property
+    def complete(self) -> bool:
+        """Whether every image of the update is found and certified."""
+        rank = self.found.diagnostics.get("rank", -1) if self.found else -1
+        return self.certified > 0 and self.certified == rank and self.share < EXPLAINED
+
+
+def plan(looks: Looks, local_steps: int | None) -> list[str]:
+    """What is tried by itself, cheapest first, with the variants that the update's looks call for."""
+    variants = [
+        ("spearpp-pruned", pruned(looks)),
+        ("spearpp-quantized", looks.quantized),
+        ("spearpp-local-steps", (local_steps or 1) > 1),
+    ]
+    return [*_EXACT, *(name for name, wanted in variants if wanted), _MATCHING]
+
+
+def attempt_all(
+    observation: Observation,
+    attacks: Sequence[str],
+    device: torch.device,
+    deadline: float,
+    progress: Callable[[str, float | None], None],
+    chosen: bool,
+) -> list[Attempt]:
+    """Run them until one has certified every image, or the deadline has passed.
+
+    Args:
+        observation: what they are shown.
+        attacks: specs, in order.
+        device: where to compute.
+        deadline: of `time.monotonic()`.
+        progress: told what is being done.
+        chosen: whether the user named the attacks; else gradient matching is left to models that no other applies to.
+    """
+    done: list[Attempt] = []
+    for spec in attacks:
+        applied = any(each.status != "skipped" for each in done)
+        if any(each.complete for each in done):
+            done.append(Attempt(spec, "not tried", "every image is certified already"))
+        elif not chosen and spec == _MATCHING and applied:
+            done.append(Attempt(spec, "not tried", "attacks that recover images exactly apply to this model"))
+        elif time.monotonic() >= deadline:
+            done.append(Attempt(spec, "not tried", "the budget is spent: raise it"))
+        else:
+            progress(f"trying {spec}", None)
+            done.append(
+                _attempt(observation, spec, Context(_generator(device), device, deadline, progress, clamp=False))
+            )
+    return done
+
+
+def best(attempts: Sequence[Attempt]) -> Attempt | None:
+    """The attempt that has certified most, then that leaves least of the update; None where nothing was found."""
+    found = [each for each in attempts if each.found is not None and len(each.found.images)]
+    return min(found, key=lambda each: (-each.certified, each.share), default=None)
+
+
+def inputs_of(observation: Observation, images: Tensor) -> Tensor:
+    """What the model takes, as it was recovered."""
+    return observation.normalize(images.double())
+
+
+def _attempt(observation: Observation, spec: str, context: Context) -> Attempt:
+    left = max((context.deadline or 0) - time.monotonic(), 0.0)
+    attack = cast(Attack, create("attack", spec))
+    start = time.perf_counter()
+    try:
+        with seeds.isolated(_SEED, "attack"), hard_stop(left + grace(left)):
+            run = attack(observation, context)
+    except DeadlinePassed:
+        return Attempt(spec, "timeout", "did not return by the end of the budget", time.perf_counter() - start)
+    except AttackError as error:
+        return Attempt(spec, "failed", str(error), time.perf_counter() - start)
+    except Exception as error:  # an attack that fails is told beside those that do not
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        return Attempt(spec, "failed", reason, time.perf_counter() - start)
+    found = run.reconstruction
+    explained = None
+    if found is not None and len(found.images):
+        shown = observation.to(context.device)
+        explained = residual(shown, inputs_of(shown, found.images))
+    return Attempt(spec, run.status, run.reason, run.runtime_s, found, explained)
+
+
+def _generator(device: torch.device) -> torch.Generator:
+    return seeds.generator(_SEED, "attack", device)

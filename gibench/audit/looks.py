@@ -1,0 +1,97 @@
+"""What an update shows by itself: signs alone, levels, dropped entries, weight decay. It decides what is tried."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_SAME, _SIGNS = 0.01, 0.9  # of one size are values within a hundredth of it, and signs are updates of nearly all such
+_MOST_LEVELS = 2**15  # of one sign
+_DROPPED = 0.05  # share of zeros, where neither the neuron nor the input is silent, from which on it is pruned
+_WIDEST = 256  # rows that the weight decay is fitted on, and so twice the images that it is found beside
+_COLLAPSE = 0.1  # what taking weight decay off leaves of the smaller half of the singular values
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What is read off without any attack."""
+
+    signs_only: bool
+    quantized: bool
+    dropped: float  # share of the entries
+    decay: float | None  # how many times the weights themselves are in it; None where they are not
+    dtype: str
+
+
+def look(update: Mapping[str, Tensor], weights: Mapping[str, Tensor], size: int) -> Looks:
+    """Read them off the layer that the images enter, or the largest where none does.
+
+    Args:
+        update: a gradient or a delta, by name.
+        weights: the parameters that the client received.
+        size: numbers of an image.
+    """
+    fed = [name for name, tensor in update.items() if tensor.ndim == 2 and tensor.shape[1] == size]
+    name = fed[0] if fed else max(update, key=lambda each: update[each].numel())
+    tensor = update[name]
+    values = tensor.double().flatten(1) if tensor.ndim > 1 else tensor.double()[None]
+    live = values[values.abs().amax(1) > 0][:, values.abs().amax(0) > 0]
+    seen = live[live != 0].abs()
+    matrix = tensor.ndim == 2
+    return Looks(
+        signs_only=_of_one_size(seen),
+        quantized=tensor.dtype.itemsize > 2 and _in_levels(seen),
+        dropped=float((live == 0).double().mean()),
+        decay=weight_decay(values, weights[name].double()) if matrix else None,
+        dtype=str(tensor.dtype).removeprefix("torch."),
+    )
+
+
+def pruned(looks: Looks) -> bool:
+    """Whether so many entries are zero that they were dropped."""
+    return looks.dropped > _DROPPED
+
+
+def weight_decay(update: Tensor, weights: Tensor) -> float | None:
+    """The number c for which the rank of `update - c * weights` collapses, or None where there is none to speak of.
+
+    Images of a batch leave an update of low rank, so most directions u see the weights alone: `u (update - c W) = 0`.
+    So c is the eigenvalue of `update W^+` that most of them share: the median.
+
+    Args:
+        update, weights: `[m, n]` in float64.
+    """
+    if update.shape[0] > update.shape[1]:
+        update, weights = update.T, weights.T
+    if len(update) > _WIDEST:
+        sketch = torch.randn(_WIDEST, len(update), generator=torch.Generator().manual_seed(0), dtype=update.dtype)
+        update, weights = sketch @ update, sketch @ weights
+    share = torch.linalg.solve_ex(weights @ weights.T, weights @ update.T)[0]
+    if not bool(torch.isfinite(share).all()):
+        return None  # the weights have a lower rank than rows
+    found = float(torch.linalg.eigvals(share).real.median())
+    return found if _tail(update - found * weights) < _COLLAPSE * _tail(update) else None
+
+
+def _tail(matrix: Tensor) -> float:
+    """The norm of the smaller half of the singular values."""
+    squares = torch.linalg.eigvalsh(matrix @ matrix.T)[: len(matrix) // 2]
+    return float(squares.clamp_min(0).sum().sqrt())
+
+
+def _of_one_size(sizes: Tensor) -> bool:
+    if not len(sizes):
+        return False
+    return bool(((sizes - sizes.median()).abs() < _SAME * sizes.median()).double().mean() > _SIGNS)
+
+
+def _in_levels(sizes: Tensor) -> bool:
+    """Whether they are whole multiples of the least of them, as uniform quantisation leaves them."""
+    if not len(sizes):
+        return False
+    levels = sizes / sizes.min()
+    near = (levels - levels.round()).abs() < 1e-3
+    return bool(levels.max() < _MOST_LEVELS) and bool(near.all())

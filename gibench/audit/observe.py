@@ -1,0 +1,140 @@
+"""From what was sent to what an attack is shown: an `Observation` that holds nothing but what was told."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from gibench.audit.protocol import Protocol
+from gibench.chain import canonical_chain
+from gibench.errors import UsageError
+from gibench.observation import LocalTraining, Observation, Update
+from gibench.spec import parse_chain
+from gibench.threat_model import ThreatModel
+from gibench.training import trainable
+
+_ALIKE = 0.9  # cosine with the weights from which on what was sent is weights and no difference
+
+
+def num_classes(model: nn.Module, protocol: Protocol) -> int:
+    """Logits of an image.
+
+    Raises:
+        UsageError: the model does not take such images, or does not give a row of logits for each.
+    """
+    like = next(model.parameters())
+    zeros = torch.zeros(2, *protocol.image_shape, device=like.device, dtype=like.dtype)
+    shape = ",".join(map(str, protocol.image_shape))
+    try:
+        with torch.no_grad(), torch.random.fork_rng([like.device] if like.is_cuda else []):
+            logits = copy.deepcopy(model)(zeros)
+    except Exception as error:  # whatever the user's own model raises is told with its cause
+        cause = str(error).partition("\n")[0] or type(error).__name__
+        raise UsageError(
+            f"the model does not take images of shape {shape} ({cause}): give C,H,W as it has it"
+        ) from error
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 2:
+        raise UsageError("the model must give logits of shape [N, classes] for N images: wrap it so that it does")
+    return logits.shape[1]
+
+
+def kind_of(sent: Mapping[str, Tensor], weights: Mapping[str, Tensor], protocol: Protocol, received: bool) -> str:
+    """gradient, delta, weights, or auto where gradient and delta are still to be told apart.
+
+    Args:
+        sent: what the client sent, by name.
+        weights: what it received, or the model has.
+        protocol: what was told.
+        received: whether the weights are known to be those that the client received.
+
+    Raises:
+        UsageError: what was sent cannot be of the kind that was told.
+    """
+    if all(bool((tensor == 0).all()) for tensor in sent.values()):
+        raise UsageError("the update is zero everywhere, so nothing can leak from it: check what was saved")
+    alike = _cosine(sent, weights) > _ALIKE
+    if protocol.kind in ("gradient", "delta") and alike:
+        raise UsageError(
+            f"what was sent are weights, not a {protocol.kind}: give kind weights, or subtract what came in"
+        )
+    kind = "weights" if protocol.kind == "auto" and alike else protocol.kind
+    if kind != "weights":
+        return kind
+    if not received:
+        raise UsageError("whole weights need those that the client received in that round: give weights")
+    if all(torch.equal(sent[name], weights[name].to(sent[name].dtype)) for name in sent):
+        raise UsageError("the client sent the weights that it received, so nothing can leak: check what was saved")
+    if _norm({name: sent[name] - weights[name] for name in sent}) > _norm(weights):
+        raise UsageError("the difference is larger than the weights: are these the weights of the same round?")
+    return kind
+
+
+def delta(sent: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights sent minus those received, in float64, where the subtraction adds no error of its own."""
+    return {name: tensor.double() - weights[name].double() for name, tensor in sent.items()}
+
+
+def without_decay(update: Mapping[str, Tensor], weights: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
+    """The update less `share` times the weights."""
+    return {name: (each.double() - share * weights[name].double()).to(each.dtype) for name, each in update.items()}
+
+
+def observation_of(
+    model: nn.Module, update: Mapping[str, Tensor], gradient: bool, protocol: Protocol, classes: int
+) -> Observation:
+    """What attacks are shown: no truth, and only the facts that were told.
+
+    Args:
+        model: with the weights that the client received, in its mode.
+        update: without weight decay.
+        gradient: whether it is a gradient; else a delta.
+        protocol: what was told.
+        classes: logits of an image.
+    """
+    local = _local(protocol)
+    if protocol.reduction == "sum" and protocol.batch_size:  # as if the loss were a mean, which attacks take it for
+        update = {name: tensor / _step_size(protocol) for name, tensor in update.items()}
+    facts = {"batch_size": protocol.batch_size, "local_hyperparameters": local}
+    knows = frozenset(name for name, value in facts.items() if value is not None)
+    channels = protocol.image_shape[0]
+    return Observation(
+        model=copy.deepcopy(model),
+        update=Update(dict(update), "gradient" if gradient else "weight_delta"),
+        image_shape=protocol.image_shape,
+        mean=torch.tensor(protocol.mean).expand(channels).clone(),
+        std=torch.tensor(protocol.std).expand(channels).clone(),
+        num_classes=classes,
+        threat_model=ThreatModel(knows),
+        batch_size=protocol.batch_size,
+        local_hyperparameters=local,
+        defenses=canonical_chain(parse_chain(protocol.defense)) if protocol.defense else None,
+    )
+
+
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    """The parameters that a client trains, as it received them."""
+    return {name: parameter.detach().cpu() for name, parameter in trainable(model).items()}
+
+
+def _local(protocol: Protocol) -> LocalTraining | None:
+    if protocol.lr is None or protocol.total_lr is None:
+        return None
+    return LocalTraining(1, _step_size(protocol), protocol.lr, protocol.momentum or 0.0, 1, protocol.total_lr)
+
+
+def _step_size(protocol: Protocol) -> int:
+    """Images of a local step; one where the batch size was not told."""
+    return math.ceil((protocol.batch_size or protocol.steps) / protocol.steps)
+
+
+def _norm(tensors: Mapping[str, Tensor]) -> float:
+    return math.hypot(*(float(tensor.double().norm()) for tensor in tensors.values()))
+
+
+def _cosine(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> float:
+    product = sum(float((left[name].double() * right[name].double()).sum()) for name in left)
+    return product / max(_norm(left) * _norm(right), 1e-300)

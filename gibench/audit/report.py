@@ -1,0 +1,154 @@
+"""The outcome of an audit: its verdict first, what that rests on, and a documented form in JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from gibench.audit.attempts import EXPLAINED, Attempt
+from gibench.audit.pixels import PixelCheck
+from gibench.audit.protocol import Protocol
+from gibench.jsonable import jsonable
+
+Verdict = Literal["LEAKS", "SUSPECT", "NOT SHOWN", "REFUSED"]
+
+SCHEMA = 1  # of `as_dict`: keys are added within a number, never renamed or dropped
+_CODES: dict[Verdict, int] = {"LEAKS": 3, "SUSPECT": 4, "NOT SHOWN": 0, "REFUSED": 2}
+NOT_SHOWN = (
+    "other attackers, who know more or try longer",
+    "servers that change the model to make clients leak",
+    "what several rounds tell together",
+)
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """What an audit found. There is no verdict that says safe.
+
+    `images` are the candidates in pixels, `[N, C, H, W]` in [0, 1]; `certified` says which of them are exact as the
+    model takes them, and `pixels` whether that makes them exact pixels.
+    """
+
+    verdict: Verdict
+    reason: str
+    kind: str  # what the update was taken for: gradient, delta or weights
+    protocol: Protocol
+    assumed: Sequence[str]
+    images: Tensor
+    certified: Tensor  # [N] booleans, of what the model takes
+    predicted_error: Tensor | None = None  # [N] in pixels of [0, 1], where the attack predicts it
+    labels: Tensor | None = None  # [N]
+    method: str | None = None
+    pixels: PixelCheck | None = None
+    residual: float | None = None
+    cause: str | None = None  # of what is unexplained
+    targets: Tensor | None = None  # [N, classes]
+    smoothing: float | None = None
+    rank: int | None = None
+    sigma: float | None = None
+    looks: Mapping[str, Any] = field(default_factory=dict)
+    attempts: Sequence[Attempt] = ()
+    score: Mapping[str, Any] | None = None  # against the truth, where that was given
+    seconds: float = 0.0
+    on_grid: Tensor | None = None  # [N] booleans: every pixel lies on the 8-bit grid
+
+    @property
+    def certified_inputs(self) -> int:
+        """Images that are certified as the model takes them."""
+        return int(self.certified.sum())
+
+    @property
+    def certified_pixels(self) -> int:
+        """Images whose every pixel is certified, which takes mean, std and shape that the grid bears out."""
+        return self.certified_inputs if self.pixels and self.pixels.passed else 0
+
+    def exit_code(self, fail_on: Literal["certified", "suspect"] = "suspect") -> int:
+        """0 nothing shown, 3 a certified leak, 4 suspect unless only certified ones count, 2 refused."""
+        return 0 if self.verdict == "SUSPECT" and fail_on == "certified" else _CODES[self.verdict]
+
+    def as_dict(self, images: bool = False) -> dict[str, Any]:
+        """The report in JSON's types; see docs of the audit for the keys.
+
+        Args:
+            images: whether the candidates' pixels go in.
+        """
+        return {
+            "schema": SCHEMA,
+            "verdict": self.verdict,
+            "reason": self.reason,
+            "certified_pixels": self.certified_pixels,
+            "certified_inputs": self.certified_inputs,
+            "candidates": len(self.images),
+            "method": self.method,
+            "kind": self.kind,
+            "residual": jsonable(self.residual),
+            "cause": self.cause,
+            "pixel_check": None if self.pixels is None else jsonable(vars(self.pixels)),
+            "rank": self.rank,
+            "noise": jsonable(self.sigma),
+            "label_smoothing": jsonable(self.smoothing),
+            "looks": jsonable(self.looks),
+            "images": [self._image(index, images) for index in range(len(self.images))],
+            "attempts": [
+                {
+                    "attack": each.attack,
+                    "status": each.status,
+                    "reason": each.reason or None,
+                    "seconds": jsonable(each.seconds),
+                    "candidates": len(each.found.images) if each.found else 0,
+                    "certified": each.certified,
+                    "residual": each.residual.share if each.residual else None,
+                    "settings": each.settings,
+                }
+                for each in self.attempts
+            ],
+            "told": jsonable(self.protocol.model_dump(exclude_none=True)),
+            "unknown": self.protocol.unknown(),
+            "assumed": list(self.assumed),
+            "not_shown": list(NOT_SHOWN),
+            "score": jsonable(self.score),
+            "seconds": self.seconds,
+        }
+
+    def _image(self, index: int, pixels: bool) -> dict[str, Any]:
+        error = None if self.predicted_error is None else float(self.predicted_error[index])
+        made: dict[str, Any] = {
+            "certified": bool(self.certified[index]),
+            "label": None if self.labels is None else int(self.labels[index]),
+            "on_grid": None if self.on_grid is None else bool(self.on_grid[index]),
+            "predicted_error": jsonable(error),
+            "targets": None if self.targets is None else jsonable(self.targets[index]),
+        }
+        return made | ({"pixels": jsonable(self.images[index])} if pixels else {})
+
+
+def refused(reason: str, kind: str, protocol: Protocol, **known: Any) -> AuditReport:
+    """The report of an update that nothing is tried on, with the reason."""
+    nothing = torch.zeros(0, *protocol.image_shape)
+    return AuditReport("REFUSED", reason, kind, protocol, (), nothing, torch.zeros(0, dtype=torch.bool), **known)
+
+
+def verdict_of(
+    inputs: int, pixels: PixelCheck | None, share: float | None, found: int, on_grid: int
+) -> tuple[Verdict, str]:
+    """The verdict and what it says in words.
+
+    Args:
+        inputs: certified images.
+        pixels: whether they lie on the grid.
+        share: what they leave of the update.
+        found: candidates.
+        on_grid: candidates whose every pixel lies on the 8-bit grid.
+    """
+    if inputs:
+        what = "images" if pixels and pixels.passed else "network inputs, which the grid does not bear out as pixels"
+        return "LEAKS", f"{inputs} {what} are recovered from the update and certified exact"
+    if found and share is not None and share < EXPLAINED:
+        return "SUSPECT", f"{found} candidates reproduce the update but for {share:.1e} of it; none is certified"
+    if on_grid:
+        return "SUSPECT", f"{on_grid} of {found} candidates lie on the 8-bit grid, as only images do; none is certified"
+    return "NOT SHOWN", "what was tried recovers nothing that reproduces the update; this does not say that it is safe"

@@ -1,0 +1,132 @@
+"""`gibench audit`: options, exit codes, and what is printed where."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from gibench.audit.protocol import Protocol
+from gibench.audit.report import SCHEMA, AuditReport
+
+README = Path(__file__).parents[3] / "gibench" / "audit" / "README.md"
+CODE = """
+import torch
+from torch import nn
+
+print("a model that prints")
+
+def make(width=100, seed=0):
+    torch.manual_seed(seed)
+    print("made")
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(144, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 10)
+    )
+
+def fails():
+    raise RuntimeError("no data\\nhere")
+
+def text():
+    return "no network"
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The gradient of three pictures, in a folder with the code of its model."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.py").write_text(CODE, encoding="utf-8")
+    scope = {}
+    exec(CODE, scope)
+    model = scope["make"]()
+    images = torch.randint(0, 256, (3, 1, 12, 12), generator=torch.Generator().manual_seed(0)) / 255
+    loss = torch.nn.functional.cross_entropy(model(images), torch.arange(3))
+    gradient = dict(
+        zip(dict(model.named_parameters()), torch.autograd.grad(loss, list(model.parameters())), strict=True)
+    )
+    torch.save(gradient, tmp_path / "update.pt")
+    torch.save([images], tmp_path / "truth.pt")
+    torch.save(model.state_dict(), tmp_path / "received.pt")
+    return tmp_path
+
+
+GIVEN = ("audit", "update.pt", "--model", "net.py:make(width=100)", "--image-shape", "1,12,12", "--device", "cpu")
+
+
+def test_json_alone_is_on_standard_output_and_holds_no_image(call, folder):
+    code, out, err = call(*GIVEN, "--json", "--truth", "truth.pt")
+    report = json.loads(out)
+    assert code == 3
+    assert (report["schema"], report["verdict"], report["certified_pixels"]) == (SCHEMA, "LEAKS", 3)
+    assert report["score"]["exact_rate"] == 1
+    assert "pixels" not in report["images"][0]
+    assert set(report["unknown"]) == {"batch_size", "lr", "weight_decay", "local_steps", "loss"}
+    assert "made" in err
+    assert sorted(path.name for path in folder.iterdir() if path.name != "__pycache__") == [
+        "net.py",
+        "received.pt",
+        "truth.pt",
+        "update.pt",
+    ]
+
+
+def test_the_documented_keys_are_those_of_the_report():
+    table = README.read_text(encoding="utf-8").partition("## The report as JSON")[2]
+    first = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    documented = [name for cell in first for name in cell.replace("`", "").replace(" ", "").split(",")]
+    told = Protocol(image_shape=(1, 2, 2))
+    report = AuditReport("NOT SHOWN", "", "auto", told, (), torch.zeros(0, 1, 2, 2), torch.zeros(0).bool())
+    assert sorted(documented) == sorted(report.as_dict())
+
+
+def test_a_protocol_file_is_read_and_options_go_first(call, folder):
+    (folder / "audit.yaml").write_text("image_shape: [1, 12, 12]\nbatch_size: 3\nstd: 0.5\nkind: gradient\n")
+    made = ("audit", "update.pt", "--model", "net:make", "--device", "cpu", "--protocol", "audit.yaml", "--json")
+    report = json.loads(call(*made, "--std", "1").out)
+    assert report["told"] | {"batch_size": 3, "std": [1.0], "kind": "gradient"} == report["told"]
+    assert (report["kind"], report["certified_pixels"]) == ("gradient", 3)
+    wrong = call(*made)
+    assert wrong.code == 3
+    assert json.loads(wrong.out)["certified_pixels"] == 0
+
+
+@pytest.mark.parametrize(("fail_on", "expected"), [("suspect", 4), ("certified", 0)])
+def test_what_is_suspect_fails_if_asked(call, folder, fail_on, expected):
+    code, out, _ = call(*GIVEN, "--attack", "spearpp:without=certificates/next-layer", "--fail-on", fail_on)
+    assert (code, out.partition(":")[0]) == (expected, "SUSPECT")
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (("audit", "none.pt", *GIVEN[2:]), "there is no file 'none.pt'"),
+        ((*GIVEN, "--model", "net.py:fails"), "fails (RuntimeError: no data here)"),
+        ((*GIVEN, "--model", "net.py:make(widht=2)"), "unexpected keyword argument 'widht'"),
+        ((*GIVEN, "--model", "net.py:text"), "makes a str: it must make a torch.nn.Module"),
+        ((*GIVEN, "--model", "net.py:other"), "has no 'other'"),
+        ((*GIVEN, "--model", "nowhere.py:make"), "there is no file 'nowhere.py'"),
+        ((*GIVEN, "--model", "no_such_module:make"), "cannot be imported (ModuleNotFoundError"),
+        ((*GIVEN, "--model", "net.py"), "names no model"),
+        ((*GIVEN, "--image-shape", "12,12,1"), "did you mean 1,12,12"),
+        ((*GIVEN, "--image-shape", "144"), "image_shape"),
+        ((*GIVEN, "--kind", "weights"), "give weights"),
+        ((*GIVEN, "--kind", "sum"), "kind='sum' is refused"),
+        ((*GIVEN, "--fail-on", "anything"), "use certified or suspect"),
+        ((*GIVEN, "--budget", "0"), "give minutes above 0"),
+        ((*GIVEN, "--protocol", "update.pt"), "cannot be read"),
+        ((*GIVEN, "--truth", "received.pt"), "the truth must be one array of images [N, 1, 12, 12]"),
+        ((*GIVEN, "--output", "net.py"), "is a file: name a folder"),
+    ],
+)
+def test_a_mistake_is_one_clear_line_and_no_report(call, folder, change, complaint):
+    code, out, err = call(*change)
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert (code, out, len(errors)) == (2, "", 1)
+    assert complaint in errors[0]
+    assert "Traceback" not in err
+
+
+def test_a_refusal_is_a_report_of_its_own_exit_code(call, folder):
+    code, out, _ = call(*GIVEN, "--optimizer", "adam")
+    assert code == 2
+    assert out.startswith("REFUSED: ")

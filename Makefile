@@ -20,7 +20,7 @@ types: $(VENV)/.installed
 	$(BIN)/mypy build/types/gibench
 
 unit: $(VENV)/.installed
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --dist worksteal
 
 test-slow: $(VENV)/.installed  ## the tests that run real attacks at size
 	$(BIN)/python -m pytest -m slow

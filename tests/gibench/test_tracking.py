@@ -253,8 +253,8 @@ def test_artifacts_that_are_gone_are_one_clear_line(store, save, make_result):
 
 def test_long_texts_and_odd_names_are_stored(store, save, make_row):
     reason = "x" * 20_000
-    diagnostics = {"a b/c:d" + "e" * 400: 1.0, **{f"number {index}": float(index) for index in range(450)}}
-    provenance = {"traceback": "line\n" * 5000, **{f"name {index}": index for index in range(250)}}
+    diagnostics = {"a b/c:d" + "e" * 190: 1.0, **{f"number {index}": float(index) for index in range(450)}}
+    provenance = {"traceback": "line\n" * 1900, **{f"name {index}": index for index in range(250)}}
     result = Result(make_row(status="failed", reason=reason), None, None, diagnostics, provenance)
     row, details = store.row(save(result).run_id)
     assert row.status == "failed"

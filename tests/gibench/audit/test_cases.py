@@ -140,6 +140,7 @@ def test_half_precision_is_named(dtype, cause):
     assert cause in report.cause
 
 
+@pytest.mark.slow
 def test_steps_of_different_images_are_no_false_certificates():
     sent = trained(pictures(6, SMALL), model=network(SMALL, 100), steps=2)
     training = {"lr": RATE, "local_steps": 2, "batch_size": 6}
@@ -151,6 +152,7 @@ def test_steps_of_different_images_are_no_false_certificates():
     assert "2 local steps" in report.cause
 
 
+@pytest.mark.slow
 def test_dropout_is_named_and_what_lies_on_the_grid_is_suspect():
     torch.manual_seed(0)
     layers = nn.Flatten(), nn.Linear(256, 100), nn.ReLU(), nn.Dropout(0.5), nn.Linear(100, 100), nn.ReLU()

@@ -13,6 +13,7 @@ from torch import Tensor
 from gibench import seeds
 from gibench.attack import Attack, Context, Reconstruction
 from gibench.audit.looks import Looks, pruned
+from gibench.audit.pixels import on_grid
 from gibench.audit.residual import Residual, residual
 from gibench.deadline import DeadlinePassed, grace, hard_stop
 from gibench.errors import AttackError
@@ -35,6 +36,7 @@ class Attempt:
     seconds: float | None = None
     found: Reconstruction | None = None
     residual: Residual | None = None
+    on_grid: Tensor | None = None  # [N] booleans: every pixel lies on the 8-bit grid
 
     @property
     def settings(self) -> dict[str, str]:
@@ -51,6 +53,12 @@ class Attempt:
     def share(self) -> float:
         """What is left of the update; infinity where that is not known."""
         return self.residual.share if self.residual else float("inf")
+
+    @property
+    def order(self) -> tuple[float, ...]:
+        """Smaller is better: certified, then explaining the update, then on the grid, then what is left."""
+        grid = 0 if self.on_grid is None else int(self.on_grid.sum())
+        return -self.certified, min(self.share, EXPLAINED), -grid, self.share
 
     @property
     def complete(self) -> bool:
@@ -105,9 +113,9 @@ def attempt_all(
 
 
 def best(attempts: Sequence[Attempt]) -> Attempt | None:
-    """The attempt that has certified most, then that leaves least of the update; None where nothing was found."""
+    """The attempt that has most to show for itself, see `Attempt.order`; None where nothing was found."""
     found = [each for each in attempts if each.found is not None and len(each.found.images)]
-    return min(found, key=lambda each: (-each.certified, each.share), default=None)
+    return min(found, key=lambda each: each.order, default=None)
 
 
 def inputs_of(observation: Observation, images: Tensor) -> Tensor:
@@ -130,11 +138,12 @@ def _attempt(observation: Observation, spec: str, context: Context) -> Attempt:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         return Attempt(spec, "failed", reason, time.perf_counter() - start)
     found = run.reconstruction
-    explained = None
+    explained = near = None
     if found is not None and len(found.images):
         shown = observation.to(context.device)
-        explained = residual(shown, inputs_of(shown, found.images))
-    return Attempt(spec, run.status, run.reason, run.runtime_s, found, explained)
+        inputs = inputs_of(shown, found.images)
+        explained, near = residual(shown, inputs), on_grid(inputs, shown.mean, shown.std)
+    return Attempt(spec, run.status, run.reason, run.runtime_s, found, explained, near)
 
 
 def _generator(device: torch.device) -> torch.Generator:

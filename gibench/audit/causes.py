@@ -12,7 +12,7 @@ _HONEST = 1e-4  # what rounding of single precision leaves at most
 _STRANGE = 0.5
 
 
-def cause_of(share: float | None, looks: Looks, protocol: Protocol, gradient: bool) -> str | None:
+def cause_of(share: float | None, looks: Looks, protocol: Protocol, gradient: bool, draws: bool) -> str | None:
     """In words, or None where nothing is left to explain.
 
     Args:
@@ -20,11 +20,14 @@ def cause_of(share: float | None, looks: Looks, protocol: Protocol, gradient: bo
         looks: of the update as it was sent.
         protocol: what was told.
         gradient: what the update was taken for; else a delta.
+        draws: whether the model drops out at random, as nobody can do again.
     """
     if looks.decay is not None:
         return decay_in_words(looks.decay, protocol)
     if share is None or share < _HONEST:
         return None
+    if draws:
+        return "the client's model dropped out at random, so not even the true images would explain the update"
     if protocol.steps > 1:
         return f"{protocol.steps} local steps are told: their sum is only about one gradient"
     eps = torch.finfo(getattr(torch, looks.dtype)).eps

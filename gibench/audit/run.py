@@ -17,7 +17,7 @@ from gibench.audit import names, observe
 from gibench.audit.attempts import EXPLAINED, Attempt, attempt_all, best, inputs_of, plan
 from gibench.audit.causes import cause_of
 from gibench.audit.looks import Looks, look
-from gibench.audit.pixels import check_pixels, on_grid
+from gibench.audit.pixels import check_pixels
 from gibench.audit.protocol import Protocol
 from gibench.audit.readers import read
 from gibench.audit.report import AuditReport, refused, verdict_of
@@ -151,6 +151,8 @@ class _Case:
             update = observe.without_decay(update, weights, self.looks.decay)
             self.assumed.append(f"{self.looks.decay:.4g} times the weights is taken off, so nothing is certified")
         self.update = update
+        modules = [each for each in model.modules() if isinstance(each, nn.modules.dropout._DropoutNd)]
+        self.draws = any(each.training and each.p for each in modules)
 
     def _may_hold_decay(self, update: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> bool:
         """Whether weight decay that was told is in the update: in a delta it is, in a gradient never."""
@@ -191,7 +193,7 @@ class _Case:
         tried = attempt(True, (time.monotonic() + deadline) / 2)
         if not tried.sure:
             other = attempt(False, deadline)
-            tried = min((other, tried), key=lambda each: (not each.sure, each.share))
+            tried = min((tried, other), key=lambda each: (not each.sure, each.share))
         self.kind = "gradient" if tried.gradient else "delta"
         says = "as the sign of what the loss sends back says" if tried.sure else "which nothing confirms"
         self.assumed.append(f"the update is a {self.kind}, {says}")
@@ -212,7 +214,7 @@ class _Case:
         exact = share is not None and share < EXPLAINED
         pixels = check_pixels(judged, observation.mean, observation.std) if claimed or (len(judged) and exact) else None
         targets, smoothing = self._targets(top, observation.scale_known) if exact else (None, None)
-        near = on_grid(inputs, observation.mean, observation.std)
+        near = torch.zeros(0) if top is None or top.on_grid is None else top.on_grid
         verdict, reason = verdict_of(int(certified.sum()), pixels, share, len(images), int(near.sum()))
         told: Mapping[str, Any] = found.diagnostics if found else {}
         predicted = told.get("predicted_error_by_image")
@@ -229,7 +231,7 @@ class _Case:
             method=top.attack if top else None,
             pixels=pixels,
             residual=share,
-            cause=cause_of(share, self.looks, self.protocol, tried.gradient),
+            cause=cause_of(share, self.looks, self.protocol, tried.gradient, self.draws),
             targets=targets,
             smoothing=smoothing,
             rank=told.get("rank"),

@@ -140,6 +140,7 @@ def test_half_precision_is_named(dtype, cause):
     assert cause in report.cause
 
 
+@pytest.mark.slow
 def test_steps_of_different_images_are_no_false_certificates():
     sent = trained(pictures(6, SMALL), model=network(SMALL, 100), steps=2)
     training = {"lr": RATE, "local_steps": 2, "batch_size": 6}
@@ -149,6 +150,19 @@ def test_steps_of_different_images_are_no_false_certificates():
         for image in report.images[report.certified]
     )
     assert "2 local steps" in report.cause
+
+
+@pytest.mark.slow
+def test_dropout_is_named_and_what_lies_on_the_grid_is_suspect():
+    torch.manual_seed(0)
+    layers = nn.Flatten(), nn.Linear(256, 100), nn.ReLU(), nn.Dropout(0.5), nn.Linear(100, 100), nn.ReLU()
+    sent = trained(pictures(8, SMALL, 3), model=nn.Sequential(*layers, nn.Linear(100, 10)))
+    report = audit(sent, sent.gradient, kind="gradient", attacks=["spearpp:rounds=2", "analytic"])
+    assert (report.verdict, report.certified_inputs) == ("SUSPECT", 0)
+    shown = report.images[report.on_grid]
+    assert len(shown)
+    assert all(float((image - sent.images).abs().amax((1, 2, 3)).min()) < 0.5 / 255 for image in shown)
+    assert "dropped out at random" in report.cause
 
 
 def test_a_convolutional_network_says_why_attacks_do_not_apply():

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import pandas as pd
 
 from gibench.errors import UsageError
 from gibench.registry import readable
@@ -166,12 +167,31 @@ def _dates(rows: list[Any]) -> str:
     return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
 
 
-def measured_table(file: Path) -> str:
-    """What a benchmark has measured, as it wrote it: a CSV whose first column says on which machine."""
+def reach_table(file: Path) -> str:
+    """How far exact recovery reaches, from the lines that `tests/benchmarks/reach.py` wrote: one for all seeds."""
     if not file.exists():
         return NOT_MEASURED
-    with file.open(newline="") as stream:
-        header, *body = csv.reader(stream)
+    body = []
+    for _, some in pd.read_csv(file).groupby(["machine", "width", "batch", "depth", "attack"], sort=False):
+        one = some.iloc[0]
+        body.append(
+            [
+                f"`{one['attack']}`",
+                *(str(one[axis]) for axis in ("batch", "width", "depth")),
+                seeds(some["seed"]),
+                f"{some['exact'].sum()} of {one['batch'] * len(some)}",
+                f"{some['certified'].sum()}",
+                f"{some['false'].sum()}",
+                f"{some['seconds'].median():.1f}",
+                f"{some['MiB'].max():.0f}",
+                f"{some['times floor'].median():.1f}",
+                one["machine"],
+            ]
+        )
+    header = [
+        *("attack", "batch", "width", "hidden layers", "seeds", "exact", "certified", "falsely"),
+        *("seconds", "MiB", "times floor", "machine"),
+    ]
     return f"\n{markdown_table(header, body)}\n"
 
 

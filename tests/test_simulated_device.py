@@ -29,7 +29,7 @@ WAITS = {  # how often an attack on such a batch may make the host wait for the 
     "analytic": 60,
     "spear": 120,
     "spearpp": 150,
-    "spearpp-local-steps": 220,
+    "spearpp-local-steps": 750,
     "spearpp-pruned": 280,
     "spearpp-quantized": 460,
 }

@@ -180,7 +180,7 @@ def test_labels_are_reached_only_when_granted():
         ("returns-anything:what=diagnostics", "the attack returned diagnostics as list, not a mapping"),
         ("returns-anything:what=status", "the status 'splendid', not ok, budget_exhausted, diverged"),
         ("returns-anything:what=labels", "the attack returned labels of shape [7] beside 1 images"),
-        ("returns-anything:what=claims", "the attack returned certified with values that are neither true nor false"),
+        ("returns-anything:what=claims", "the attack returned certified of torch.float32 where booleans are due"),
         ("returns-anything:what=nothing", "the attack returned NoneType where a Reconstruction is due"),
     ],
 )

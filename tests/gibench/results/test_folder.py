@@ -23,7 +23,7 @@ from gibench.results.place import experiments, identity
 from gibench.utility.job import TrialRow
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=40)
-VALUES = {str: TEXT, int: st.integers(-(2**63), 2**63), float: st.floats(allow_nan=False, allow_infinity=False)}
+VALUES = {str: TEXT, int: st.integers(-(2**63) + 1, 2**63 - 1), float: st.floats(allow_nan=False, allow_infinity=False)}
 VALUES |= {bool: st.booleans()}
 AXES = {name: VALUES[column.type] for name, column in COLUMNS.items() if column.axis}  # they are never null
 ROWS = st.builds(

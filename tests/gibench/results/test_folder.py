@@ -22,7 +22,7 @@ from gibench.results import Results
 from gibench.results.place import experiments, identity
 from gibench.utility.job import TrialRow
 
-TEXT = st.text(st.characters(codec="utf-8"), max_size=40)
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=40)  # NUL is written out
 VALUES = {str: TEXT, int: st.integers(-(2**63) + 1, 2**63 - 1), float: st.floats(allow_nan=False, allow_infinity=False)}
 VALUES |= {bool: st.booleans()}
 AXES = {name: VALUES[column.type] for name, column in COLUMNS.items() if column.axis}  # they are never null

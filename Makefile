@@ -23,7 +23,7 @@ unit: $(VENV)/.installed
 	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --dist worksteal
 
 test-slow: $(VENV)/.installed  ## the tests that run real attacks at size
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --numprocesses auto --dist worksteal
 
 results: $(VENV)/.installed  ## render the published tables and figures from the rows in leaderboard/results
 	$(BIN)/python -m gibench.leaderboard.publish

@@ -18,7 +18,7 @@ from gibench.result import Row
 
 from . import pick, plots
 from .published import read
-from .render import RESULTS, Line, Table, costs_table, inventory, reach_table, rendered
+from .render import RESULTS, Line, Table, costs_table, hostile_table, inventory, reach_table, rendered
 from .table import newest, table
 
 READMES = ("README.md", "attacks/README.md", "defenses/README.md", "leaderboard/README.md")
@@ -80,6 +80,7 @@ def tables(root: Path) -> dict[str, str]:
     suites = [*(spec.suite for spec in TABLES.values()), *(suite for suite, _ in FIGURES.values())]
     return found | {
         "costs": costs_table(root / RESULTS / "defenses-utility.csv"),
+        "hostile-batches": hostile_table(root / RESULTS / "hostile-batches.csv"),
         "reach": reach_table(root / RESULTS / "reach.csv"),
         "published": inventory(root / RESULTS, suites),
     }

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from gibench.datasets.hostile import PICTURES
 from gibench.errors import UsageError
 from gibench.registry import readable
 from gibench.result import Row, mixture
@@ -16,6 +17,7 @@ from gibench.text import code, prose
 from gibench.utility.job import TrialRow
 
 from .formats import certified, claims, markdown_table, number, place, records, within
+from .intervals import at_most
 from .published import read, seeds
 from .ranks import SCENARIO
 from .table import newest, summarize
@@ -193,6 +195,28 @@ def reach_table(file: Path) -> str:
         *("seconds", "MiB", "times floor", "machine"),
     ]
     return f"\n{markdown_table(header, body)}\n"
+
+
+def hostile_table(file: Path) -> str:
+    """Certificates among near-duplicates, of all parts of the data; copies of one picture are one in the bound."""
+    if not file.exists():
+        return NOT_MEASURED
+    rows = [row for row in newest(read(Row, file)) if row.status == "ok" and not row.control]
+    body = []
+    for attack in sorted({row.attack for row in rows}):
+        some = [row for row in rows if row.attack == attack]
+        images, exact, sure = (
+            sum(round((rate or 0) * (row.n_true or 0)) for row, rate in zip(some, rates, strict=True))
+            for rates in ([1.0] * len(some), [r.exact_rate for r in some], [r.certified_rate for r in some])
+        )
+        false = sum(row.false_certificates or 0 for row in some)
+        distinct = min(sure, PICTURES)
+        bound = at_most(min(false, distinct), distinct)
+        told = f"{false}" if bound is None else f"{false} (< {100 * bound:.2g} %)"
+        body.append([f"`{readable('attack', attack)}`", *map(str, (len(some), images, exact, sure)), told])
+    table = markdown_table(["attack", "batches", "images", "exact", "certified", "of these false"], body)
+    where = f"batches of {', '.join(map(str, sorted({row.batch_size for row in rows})))}; {rows[0].model}"
+    return f"\n{table}\n\n{where}; {_machines(rows)} (`{RESULTS}/{file.name}`, {_dates(rows)}).\n"
 
 
 def costs_table(file: Path) -> str:

@@ -16,7 +16,7 @@ from gibench.datasets.base import Dataset, Images, Split
 from gibench.datasets.near import Pixels
 from gibench.datasets.photos import Photos
 
-PARTS = 32
+PARTS, PICTURES = 32, 1012
 
 
 class Hostile(Dataset):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from gibench import batches
-from gibench.datasets.hostile import ALTERED, PARTS, Hostile
+from gibench.datasets.hostile import ALTERED, PARTS, PICTURES, Hostile
 from gibench.datasets.photos import Photos
 
 
@@ -22,7 +22,7 @@ def test_the_parts_hold_a_thousand_pictures_of_which_none_is_tuning_or_public():
     photos = Photos().load()
     first = [Hostile(part=number, copies=2).load().private for number in (0, 1, PARTS - 1)]
     pictures = len(photos.private) + len(photos.training) - len(photos.public)
-    assert pictures == 1012
+    assert pictures == PICTURES
     seen = [image.numpy().tobytes() for split in first for image in split.images]
     assert len(set(seen)) == len(seen)
     assert not set(seen) & {

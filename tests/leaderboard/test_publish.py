@@ -55,6 +55,7 @@ def test_every_table_has_a_place_and_no_file_of_rows_is_left_out():
         "reported",
         "defenses-utility",
         "cramer-rao",
+        "hostile-batches",
         "reach",
     }
 

@@ -37,7 +37,7 @@ def claims(
     """
     second, solved = following.second, found.solved
     errors = following.errors(found, expired)
-    certified = certain(found, errors, observation.std.to(found.images))
+    certified = certain(following, found, errors, observation.std.to(found.images))
     withheld = unaccounted(observation, gradient, int(solved.sum()), second)
     scales = fit_scales(gradient, second, found.images[solved], errors[solved])
     if scales is not None and scales.contradict(torch.zeros_like(scales.error)):

@@ -34,6 +34,7 @@ _HOLDS = 0.5  # of the rank: with less, the second gradient does not hold the ac
 _ROUNDING = 1.0  # times eps |w| |x|: the network's own arithmetic
 _OUTPUTS = 2.5  # of the second layer for each image: with fewer, those that do not fire determine no direction
 _TURNS = 4.0  # standard deviations of the angle by which noise turns a direction of V
+_NEIGHBOURS, _CHANCE = 8, 2  # of an image; and neurons more than coordinates with which some point agrees by chance
 _SURE = 1e-5  # an angle that softens no equation
 _WITHIN = 4.0  # times what noise explains: a residual that counts as none
 
@@ -252,20 +253,42 @@ class NextLayer:
         return size
 
 
-def certain(judged: Judged, errors: Tensor, pixel_scale: Tensor) -> Tensor:
+def certain(following: NextLayer, judged: Judged, errors: Tensor, pixel_scale: Tensor) -> Tensor:
     """The images that round to the true 8-bit pixels, `[K]`.
 
     The inactive neurons of an image say nothing of it but that they are: only the active ones can contradict a wrong
     one, so they must be more than its unknowns, copies not counted.
 
     Args:
+        following: the equations.
         judged: the images.
         errors: predicted by `NextLayer.errors`.
         pixel_scale: `[C]`, pixels in [0, 1] per unit of model input.
     """
     determined = judged.active >= len(judged.points) + EXCESS
-    sure: Tensor = judged.solved & determined & (SAFETY * errors * pixel_scale.max() < EXACT)
-    return sure
+    sure = judged.solved & determined & (SAFETY * errors * pixel_scale.max() < EXACT)
+    return sure & told_apart(following, judged)
+
+
+def told_apart(following: NextLayer, judged: Judged) -> Tensor:
+    """Which images differ from those nearest to them at more neurons than a point among them can choose, `[K]`.
+
+    Where every neuron but a few is alike for k + 1 images, each point of the space through them satisfies all equations
+    but those few, and with k free coordinates as many of these can be met anywhere: by points that are no images.
+    """
+    patterns = following.equations.patterns(judged.points)
+    active = patterns.to(judged.points)
+    size = active.sum(dim=0)
+    distance = size[:, None] + size - 2 * active.T @ active
+    distance[:, ~judged.solved] = torch.inf
+    nearest = distance.fill_diagonal_(torch.inf).argsort(dim=1)
+    apart = torch.ones_like(judged.solved)
+    differing = torch.zeros_like(patterns)
+    others = int(judged.solved.sum()) - 1
+    for k in range(min(_NEIGHBOURS, max(others, 0))):
+        differing |= patterns != patterns[:, nearest[:, k]]
+        apart &= following.gradient.factors.distinct(differing) > k + 1 + _CHANCE
+    return apart
 
 
 def read_next_layer(observation: Observation, gradient: LayerGradient, generator: torch.Generator) -> NextLayer | str:

@@ -217,7 +217,7 @@ def _known_better(
     points = following.equations.fixed_points(following.equations.features.T @ patterns)
     found = find_images(following, torch.cat([known, points], dim=1), _PATIENCE, STARTS, context)
     errors = following.errors(found, context.expired)
-    sure = certain(found, errors, pixel_scale)
+    sure = certain(following, found, errors, pixel_scale)
     inputs, error, certified = batch.inputs.clone(), batch.error.clone(), certified.clone()
     free = ~certified
     for k in found.solved.nonzero()[:, 0].tolist():

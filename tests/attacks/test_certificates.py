@@ -107,7 +107,7 @@ def test_no_point_of_the_plane_through_images_of_one_pattern_is_certain(see, see
     planted = truth[:, :count] @ weights
     judged = following.judge(torch.cat([planted, truth[:, count:]], dim=1))
     scale = seen.observation.std.double()
-    sure = certain(judged, following.errors(judged), scale)
+    sure = certain(following, judged, following.errors(judged), scale)
     apart = (judged.images[:10, None] - judged.images[10:]).abs().amax(dim=2)  # of none of the others
     near = seen.observation.normalize(seen.truth.images[:count]).flatten(1).double()[:, None] - judged.images[:10]
     exact = (near.abs().amax(dim=2) * scale.max() < 1 / 510).any(dim=0)
@@ -128,10 +128,10 @@ def test_where_a_line_through_two_images_meets_a_kink_nothing_is_certain(see, se
     scale = seen.observation.std.double()
     for side in (1 - 1e-9, 1 + 1e-9):  # on the near side and on the far side of the kink
         judged = following.judge(truth[:, :1] + side * (planted - truth[:, :1]))
-        certified = certain(judged, following.errors(judged), scale)
+        certified = certain(following, judged, following.errors(judged), scale)
         assert not certified.any()
     judged = following.judge(truth[:, 2:])
-    assert certain(judged, following.errors(judged), scale).all()
+    assert certain(following, judged, following.errors(judged), scale).all()
 
 
 # Clause: no image of the batch is hidden in another's place.

@@ -68,13 +68,23 @@ class Analytic(Attack):
         alone = len(groups) == 1 and len(groups[0]) == int(alive.sum())
         layer = [observation.model.get_parameter(f"{name}.{kind}").detach()[alive] for kind in ("weight", "bias")]
         alone = alone and observation.batch_size in (None, 1) and int(distinct_neurons(*layer).max()) >= _OPPOSITE
+        withheld = ""
         if alone:
             inputs = observation.normalize(found[:1]).flatten(1)
             alone = _sent_back(observation, name, inputs) or _next_layer_confirms(observation, inputs, context)
+            if not alone:
+                withheld = (
+                    unsupported(observation) or "neither the next layer's gradient nor the logits confirm the scale"
+                )
         return Reconstruction(
             found.clamp(0, 1),
             certified=torch.full((len(found),), alone, device=found.device),
-            diagnostics={"neurons": int(alive.sum()), "in_range": len(pixels), "agreed": len(agreed)},
+            diagnostics={
+                "neurons": int(alive.sum()),
+                "in_range": len(pixels),
+                "agreed": len(agreed),
+                "withheld": withheld,
+            },
         )
 
 

@@ -167,7 +167,9 @@ def last_called(model: nn.Module) -> str | None:
     """The name of the module whose output is the model's, or None if no module's is or the model cannot be traced."""
     try:
         nodes = list(fx.symbolic_trace(model).graph.nodes)
-    except Exception:  # fx raises whatever the model's own control flow raises; without a name nothing is certified
+    except (
+        Exception
+    ):  # fx raises whatever the model's own control flow raises; `analytic` then says why it certifies nothing
         return None
     value = nodes[-1].args[0]
     return str(value.target) if isinstance(value, fx.Node) and value.op == "call_module" else None

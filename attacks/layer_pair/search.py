@@ -2,7 +2,7 @@
 
 `relu(F c)` lies in the span of V for every image c, see `equations.py`. All starts move at once down the share of it
 that lies outside, by Riemannian Adam in float32; what comes near is settled on its activation pattern by conjugate
-gradients, which end in float64. Neither knows anything of the other images.
+gradients, which end in float64. What is found already is taken out before.
 """
 
 from __future__ import annotations
@@ -101,7 +101,6 @@ def settle(
         if expired():
             break
         start, active = points[:, todo], pattern[:, todo].to(points.dtype)
-
         moved = minimize(_normal(equations, active), start, steps, end)
         points[:, todo] = normalized(moved)
         new = equations.patterns(points[:, todo])

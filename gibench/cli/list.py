@@ -65,7 +65,9 @@ def _show_names(listed: list[Entry]) -> None:
         if of_kind := [entry for entry in listed if entry.kind == kind]:
             typer.echo(plural)
             for entry in of_kind:
-                text = " ".join(filter(None, (summary(entry), f"({entry.source})")))
+                text = " ".join(
+                    filter(None, (summary(entry) or "its source does not describe it", f"({entry.source})"))
+                )
                 typer.echo(_wrapped(f"  {entry.name:<{width}}  ", text))
 
 

@@ -95,10 +95,13 @@ def _without_metadata(content: bytes) -> bytes:
 def _convert(image: Image.Image, content: bytes) -> tuple[Image.Image, list[str]]:
     notes = ["by the first frame alone"] if _frames(content) > 1 else []
     orientation = _orientation(image)
+    if orientation is None:
+        notes.append("as they lie, since their metadata cannot be read")
     bits = _bits(image, content)
     if bits > 8:
         notes.append(f"from {bits} bits a channel to 8")
-        image = _rounded(image, content)
+        image, cut = _rounded(image, content)
+        notes += cut
     if image.has_transparency_data and _alpha(image).getextrema()[0] != 255:
         notes.append("without their transparency")
     converted, note = _eight_bits(image)
@@ -116,11 +119,12 @@ def _frames(content: bytes) -> int:
         return 2
 
 
-def _orientation(image: Image.Image) -> int:
+def _orientation(image: Image.Image) -> int | None:
+    """As EXIF says; None where that cannot be read."""
     try:
         return int(image.getexif().get(ORIENTATION, 1))
-    except Exception:  # unreadable metadata say nothing
-        return 1
+    except Exception:  # of damaged metadata, whatever Pillow raises; it becomes a note
+        return None
 
 
 def _eight_bits(image: Image.Image) -> tuple[Image.Image, list[str]]:
@@ -161,20 +165,20 @@ def _bits(image: Image.Image, content: bytes) -> int:
     return 8
 
 
-def _rounded(image: Image.Image, content: bytes) -> Image.Image:
-    """A picture of more than 8 bits a channel with 8; where the deep values cannot be had, as Pillow cuts them."""
+def _rounded(image: Image.Image, content: bytes) -> tuple[Image.Image, list[str]]:
+    """A picture of more than 8 bits a channel with 8; a note where deep values cannot be had and Pillow cut them."""
     if image.mode == "I" or image.mode.startswith("I;16"):
-        return _from_deep(np.asarray(image))
+        return _from_deep(np.asarray(image)), []
     if content.startswith(PNG_MAGIC):
         import torch
         from torchvision.io import ImageReadMode, decode_image
 
         tensor = decode_image(torch.frombuffer(bytearray(content), dtype=torch.uint8), ImageReadMode.UNCHANGED)
-        return _from_deep(tensor.permute(1, 2, 0).numpy())
-    return _rounded_tiff(image, content) if image.format == "TIFF" else image
+        return _from_deep(tensor.permute(1, 2, 0).numpy()), []
+    return _rounded_tiff(image, content) if image.format == "TIFF" else (image, [])
 
 
-def _rounded_tiff(image: Image.Image, content: bytes) -> Image.Image:
+def _rounded_tiff(image: Image.Image, content: bytes) -> tuple[Image.Image, list[str]]:
     import tifffile
 
     try:
@@ -184,9 +188,9 @@ def _rounded_tiff(image: Image.Image, content: bytes) -> Image.Image:
             values = np.moveaxis(values, 0, -1)
         orientation = page.tags.valueof(ORIENTATION, 1)
         deep = _from_deep(values)
-    except Exception:  # compressed in a way that only Pillow knows, whose pixels are sound and one level off at most
-        return image
-    return deep.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else deep
+    except Exception:  # compressed in a way that only Pillow knows, whose pixels are sound; it becomes a note
+        return image, ["which may be one level off"]
+    return (deep.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else deep), []
 
 
 def _from_deep(values: npt.NDArray[Any]) -> Image.Image:

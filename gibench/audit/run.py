@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from gibench import device as devices
-from gibench.attack import Reconstruction
+from gibench.attack import MOST_IMAGES, Reconstruction
 from gibench.audit import names, observe
 from gibench.audit.attempts import EXPLAINED, Attempt, attempt_all, best, inputs_of, plan
 from gibench.audit.causes import cause_of
+from gibench.audit.federated import kind_told
 from gibench.audit.looks import Looks, look
 from gibench.audit.pixels import check_pixels
 from gibench.audit.protocol import Protocol
@@ -54,7 +55,8 @@ def audit(
 
     Args:
         model: an `nn.Module` with the weights that the client received, or `MODULE:FACTORY`, whose code is run.
-        update: a file (.safetensors, .pt, .npz), a mapping from names, or a list in the order of `state_dict()`.
+        update: a file (.safetensors, .pt, .npz), a mapping from names, a list in the order of `state_dict()`, Flower's
+            `ArrayRecord`, `Parameters` or `FitRes`, or NVFlare's `FLModel`, which states its kind.
         image_shape: C, H, W.
         mean, std: what the client's pixels in [0, 1] are normalised by, a channel or all.
         weights: those that the client received, as `update`; without it the model's own.
@@ -70,6 +72,7 @@ def audit(
         UsageError: what was given is no update of this model; the message says why in one line.
     """
     start = time.monotonic()
+    kind = kind_told(update, kind)
     told = {"image_shape": image_shape, "mean": mean, "std": std, "kind": kind, **(training or {})}
     protocol = Protocol.from_settings("the protocol", told)
     for spec in attacks or ():
@@ -256,7 +259,7 @@ class _Case:
 
 def _truth(truth: Any, protocol: Protocol) -> Tensor:
     """The client's images `[N, C, H, W]` in [0, 1]."""
-    found = read(truth, "truth", 2**31)
+    found = read(truth, "truth", MOST_IMAGES * protocol.size)
     tensors = list(found.values()) if isinstance(found, dict) else found
     if len(tensors) != 1 or tensors[0].ndim != 4 or tuple(tensors[0].shape[1:]) != protocol.image_shape:
         shape = ", ".join(map(str, protocol.image_shape))

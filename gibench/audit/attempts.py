@@ -19,11 +19,13 @@ from gibench.deadline import DeadlinePassed, grace, hard_stop
 from gibench.errors import AttackError
 from gibench.observation import Observation
 from gibench.registry import create
+from gibench.text import one_line
 
 EXPLAINED = 0.1  # residual below which candidates are said to reproduce the update
 _EXACT = ("analytic", "layer-pair", "spearpp")
 _MATCHING = "invertinggradients"
 _SEED = 0
+_LEAST = 1e-3  # seconds: a timer of none would never ring
 
 
 @dataclass(frozen=True)
@@ -106,9 +108,7 @@ def attempt_all(
             done.append(Attempt(spec, "not tried", "the budget is spent: raise it"))
         else:
             progress(f"trying {spec}", None)
-            done.append(
-                _attempt(observation, spec, Context(_generator(device), device, deadline, progress, clamp=False))
-            )
+            done.append(_attempt(observation, spec, device, deadline, progress))
     return done
 
 
@@ -123,27 +123,37 @@ def inputs_of(observation: Observation, images: Tensor) -> Tensor:
     return observation.normalize(images.double())
 
 
-def _attempt(observation: Observation, spec: str, context: Context) -> Attempt:
-    left = max((context.deadline or 0) - time.monotonic(), 0.0)
+def _attempt(
+    observation: Observation,
+    spec: str,
+    device: torch.device,
+    deadline: float,
+    progress: Callable[[str, float | None], None],
+) -> Attempt:
+    """One attack, which is asked to end some time before the deadline and ended by then."""
     attack = cast(Attack, create("attack", spec))
     start = time.perf_counter()
+    left = max(deadline - time.monotonic(), _LEAST)
+    asked = deadline - min(grace(left), left / 2)
+    context = Context(_generator(device), device, asked, progress, clamp=False)
     try:
-        with seeds.isolated(_SEED, "attack"), hard_stop(left + grace(left)):
+        with seeds.isolated(_SEED, "attack"), hard_stop(left):
             run = attack(observation, context)
     except DeadlinePassed:
-        return Attempt(spec, "timeout", "did not return by the end of the budget", time.perf_counter() - start)
-    except AttackError as error:
-        return Attempt(spec, "failed", str(error), time.perf_counter() - start)
-    except Exception as error:  # an attack that fails is told beside those that do not
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        return Attempt(spec, "failed", reason, time.perf_counter() - start)
+        return Attempt(spec, "timeout", "was ended at the end of the budget: raise it", time.perf_counter() - start)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # an attack that fails is told beside those that do not
+        cause = one_line(error) if isinstance(error, AttackError) else f"{type(error).__name__}: {one_line(error)}"
+        return Attempt(spec, "failed", cause, time.perf_counter() - start)
     found = run.reconstruction
     explained = near = None
     if found is not None and len(found.images):
-        shown = observation.to(context.device)
+        shown = observation.to(device)
         inputs = inputs_of(shown, found.images)
         explained, near = residual(shown, inputs), on_grid(inputs, shown.mean, shown.std)
-    return Attempt(spec, run.status, run.reason, run.runtime_s, found, explained, near)
+    reason = "it had until the end of the budget: raise it" if run.status == "timeout" else run.reason
+    return Attempt(spec, run.status, reason, run.runtime_s, found, explained, near)
 
 
 def _generator(device: torch.device) -> torch.Generator:

@@ -41,6 +41,8 @@ def num_classes(model: nn.Module, protocol: Protocol) -> int:
         ) from error
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 2:
         raise UsageError("the model must give logits of shape [N, classes] for N images: wrap it so that it does")
+    if protocol.classes not in (None, logits.shape[1]):
+        raise UsageError(f"the model gives {logits.shape[1]} logits, and {protocol.classes} classes are told: which?")
     return logits.shape[1]
 
 
@@ -99,7 +101,7 @@ def observation_of(
     """
     local = _local(protocol)
     if protocol.reduction == "sum" and protocol.batch_size:  # as if the loss were a mean, which attacks take it for
-        update = {name: tensor / _step_size(protocol) for name, tensor in update.items()}
+        update = {name: tensor / protocol.step_size for name, tensor in update.items()}
     facts = {"batch_size": protocol.batch_size, "local_hyperparameters": local}
     knows = frozenset(name for name, value in facts.items() if value is not None)
     channels = protocol.image_shape[0]
@@ -125,12 +127,14 @@ def weights_of(model: nn.Module) -> dict[str, Tensor]:
 def _local(protocol: Protocol) -> LocalTraining | None:
     if protocol.lr is None or protocol.total_lr is None:
         return None
-    return LocalTraining(1, _step_size(protocol), protocol.lr, protocol.momentum or 0.0, 1, protocol.total_lr)
-
-
-def _step_size(protocol: Protocol) -> int:
-    """Images of a local step; one where the batch size was not told."""
-    return math.ceil((protocol.batch_size or protocol.steps) / protocol.steps)
+    return LocalTraining(
+        protocol.epochs,
+        protocol.step_size,
+        protocol.lr,
+        protocol.momentum or 0.0,
+        protocol.clients or 1,
+        protocol.total_lr,
+    )
 
 
 def _norm(tensors: Mapping[str, Tensor]) -> float:

@@ -146,8 +146,8 @@ class _Case:
         self.kind = observe.kind_of(sent, weights, protocol, received)
         update = observe.delta(sent, weights) if self.kind == "weights" else dict(sent)
         self.assumed = [] if received else ["the weights are those that the factory makes: give those of the round"]
-        if protocol.weight_decay and protocol.total_lr and self._may_hold_decay(update, weights):
-            update = observe.without_decay(update, weights, -protocol.total_lr * protocol.weight_decay)
+        if protocol.decay and self._may_hold_decay(update, weights):
+            update = observe.without_decay(update, weights, protocol.decay)
             self.assumed.append("weight decay is taken off as told, of every parameter")
         self.looks: Looks = look(update, weights, protocol.size)
         if self.looks.decay is not None:

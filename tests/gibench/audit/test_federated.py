@@ -2,7 +2,7 @@
 
 import io
 from collections import UserDict
-from enum import Enum
+from enum import StrEnum
 from types import SimpleNamespace
 
 import numpy as np
@@ -31,7 +31,7 @@ def saved(array):
 class Looks:
     """Objects of the frameworks' shape."""
 
-    class Type(str, Enum):
+    class Type(StrEnum):
         FULL = "FULL"
         DIFF = "DIFF"
 

@@ -118,7 +118,7 @@ def test_a_zip_bomb_that_says_it_is_small_is_not_unpacked(tmp_path):
     told = len(bomb).to_bytes(4, "little")
     assert held.count(told) == 2
     (tmp_path / "bomb.npz").write_bytes(held.replace(told, (200).to_bytes(4, "little")))
-    with PeakMemory(torch.device("cpu")) as memory, pytest.raises(UsageError, match="'bomb.npz' cannot be read"):
+    with PeakMemory(torch.device("cpu")) as memory, pytest.raises(UsageError, match=r"'bomb\.npz' cannot be read"):
         read(tmp_path / "bomb.npz", "update", COUNT)
     assert memory.peak_mb is None or memory.peak_mb < 2**26 / 2**20
 
@@ -129,7 +129,7 @@ def test_a_file_of_torch_that_was_compressed_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "other.pt", "w", zipfile.ZIP_DEFLATED) as archive:
         for name, each in content.items():
             archive.writestr(name, each)
-    with pytest.raises(UsageError, match="'other.pt' is compressed, as torch.save leaves no file"):
+    with pytest.raises(UsageError, match=r"'other\.pt' is compressed, as torch\.save leaves no file"):
         read(tmp_path / "other.pt", "update", COUNT)
 
 

@@ -19,11 +19,12 @@ from gibench.deadline import DeadlinePassed, grace, hard_stop
 from gibench.errors import AttackError
 from gibench.observation import Observation
 from gibench.registry import create
+from gibench.spec import parse
 from gibench.text import one_line
 
 EXPLAINED = 0.1  # residual below which candidates are said to reproduce the update
 _EXACT = ("analytic", "layer-pair", "spearpp")
-_MATCHING = "invertinggradients"
+_MATCHING, _CONTROL = "invertinggradients", "random"
 _SEED = 0
 _LEAST = 1e-3  # seconds: a timer of none would never ring
 
@@ -44,6 +45,11 @@ class Attempt:
     def settings(self) -> dict[str, str]:
         """Of the attack, defaults included."""
         return create("attack", self.attack).settings()
+
+    @property
+    def control(self) -> bool:
+        """Whether it is a control, which finds nothing and shows what nothing is worth."""
+        return bool(cast(Attack, create("attack", self.attack)).control)
 
     @property
     def certified(self) -> int:
@@ -76,7 +82,12 @@ def plan(looks: Looks, local_steps: int | None) -> list[str]:
         ("spearpp-quantized", looks.quantized),
         ("spearpp-local-steps", (local_steps or 1) > 1),
     ]
-    return [*_EXACT, *(name for name, wanted in variants if wanted), _MATCHING]
+    return [*_EXACT, *(name for name, wanted in variants if wanted), _MATCHING, _CONTROL]
+
+
+def reads_layers(spec: str) -> bool:
+    """Whether the attack reads what a linear layer is fed off its gradient, whatever that is."""
+    return parse(spec).name.startswith(("layer-pair", "spearpp"))
 
 
 def attempt_all(
@@ -95,16 +106,20 @@ def attempt_all(
         device: where to compute.
         deadline: of `time.monotonic()`.
         progress: told what is being done.
-        chosen: whether the user named the attacks; else gradient matching is left to models that no other applies to.
+        chosen: whether the user named the attacks; else gradient matching, and a control beside it, is left to models
+            that no other applies to.
     """
     done: list[Attempt] = []
     for spec in attacks:
-        applied = any(each.status != "skipped" for each in done)
+        applied = any(each.status not in ("skipped", "not tried") for each in done)
+        beside = any(each.attack == _MATCHING and each.found for each in done)  # there is something to compare with it
         if any(each.complete for each in done):
             done.append(Attempt(spec, "not tried", "every image is certified already"))
+        elif not chosen and spec == _CONTROL and not beside:
+            done.append(Attempt(spec, "not tried", "a control stands beside gradient matching, which gave nothing"))
         elif not chosen and spec == _MATCHING and applied:
             done.append(Attempt(spec, "not tried", "attacks that recover images exactly apply to this model"))
-        elif time.monotonic() >= deadline:
+        elif time.monotonic() >= deadline and not (beside and spec == _CONTROL):
             done.append(Attempt(spec, "not tried", "the budget is spent: raise it"))
         else:
             progress(f"trying {spec}", None)
@@ -113,8 +128,8 @@ def attempt_all(
 
 
 def best(attempts: Sequence[Attempt]) -> Attempt | None:
-    """The attempt that has most to show for itself, see `Attempt.order`; None where nothing was found."""
-    found = [each for each in attempts if each.found is not None and len(each.found.images)]
+    """The attempt that has most to show for itself, see `Attempt.order`; None where nothing but controls found any."""
+    found = [each for each in attempts if each.found is not None and len(each.found.images) and not each.control]
     return min(found, key=lambda each: each.order, default=None)
 
 

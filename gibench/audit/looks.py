@@ -24,6 +24,8 @@ class Looks:
     dropped: float  # share of the entries
     decay: float | None  # how many times the weights themselves are in it; None where they are not
     dtype: str
+    layer: str  # whose numbers these are
+    singular_values: tuple[float, ...]  # of at most `_ROWS` rows and `_COLUMNS` columns of it, the largest first
 
 
 def look(update: Mapping[str, Tensor], weights: Mapping[str, Tensor], size: int) -> Looks:
@@ -38,15 +40,19 @@ def look(update: Mapping[str, Tensor], weights: Mapping[str, Tensor], size: int)
     name = fed[0] if fed else max(update, key=lambda each: update[each].numel())
     tensor = update[name]
     values = _part(tensor.flatten(1) if tensor.ndim > 1 else tensor[None])
-    live = values[values.abs().amax(1) > 0][:, values.abs().amax(0) > 0]
-    seen = live[live != 0].abs()
+    entered = tensor if fed else next((each for each in update.values() if each.ndim > 1), tensor)  # not by features
+    first = _part(entered.flatten(1) if entered.ndim > 1 else entered[None])
+    live = first[first.abs().amax(1) > 0][:, first.abs().amax(0) > 0]
+    seen = values[values != 0].abs()
     matrix = tensor.ndim == 2
     return Looks(
         signs_only=_of_one_size(seen),
         quantized=tensor.dtype.itemsize > 2 and _in_levels(seen),
-        dropped=float((live == 0).double().mean()),
+        dropped=float((live == 0).double().mean()) if len(live) else 0.0,
         decay=weight_decay(tensor, weights[name]) if matrix else None,
         dtype=str(tensor.dtype).removeprefix("torch."),
+        layer=name.removesuffix(".weight"),
+        singular_values=tuple(torch.linalg.svdvals(values).tolist()),
     )
 
 

@@ -18,13 +18,16 @@ Kind = Literal["auto", "gradient", "delta", "weights"]
 
 _MOST_CHANNELS = 4
 _LOSS = re.compile(r"ce(?:-smooth=(?P<smoothing>[0-9.eE+-]+))?")
-_CHANGES = {
-    "batch_size": "gradient matching can be tried, and whether images are missing can be told",
-    "lr": "the targets can be read off a delta",
-    "weight_decay": "what it adds to a delta is taken off before anything is tried",
-    "local_steps": "several steps are told from one",
-    "clients": "the mean of several clients is told from one client",
-    "loss": "smoothed targets are told from uncertain ones",
+_CHANGES = {  # what is assumed where it is not told; what knowing it would change
+    "optimizer": ("SGD", "Adam's updates are refused, which no attack here reads after more than one step either"),
+    "batch_size": ("nothing", "gradient matching can be tried, and whether images are missing can be told"),
+    "lr": ("nothing", "the targets can be read off a delta"),
+    "weight_decay": ("none", "what it adds to a delta is taken off before anything is tried"),
+    "local_steps": ("one step", "the images of the first step can be certified by themselves"),
+    "clients": ("one client", "the mean of several clients is told from one client"),
+    "loss": ("cross-entropy", "smoothed targets are told from uncertain ones"),
+    "reduction": ("a mean over the batch", "the targets of a loss that is a sum are right"),
+    "defense": ("none", "attacks that allow for a clip norm, a noise level or a pruned share can be asked for"),
 }
 
 
@@ -151,5 +154,9 @@ class Protocol(Plugin):
         return math.prod(self.image_shape)
 
     def unknown(self) -> dict[str, str]:
-        """What was not told, and what knowing it would change."""
-        return {name: change for name, change in _CHANGES.items() if getattr(self, name) is None}
+        """What was not told, what is assumed in its place, and what knowing it would change."""
+        return {
+            name: f"{assumed} is assumed; with it, {change}"
+            for name, (assumed, change) in _CHANGES.items()
+            if getattr(self, name) is None
+        }

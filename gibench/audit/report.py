@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gibench.audit.attempts import EXPLAINED, Attempt
+from gibench.audit.features import Features
 from gibench.audit.pixels import PixelCheck
 from gibench.audit.protocol import Protocol
 from gibench.jsonable import jsonable
@@ -55,6 +56,8 @@ class AuditReport:
     score: Mapping[str, Any] | None = None  # against the truth, where that was given
     seconds: float = 0.0
     on_grid: Tensor | None = None  # [N] booleans: every pixel lies on the 8-bit grid
+    features: Features | None = None  # behind a trunk
+    pointers: Sequence[Mapping[str, Any]] = ()  # see `gibench.leaderboard.stopped`
 
     @property
     def certified_inputs(self) -> int:
@@ -93,22 +96,12 @@ class AuditReport:
             "label_smoothing": jsonable(self.smoothing),
             "looks": jsonable(self.looks),
             "images": [self._image(index, images) for index in range(len(self.images))],
-            "attempts": [
-                {
-                    "attack": each.attack,
-                    "status": each.status,
-                    "reason": each.reason or None,
-                    "seconds": jsonable(each.seconds),
-                    "candidates": len(each.found.images) if each.found else 0,
-                    "certified": each.certified,
-                    "residual": each.residual.share if each.residual else None,
-                    "settings": each.settings,
-                }
-                for each in self.attempts
-            ],
+            "attempts": [_row(each) for each in self.attempts],
+            "features": _features(self.features),
             "told": jsonable(self.protocol.model_dump(exclude_none=True)),
             "unknown": self.protocol.unknown(),
             "assumed": list(self.assumed),
+            "defenses": jsonable(self.pointers),
             "not_shown": list(NOT_SHOWN),
             "score": jsonable(self.score),
             "seconds": self.seconds,
@@ -132,8 +125,29 @@ def refused(reason: str, kind: str, protocol: Protocol, **known: Any) -> AuditRe
     return AuditReport("REFUSED", reason, kind, protocol, (), nothing, torch.zeros(0, dtype=torch.bool), **known)
 
 
+def _row(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "attack": attempt.attack,
+        "status": attempt.status,
+        "reason": attempt.reason or None,
+        "seconds": jsonable(attempt.seconds),
+        "candidates": len(attempt.found.images) if attempt.found else 0,
+        "certified": attempt.certified,
+        "residual": attempt.residual.share if attempt.residual else None,
+        "control": attempt.control,
+        "settings": attempt.settings,
+    }
+
+
+def _features(features: Features | None) -> dict[str, Any] | None:
+    if features is None:
+        return None
+    kept = ("layer", "size", "rank", "candidates", "certified")
+    return {name: getattr(features, name) for name in kept} | {"attempts": [_row(each) for each in features.attempts]}
+
+
 def verdict_of(
-    inputs: int, pixels: PixelCheck | None, share: float | None, found: int, on_grid: int
+    inputs: int, pixels: PixelCheck | None, share: float | None, found: int, on_grid: int, features: Features | None
 ) -> tuple[Verdict, str]:
     """The verdict and what it says in words.
 
@@ -143,6 +157,7 @@ def verdict_of(
         share: what they leave of the update.
         found: candidates.
         on_grid: candidates whose every pixel lies on the 8-bit grid.
+        features: what was found behind a trunk.
     """
     if inputs:
         what = "images" if pixels and pixels.passed else "network inputs, which the grid does not bear out as pixels"
@@ -151,4 +166,9 @@ def verdict_of(
         return "SUSPECT", f"{found} candidates reproduce the update but for {share:.1e} of it; none is certified"
     if on_grid:
         return "SUSPECT", f"{on_grid} of {found} candidates lie on the 8-bit grid, as only images do; none is certified"
+    if features and features.certified:
+        return "SUSPECT", (
+            f"the features of {features.certified} images, the {features.size} numbers that enter layer "
+            f"'{features.layer}', are recovered and certified exact; the images behind them are not"
+        )
     return "NOT SHOWN", "what was tried recovers nothing that reproduces the update; this does not say that it is safe"

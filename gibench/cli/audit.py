@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from gibench.cli import options
-from gibench.cli.console import note, print_json
+from gibench.cli.console import note, print_json, results_alone, say_all
 
 
 def audit(
@@ -41,6 +39,12 @@ def audit(
     momentum: Annotated[float | None, typer.Option("--momentum", metavar="M", help="Momentum of the client.")] = None,
     local_steps: Annotated[
         int | None, typer.Option("--local-steps", metavar="N", help="Steps that the update is of.")
+    ] = None,
+    local_epochs: Annotated[
+        int | None, typer.Option("--local-epochs", metavar="N", help="Times that these go through the images.")
+    ] = None,
+    clients: Annotated[
+        int | None, typer.Option("--clients", metavar="N", help="Whose updates are averaged in it.")
     ] = None,
     loss: Annotated[str | None, typer.Option("--loss", metavar="LOSS", help="ce, or ce-smooth=SHARE.")] = None,
     reduction: Annotated[
@@ -92,6 +96,8 @@ def audit(
         weight_decay=weight_decay,
         momentum=momentum,
         local_steps=local_steps,
+        local_epochs=local_epochs,
+        clients=clients,
         loss=loss,
         reduction=reduction,
         batch_size=batch_size,
@@ -106,7 +112,7 @@ def audit(
         raise UsageError(f"--output {output} is a file: name a folder")
     note(f"running the code of {model}, which must be your own or trusted")
     first = {name: told.pop(name) for name in ("image_shape", "mean", "std", "kind")}
-    with redirect_stdout(sys.stderr):  # standard output is for the report, whatever a model prints
+    with results_alone():  # whatever a model prints
         report = run(
             model,
             update,
@@ -127,7 +133,7 @@ def audit(
     if as_json:
         print_json(report.as_dict(images))
     else:
-        typer.echo(render.text(report))
+        say_all(render.text(report).splitlines())
     limit: Literal["certified", "suspect"] = "certified" if fail_on == "certified" else "suspect"
     raise typer.Exit(report.exit_code(limit))
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import ctypes
 import json
+import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
 from typing import Any
 
 import typer
@@ -15,6 +19,32 @@ from gibench.text import visible
 def print_json(value: Any) -> None:
     """JSON on standard output; NaN and infinity are errors."""
     typer.echo(json.dumps(value, indent=2, allow_nan=False))
+
+
+@contextmanager
+def results_alone() -> Iterator[None]:
+    """In the body, and again when the process ends, what anybody writes to standard output goes to standard error.
+
+    Python's prints, those of C code and those of other processes alike: standard output is for results.
+    """
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        with suppress(AttributeError, OSError, TypeError):  # Windows
+            ctypes.CDLL(None).fflush(None)  # what C code has printed and still holds
+        os.dup2(kept, 1)
+        os.close(kept)
+        atexit.register(_to_standard_error)  # before what the body has left to be done at the end
+
+
+def _to_standard_error() -> None:
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+        os.dup2(2, 1)
 
 
 def say(line: str) -> None:

@@ -49,7 +49,7 @@ def test_every_format_and_kind_is_certified_and_bit_equal(plain, tmp_path):
 def test_auto_tells_a_gradient_from_a_delta(plain, kind):
     report = audit(plain, getattr(plain, kind), SHAPE)
     assert (report.kind, report.certified_pixels) == (kind, 8)
-    assert report.assumed == [f"the update is a {kind}, as the sign of what the loss sends back says"]
+    assert report.assumed[-1] == f"the update is a {kind}, as the sign of what the loss sends back says"
 
 
 def test_label_smoothing_is_read_off():
@@ -232,5 +232,5 @@ def test_a_spent_budget_is_said():
     sent = small()
     report = audit(sent, sent.gradient, kind="gradient", budget=1e-9)
     assert {each.status for each in report.attempts} == {"not tried"}
-    assert all("raise it" in each.reason for each in report.attempts if each.attack != "invertinggradients")
+    assert all("raise it" in each.reason for each in report.attempts if not each.control)
     assert report.verdict == "NOT SHOWN"

@@ -157,7 +157,7 @@ def test_a_large_update_is_mapped_and_not_copied(tmp_path, kind):
         look(found, sent, 2**14)
     if memory.peak_mb is None:
         pytest.skip("the system does not tell a process's peak")
-    assert memory.peak_mb < 2.5 * megabytes  # the file, what the test negates, and blocks
+    assert memory.peak_mb < 2 * megabytes + 64  # the file, what the test negates, and blocks
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,18 @@ def test_json_alone_is_on_standard_output_and_holds_no_image(call, folder):
     assert (report["schema"], report["verdict"], report["certified_pixels"]) == (SCHEMA, "LEAKS", 3)
     assert report["score"]["exact_rate"] == 1
     assert "pixels" not in report["images"][0]
-    assert set(report["unknown"]) == {"batch_size", "lr", "weight_decay", "local_steps", "loss"}
+    unknown = {
+        "optimizer",
+        "batch_size",
+        "lr",
+        "weight_decay",
+        "local_steps",
+        "clients",
+        "loss",
+        "reduction",
+        "defense",
+    }
+    assert set(report["unknown"]) == unknown
     assert "made" in err
     assert sorted(path.name for path in folder.iterdir() if path.name != "__pycache__") == [
         "net.py",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from gibench.audit.pixels import on_grid
 from gibench.audit.residual import Residual, residual
 from gibench.deadline import DeadlinePassed, grace, hard_stop
 from gibench.errors import AttackError
+from gibench.jsonable import jsonable
 from gibench.observation import Observation
 from gibench.registry import create
 from gibench.spec import parse
@@ -67,6 +68,20 @@ class Attempt:
         """Smaller is better: certified, then explaining the update, then on the grid, then what is left."""
         grid = 0 if self.on_grid is None else int(self.on_grid.sum())
         return -self.certified, min(self.share, EXPLAINED), -grid, self.share
+
+    def as_dict(self) -> dict[str, Any]:
+        """In JSON's types, without what was found."""
+        return {
+            "attack": self.attack,
+            "status": self.status,
+            "reason": self.reason or None,
+            "seconds": jsonable(self.seconds),
+            "candidates": len(self.found.images) if self.found else 0,
+            "certified": self.certified,
+            "residual": self.residual.share if self.residual else None,
+            "control": self.control,
+            "settings": self.settings,
+        }
 
     @property
     def complete(self) -> bool:

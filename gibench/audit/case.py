@@ -16,7 +16,7 @@ from gibench.audit.causes import cause_of
 from gibench.audit.defenses import pointers
 from gibench.audit.features import Features, find_head
 from gibench.audit.looks import Looks, look
-from gibench.audit.pixels import check_pixels
+from gibench.audit.pixels import as_pixels, check_pixels
 from gibench.audit.protocol import Protocol
 from gibench.audit.report import AuditReport, refused, verdict_of
 from gibench.observation import Observation
@@ -135,18 +135,22 @@ class Case:
         empty = torch.zeros(0, *self.protocol.image_shape)
         found = top.found if top else None
         images = empty if found is None else found.images.cpu()
-        certified = torch.zeros(len(images), dtype=torch.bool)
+        certified = none = torch.zeros(len(images), dtype=torch.bool)
         if found is not None and found.certified is not None and self.looks.decay is None:
             certified = found.certified.cpu()
         share = top.residual.share if top and top.residual else None
         inputs = inputs_of(observation, images)
-        claimed = bool(certified.any())
-        judged = inputs[certified] if claimed else inputs
         exact = share is not None and share < EXPLAINED
+        claimed = int(certified.sum())
+        judged = inputs[certified] if claimed else inputs
         pixels = check_pixels(judged, observation.mean, observation.std) if claimed or (len(judged) and exact) else None
         targets, smoothing = self._targets(top, observation.scale_known) if exact else (None, None)
         near = torch.zeros(0) if top is None or top.on_grid is None else top.on_grid
-        verdict, reason = verdict_of(int(certified.sum()), pixels, share, len(images), int(near.sum()), tried.features)
+        sure = certified & as_pixels(inputs, observation.mean, observation.std) if pixels and pixels.passed else none
+        if not exact:
+            certified = sure  # no second witness bears the others out
+        counts = int(sure.sum()), int(certified.sum()), claimed
+        verdict, reason = verdict_of(*counts, share, len(images), int(near.sum()), tried.features)
         told: Mapping[str, Any] = found.diagnostics if found else {}
         predicted = told.get("predicted_error_by_image")
         return AuditReport(
@@ -157,6 +161,7 @@ class Case:
             assumed=self.assumed,
             images=images.clamp(0, 1),
             certified=certified,
+            certain_pixels=sure,
             predicted_error=None if predicted is None else torch.tensor(predicted)[: len(images)],
             labels=top.residual.labels.cpu() if exact and top and top.residual else None,
             method=top.attack if top else None,

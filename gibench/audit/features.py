@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, fx, nn
 
-from gibench.audit.attempts import Attempt, best
+from gibench.audit.attempts import EXPLAINED, Attempt, best
 from gibench.observation import Observation, Update
 
 
@@ -52,9 +52,14 @@ class Features:
         return best(self.attempts)
 
     @property
+    def explain(self) -> bool:
+        """Whether the rows found reproduce the update of the layer and of those after it."""
+        return self.top is not None and self.top.share < EXPLAINED
+
+    @property
     def certified(self) -> int:
-        """Rows that are certified exact."""
-        return self.top.certified if self.top else 0
+        """Rows that are certified exact: pixels have their grid for a second witness, features have the residual."""
+        return self.top.certified if self.top and self.explain else 0
 
     @property
     def candidates(self) -> int:
@@ -70,7 +75,7 @@ class Features:
 def find_head(model: nn.Module, image_shape: tuple[int, int, int]) -> Head | None:
     """The head of a network whose first linear layer is fed by other layers; None where there is none.
 
-    All that follows must depend on the images through that layer alone, which is called once.
+    All that follows must depend on the images through what that layer is fed alone, and call it once.
     """
     try:
         traced = fx.symbolic_trace(model)
@@ -89,7 +94,7 @@ def find_head(model: nn.Module, image_shape: tuple[int, int, int]) -> Head | Non
         if any(each not in known for each in node.all_input_nodes) or (
             node is not first and _called(node, modules) is layer
         ):
-            return None  # a path around the layer, or through it again
+            return None  # a path around the features, or through the layer again
         known[node] = graph.node_copy(node, known.__getitem__)
     head = fx.GraphModule(traced, graph)
     head.train(model.training)

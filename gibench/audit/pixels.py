@@ -28,6 +28,7 @@ class PixelCheck:
     distance: float  # mean, in grey levels, from the nearest level
     reason: str
     on_grid: bool = False  # and within [0, 1], in whatever order
+    judged: bool = True  # whether there are enough levels to tell
     mean: tuple[float, ...] | None = None  # proposed, where the inputs lie on a grid of their own
     std: tuple[float, ...] | None = None
 
@@ -41,7 +42,8 @@ def check_pixels(inputs: Tensor, mean: Tensor, std: Tensor) -> PixelCheck:
     distance = max(float((each - each.round()).abs().mean()) for each in levels)
     outside = float(torch.maximum(-pixels, pixels - 1).amax())
     if min(map(len, levels)) < _FEWEST:
-        return PixelCheck(False, distance, "too few distinct values to tell whether they lie on the 8-bit grid")
+        reason = "too few distinct values to tell whether they lie on the 8-bit grid"
+        return PixelCheck(False, distance, reason, judged=False)
     if distance < _ON_GRID and outside < _OUTSIDE:
         if _order_is_another(pixels):
             height, width = pixels.shape[2:]
@@ -75,6 +77,15 @@ def on_grid(inputs: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """
     found = [check_pixels(image[None], mean, std).on_grid for image in inputs]
     return torch.tensor(found, dtype=torch.bool)
+
+
+def as_pixels(inputs: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Which of the images `[N, C, H, W]`, together on the grid, are not off it by themselves, `[N]`.
+
+    An image of few levels tells nothing by itself, and counts by the others.
+    """
+    found = [check_pixels(image[None], mean, std) for image in inputs]
+    return torch.tensor([each.on_grid or not each.judged for each in found], dtype=torch.bool)
 
 
 def _distinct(values: Tensor) -> Tensor:

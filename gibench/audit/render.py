@@ -163,8 +163,8 @@ def _read_off(report: AuditReport) -> list[str]:
 
 def _images(report: AuditReport) -> list[list[str]]:
     rows = [["image", "certified", "on the grid", "label", "predicted error", "method"]]
-    claim = "pixels" if report.pixels and report.pixels.passed else "inputs"
     for index, sure in enumerate(report.certified.tolist()):
+        claim = "pixels" if report.certain_pixels[index] else "inputs"
         label = "-" if report.labels is None else str(int(report.labels[index]))
         error = "-" if report.predicted_error is None else f"{float(report.predicted_error[index]):.1e}"
         near = "-" if report.on_grid is None else "yes" if report.on_grid[index] else "no"

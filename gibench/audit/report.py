@@ -41,6 +41,7 @@ class AuditReport:
     assumed: Sequence[str]
     images: Tensor
     certified: Tensor  # [N] booleans, of what the model takes
+    certain_pixels: Tensor  # [N] booleans, the certified ones that the 8-bit grid bears out as pixels
     predicted_error: Tensor | None = None  # [N] in pixels of [0, 1], where the attack predicts it
     labels: Tensor | None = None  # [N]
     method: str | None = None
@@ -67,7 +68,7 @@ class AuditReport:
     @property
     def certified_pixels(self) -> int:
         """Images whose every pixel is certified, which takes mean, std and shape that the grid bears out."""
-        return self.certified_inputs if self.pixels and self.pixels.passed else 0
+        return int(self.certain_pixels.sum())
 
     def exit_code(self, fail_on: Literal["certified", "suspect"] = "suspect") -> int:
         """0 nothing shown, 3 a certified leak, 4 suspect unless only certified ones count, 2 refused."""
@@ -96,7 +97,7 @@ class AuditReport:
             "label_smoothing": jsonable(self.smoothing),
             "looks": jsonable(self.looks),
             "images": [self._image(index, images) for index in range(len(self.images))],
-            "attempts": [_row(each) for each in self.attempts],
+            "attempts": [each.as_dict() for each in self.attempts],
             "features": _features(self.features),
             "told": jsonable(self.protocol.model_dump(exclude_none=True)),
             "unknown": self.protocol.unknown(),
@@ -122,53 +123,52 @@ class AuditReport:
 def refused(reason: str, kind: str, protocol: Protocol, **known: Any) -> AuditReport:
     """The report of an update that nothing is tried on, with the reason."""
     nothing = torch.zeros(0, *protocol.image_shape)
-    return AuditReport("REFUSED", reason, kind, protocol, (), nothing, torch.zeros(0, dtype=torch.bool), **known)
-
-
-def _row(attempt: Attempt) -> dict[str, Any]:
-    return {
-        "attack": attempt.attack,
-        "status": attempt.status,
-        "reason": attempt.reason or None,
-        "seconds": jsonable(attempt.seconds),
-        "candidates": len(attempt.found.images) if attempt.found else 0,
-        "certified": attempt.certified,
-        "residual": attempt.residual.share if attempt.residual else None,
-        "control": attempt.control,
-        "settings": attempt.settings,
-    }
+    none = torch.zeros(0, dtype=torch.bool)
+    return AuditReport("REFUSED", reason, kind, protocol, (), nothing, none, none, **known)
 
 
 def _features(features: Features | None) -> dict[str, Any] | None:
     if features is None:
         return None
     kept = ("layer", "size", "rank", "candidates", "certified")
-    return {name: getattr(features, name) for name in kept} | {"attempts": [_row(each) for each in features.attempts]}
+    return {name: getattr(features, name) for name in kept} | {
+        "attempts": [each.as_dict() for each in features.attempts]
+    }
 
 
 def verdict_of(
-    inputs: int, pixels: PixelCheck | None, share: float | None, found: int, on_grid: int, features: Features | None
+    pixels: int, inputs: int, claimed: int, share: float | None, found: int, on_grid: int, features: Features | None
 ) -> tuple[Verdict, str]:
     """The verdict and what it says in words.
 
     Args:
-        inputs: certified images.
-        pixels: whether they lie on the grid.
-        share: what they leave of the update.
+        pixels: certified images whose pixels the grid bears out.
+        inputs: certified images that the grid or the residual bears out.
+        claimed: images that the attack certifies.
+        share: what the candidates leave of the update.
         found: candidates.
         on_grid: candidates whose every pixel lies on the 8-bit grid.
         features: what was found behind a trunk.
     """
+    if pixels:
+        others = f"; {inputs - pixels} more as the model takes them" if inputs > pixels else ""
+        return "LEAKS", f"{pixels} images are recovered from the update and certified exact{others}"
     if inputs:
-        what = "images" if pixels and pixels.passed else "network inputs, which the grid does not bear out as pixels"
+        what = "network inputs, which the grid does not bear out as pixels,"
         return "LEAKS", f"{inputs} {what} are recovered from the update and certified exact"
     if found and share is not None and share < EXPLAINED:
         return "SUSPECT", f"{found} candidates reproduce the update but for {share:.1e} of it; none is certified"
+    if claimed:
+        return "SUSPECT", (
+            f"{claimed} candidates are certified by the attack, but neither lie on the 8-bit grid nor reproduce the "
+            "update: are these the weights and the model of the round?"
+        )
     if on_grid:
         return "SUSPECT", f"{on_grid} of {found} candidates lie on the 8-bit grid, as only images do; none is certified"
-    if features and features.certified:
+    if features and features.explain:
+        what = f"the {features.size} numbers that enter layer '{features.layer}'"
         return "SUSPECT", (
-            f"the features of {features.certified} images, the {features.size} numbers that enter layer "
-            f"'{features.layer}', are recovered and certified exact; the images behind them are not"
+            f"the features of {features.candidates} images, {what}, reproduce the update from there on, and "
+            f"{features.certified} are certified exact; the images behind them are not recovered"
         )
     return "NOT SHOWN", "what was tried recovers nothing that reproduces the update; this does not say that it is safe"

@@ -122,6 +122,5 @@ def _scored(report: AuditReport, originals: Tensor | None, seconds: float) -> Au
     """The report with its seconds, and its score where the truth was given."""
     if originals is None:
         return replace(report, seconds=seconds)
-    sure = report.certified if report.certified_pixels else torch.zeros_like(report.certified)
-    found = Reconstruction(report.images, certified=sure) if len(report.images) else None
+    found = Reconstruction(report.images, certified=report.certain_pixels) if len(report.images) else None
     return replace(report, seconds=seconds, score=score(originals, found).summary)

@@ -1,11 +1,13 @@
 """`gibench audit`: options, exit codes, and what is printed where."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
+from gibench.audit.attempts import Attempt
 from gibench.audit.protocol import Protocol
 from gibench.audit.report import SCHEMA, AuditReport
 
@@ -81,13 +83,49 @@ def test_json_alone_is_on_standard_output_and_holds_no_image(call, folder):
     ]
 
 
+LOUD = """
+import atexit
+import ctypes
+import os
+import subprocess
+import sys
+
+def everywhere():
+    print("by Python")
+    os.write(1, b"by a descriptor")
+    ctypes.CDLL(None).printf(b"by C code, which holds it back")
+    subprocess.run([sys.executable, "-c", "print('by another process')"], check=True)
+    sys.__stdout__.write("by the stream itself")
+
+everywhere()
+atexit.register(everywhere)
+"""
+
+
+def test_nothing_else_is_on_standard_output_however_a_model_prints(folder, program):
+    (folder / "net.py").write_text(LOUD + CODE, encoding="utf-8")
+    process = program(*GIVEN, "--json")
+    out, err = process.communicate()
+    assert process.returncode == 3
+    assert json.loads(out)["verdict"] == "LEAKS"
+    for said in ("by Python", "by a descriptor", "by C code", "by another process", "by the stream itself"):
+        assert err.count(said) == 2  # when it is imported, and at the end
+
+
 def test_the_documented_keys_are_those_of_the_report():
     table = README.read_text(encoding="utf-8").partition("## The report as JSON")[2]
     first = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
     documented = [name for cell in first for name in cell.replace("`", "").replace(" ", "").split(",")]
-    told = Protocol(image_shape=(1, 2, 2))
-    report = AuditReport("NOT SHOWN", "", "auto", told, (), torch.zeros(0, 1, 2, 2), torch.zeros(0).bool())
+    told, none = Protocol(image_shape=(1, 2, 2)), torch.zeros(0).bool()
+    report = AuditReport("NOT SHOWN", "", "auto", told, (), torch.zeros(0, 1, 2, 2), none, none)
     assert sorted(documented) == sorted(report.as_dict())
+    attempt = next(line for line in table.splitlines() if line.startswith("| `attempts`"))
+    assert set(re.findall(r"`(\w+)`", attempt)) - {"attempts"} == set(Attempt("random", "ok", "").as_dict())
+
+
+def test_what_is_documented_is_what_an_audit_of_any_outcome_has(call, folder):
+    keys = [sorted(json.loads(call(*GIVEN, *more, "--json").out)) for more in ((), ("--optimizer", "adam"))]
+    assert keys[0] == keys[1]
 
 
 def test_a_protocol_file_is_read_and_options_go_first(call, folder):

@@ -55,7 +55,8 @@ def check_pixels(inputs: Tensor, mean: Tensor, std: Tensor) -> PixelCheck:
                 " images in another order than the shape says",
                 on_grid=True,
             )
-        return PixelCheck(True, distance, "the recovered inputs lie on the 8-bit grid of the stated mean and std", True)
+        reason = f"the recovered inputs lie on the 8-bit grid of the stated mean and std{_open(levels)}"
+        return PixelCheck(True, distance, reason, True)
     why = f"mean distance {distance:.2g} grey levels" if distance >= _ON_GRID else "pixels outside [0, 1]"
     found = [_grid(channel) for channel in values.transpose(0, 1)]
     if any(each is None for each in found):
@@ -68,6 +69,15 @@ def check_pixels(inputs: Tensor, mean: Tensor, std: Tensor) -> PixelCheck:
         f"the recovered inputs are no 8-bit pixels by the stated mean and std ({why}): their own grid says otherwise"
     )
     return PixelCheck(False, distance, reason, mean=means, std=stds)
+
+
+def _open(levels: list[Tensor]) -> str:
+    """What the grid leaves open of the mean: a shift by whole grey levels, as long as pixels stay within the range."""
+    ends = [(round(float(each[0])), round(float(each[-1]))) for each in levels]
+    if all(end == (0, _LEVELS) for end in ends):
+        return ""
+    dark, bright = min(end[0] for end in ends), max(end[1] for end in ends)
+    return f", from {dark} to {bright}: it does not tell a mean that is off by whole grey levels"
 
 
 def on_grid(inputs: Tensor, mean: Tensor, std: Tensor) -> Tensor:

@@ -150,25 +150,40 @@ def verdict_of(
         on_grid: candidates whose every pixel lies on the 8-bit grid.
         features: what was found behind a trunk.
     """
-    if pixels:
-        others = f"; {inputs - pixels} more as the model takes them" if inputs > pixels else ""
-        return "LEAKS", f"{pixels} images are recovered from the update and certified exact{others}"
-    if inputs:
-        what = "network inputs, which the grid does not bear out as pixels,"
-        return "LEAKS", f"{inputs} {what} are recovered from the update and certified exact"
-    if found and share is not None and share < EXPLAINED:
-        return "SUSPECT", f"{found} candidates reproduce the update but for {share:.1e} of it; none is certified"
-    if claimed:
-        return "SUSPECT", (
-            f"{claimed} candidates are certified by the attack, but neither lie on the 8-bit grid nor reproduce the "
-            "update: are these the weights and the model of the round?"
-        )
-    if on_grid:
-        return "SUSPECT", f"{on_grid} of {found} candidates lie on the 8-bit grid, as only images do; none is certified"
-    if features and features.explain:
-        what = f"the {features.size} numbers that enter layer '{features.layer}'"
-        return "SUSPECT", (
-            f"the features of {features.candidates} images, {what}, reproduce the update from there on, and "
-            f"{features.certified} are certified exact; the images behind them are not recovered"
-        )
-    return "NOT SHOWN", "what was tried recovers nothing that reproduces the update; this does not say that it is safe"
+    more = f"; {inputs - pixels} more as the model takes them" if inputs > pixels else ""
+    unsure = (
+        "candidates are certified by the attack, but neither lie on the 8-bit grid nor reproduce the update: are these"
+    )
+    outcomes: tuple[tuple[bool, Verdict, str], ...] = (
+        (pixels > 0, "LEAKS", f"{pixels} images are recovered from the update and certified exact{more}"),
+        (
+            inputs > 0,
+            "LEAKS",
+            f"{inputs} network inputs, which the grid does not bear out as pixels, are recovered from the update and "
+            "certified exact",
+        ),
+        (
+            found > 0 and share is not None and share < EXPLAINED,
+            "SUSPECT",
+            f"{found} candidates reproduce the update but for {share or 0:.1e} of it; none is certified",
+        ),
+        (claimed > 0, "SUSPECT", f"{claimed} {unsure} the weights and the model of the round?"),
+        (
+            on_grid > 0,
+            "SUSPECT",
+            f"{on_grid} of {found} candidates lie on the 8-bit grid, as only images do; none is certified",
+        ),
+        (features is not None and features.explain, "SUSPECT", _of_features(features)),
+    )
+    nothing = "what was tried recovers nothing that reproduces the update; this does not say that it is safe"
+    return next(((verdict, why) for holds, verdict, why in outcomes if holds), ("NOT SHOWN", nothing))
+
+
+def _of_features(features: Features | None) -> str:
+    if features is None:
+        return ""
+    return (
+        f"the features of {features.candidates} images, the {features.size} numbers that enter layer "
+        f"'{features.layer}', reproduce the update from there on, and {features.certified} are certified exact; the "
+        "images behind them are not recovered"
+    )

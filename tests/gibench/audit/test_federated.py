@@ -14,12 +14,12 @@ from gibench.audit.federated import kind_told
 from gibench.audit.names import by_name, numbers
 from gibench.audit.readers import read
 from gibench.errors import UsageError
+from tests.gibench.audit.clients import Real
 from tests.gibench.audit.conftest import network
 
 MODEL = torch.nn.Sequential(network((1, 4, 4), 5), torch.nn.BatchNorm1d(10))
 STATE = {name: each.clone() + 1 for name, each in MODEL.state_dict().items()}
 NUMBERS = numbers(MODEL)
-MISSING = "is not installed: pip install 'gibench[federated]'"
 
 
 def saved(array):
@@ -48,26 +48,6 @@ class Looks:
 
     def fl_model(self, kind, params):
         return SimpleNamespace(params_type=kind and self.Type(kind), params=params)
-
-
-class Real:
-    """The frameworks' own."""
-
-    def record(self, state):
-        app = pytest.importorskip("flwr.app", reason=f"Flower {MISSING}")
-        named = isinstance(state, dict)
-        return app.ArrayRecord({name: torch.as_tensor(each) for name, each in state.items()} if named else state)
-
-    def parameters(self, arrays):
-        return pytest.importorskip("flwr.common", reason=f"Flower {MISSING}").ndarrays_to_parameters(arrays)
-
-    def result(self, arrays):
-        common = pytest.importorskip("flwr.common", reason=f"Flower {MISSING}")
-        return common.FitRes(common.Status(common.Code.OK, ""), self.parameters(arrays), 8, {})
-
-    def fl_model(self, kind, params):
-        nvflare = pytest.importorskip("nvflare.app_common.abstract.fl_model", reason=f"NVFlare {MISSING}")
-        return nvflare.FLModel(params_type=kind, params=params)
 
 
 @pytest.fixture(params=[Looks, Real], ids=["looks", "real"])

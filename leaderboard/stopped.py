@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
 from gibench.result import Row
 
+from .formats import records
 from .ranks import SCENARIO
 from .table import summarize
 
@@ -24,7 +24,7 @@ def stopped(rows: Iterable[Row]) -> list[dict[str, Any]]:
     Args:
         rows: with `utility_accuracy`, see `utility.joined`.
     """
-    lines = [line for line in summarize(rows).to_dict("records") if not line["control"] and line["n_tried"]]
+    lines = [line for line in records(summarize(rows)) if not line["control"] and line["n_tried"]]
     broken = {_scenario(line) for line in lines if line["defense"] == "none" and line["exact_rate"] > 0}
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for line in lines:
@@ -47,16 +47,11 @@ def _line(defense: str, lines: list[dict[str, Any]], without: float | None) -> d
         "exact_rate": best["exact_rate"],
         "psnr_median": best["psnr_median"],
         "above_control": any(line["above_control"] is True for line in lines),
-        "epsilon": _told(best["epsilon"]),
+        "epsilon": best["epsilon"],
         "accuracy": _accuracy(lines),
         "without": without,
     }
 
 
 def _accuracy(lines: Iterable[dict[str, Any]]) -> float | None:
-    return next((found for line in lines if (found := _told(line["utility_accuracy"])) is not None), None)
-
-
-def _told(value: Any) -> float | None:
-    """None for what pandas calls missing."""
-    return value if isinstance(value, float) and not math.isnan(value) else None
+    return next((line["utility_accuracy"] for line in lines if line["utility_accuracy"] is not None), None)

@@ -13,7 +13,7 @@ _BLOCK = 2**20  # numbers
 
 def blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """The same entries of tensors of one shape, block by block, each flat; contiguous tensors are not copied."""
-    yield from zip(*(tensor.flatten().split(_BLOCK) for tensor in tensors), strict=True)
+    yield from zip(*(torch.split(tensor.flatten(), _BLOCK) for tensor in tensors), strict=True)
 
 
 def norm(tensor: Tensor) -> float:

@@ -19,11 +19,13 @@ from gibench.audit.features import Features
 from gibench.audit.report import NOT_SHOWN, AuditReport
 from gibench.audit.spectrum import spectrum
 from gibench.registry import readable
+from gibench.spec import parse
 
 _SIDE = 96  # pixels that a picture's longer side is enlarged to, at least half of it
 _STYLE = (
     ":root{color-scheme:light dark}body{font:16px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}"
-    "h1{font-size:1.5em}h2{font-size:1.2em}table{border-collapse:collapse;font-size:.9em}.wide{overflow-x:auto}"
+    "h1{font-size:1.5em}h2{font-size:1.2em}table{border-collapse:collapse;font-size:.9em}"
+    ".wide{overflow-x:auto}.wide table{width:max-content;max-width:56em}"
     "td,th{border:1px solid #8888;padding:.2em .6em;text-align:left;vertical-align:top}li{overflow-wrap:anywhere}"
     "figure{display:inline-block;margin:.3em}figcaption{font-size:.9em}img{image-rendering:pixelated}"
     ".plot{display:block;margin:1em 0}.plot img{max-width:100%;width:36em;image-rendering:auto}"
@@ -33,7 +35,7 @@ _READ_OFF, _IMAGES = "Read off the update", "Images"
 _STOPPED = "Defenses that left no exact image in the stored benchmark"
 _HOW_STOPPED = (
     "a pointer and no promise: the benchmark's networks and photographs are not yours. What is recognised at the PSNR "
-    "of the best attack leaks all the same, and `no` alone says that no attack beat the controls",
+    "of the best attack leaks all the same, and only where it is not above the controls has no attack found anything",
     "measure on your own: gibench run --defense SPEC --model SPEC; gibench utility --defense SPEC",
 )
 
@@ -108,7 +110,7 @@ def _block(report: AuditReport, section: Section, level: int, images: bool) -> s
             "<tr>" + "".join(f"<{cell}>{html.escape(value)}</{cell}>" for value in row) + "</tr>"
             for cell, row in zip(["th", *["td"] * len(section.table)], section.table, strict=False)
         )
-        parts.append('<div class="wide"><table>' + "".join(rows) + "</table></div>")
+        parts.append('<div class="wide" tabindex="0"><table>' + "".join(rows) + "</table></div>")
     if images and section.title == _IMAGES:
         parts += [_figure(report, index) for index in range(len(report.images))]
     if section.title == _READ_OFF and report.looks:
@@ -199,10 +201,8 @@ def _stopped(pointers: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     for each in pointers:
         epsilon = "-" if each["epsilon"] is None else f"{each['epsilon']:.3g}"
         accuracies = ("-" if each[name] is None else f"{each[name]:.2f}" for name in ("accuracy", "without"))
-        above, names = (
-            "yes" if each["above_control"] else "no",
-            [readable(*one) for one in (("defense", each["defense"]), ("attack", each["attack"]))],
-        )
+        above = "yes" if each["above_control"] else "no"
+        names = readable("defense", each["defense"]), parse(each["attack"]).name
         rows.append([names[0], epsilon, names[1], f"{each['psnr_median']:.1f}", above, *accuracies])
     return rows
 

@@ -79,8 +79,8 @@ def residual(observation: Observation, inputs: Tensor) -> Residual | None:
         return hook
 
     for name, parameter in parameters.items():
-        parameter.register_post_accumulate_grad_hook(subtract(name))
-    logits.backward(back)
+        parameter.register_post_accumulate_grad_hook(subtract(name))  # type: ignore[no-untyped-call]
+    logits.backward(back)  # type: ignore[no-untyped-call]
     return Residual(math.hypot(*left.values()) / total, back, logits.detach().softmax(1))
 
 

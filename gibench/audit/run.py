@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from gibench import device as devices
 from gibench.attack import MOST_IMAGES, Reconstruction
@@ -97,6 +98,10 @@ def non_finite(model: nn.Module) -> str | None:
 def _model(model: nn.Module | str, weights: Any) -> tuple[nn.Module, bool]:
     """The network with the weights that the client received, and whether these were told."""
     network = load_model(model) if isinstance(model, str) else copy.deepcopy(model)  # the user's stays as it is
+    if any(is_lazy(each) for each in network.parameters()):
+        raise UsageError("the model has lazy layers, whose sizes nobody knows before a batch: make it with sizes")
+    if not any(each.requires_grad for each in network.parameters()):
+        raise UsageError("the model has no parameters that a client trains: unfreeze those that it does")
     network = network.cpu()
     if weights is not None:
         found = names.by_name(read(weights, "weights", names.numbers(network)), network, "weights")

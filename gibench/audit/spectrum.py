@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
+_LEAST = 1e-12
 _INK, _POINT, _RANK = "#808080", "#3b82f6", "#d97706"  # seen on light paper and on dark
 
 
@@ -14,12 +15,12 @@ def spectrum(values: Sequence[float], rank: int | None) -> bytes:
     """A PNG without background.
 
     Args:
-        values: the singular values, the largest first; zeros are left out.
+        values: the singular values, the largest first; what is zero but for rounding is left out.
         rank: where the cliff was found, if it was.
     """
     figure = Figure(figsize=(6, 2.6), dpi=150, layout="constrained")
     axes = figure.add_subplot()
-    shown = [value for value in values if value > 0]
+    shown = [value for value in values if value > _LEAST * values[0]]
     axes.semilogy(range(1, len(shown) + 1), shown, ".", color=_POINT, markersize=4)
     if rank is not None:
         axes.axvline(rank + 0.5, color=_RANK, linewidth=1)

@@ -108,8 +108,8 @@ def audit(
     told |= options.given(image_shape=image_shape, mean=mean, std=std, kind=kind) | training
     if "image_shape" not in told:
         raise UsageError("the shape of the images is not told: give --image-shape C,H,W")
-    if output and output.exists() and not output.is_dir():
-        raise UsageError(f"--output {output} is a file: name a folder")
+    if output:
+        _make(output)
     note(f"running the code of {model}, which must be your own or trusted")
     first = {name: told.pop(name) for name in ("image_shape", "mean", "std", "kind")}
     with results_alone():  # whatever a model prints
@@ -130,12 +130,23 @@ def audit(
         )
     if output:
         render.write(report, output, images)
+        note(f"the report is in {output / 'audit.html'}, and beside it as .md and .json")
     if as_json:
         print_json(report.as_dict(images))
     else:
         say_all(render.text(report).splitlines())
     limit: Literal["certified", "suspect"] = "certified" if fail_on == "certified" else "suspect"
     raise typer.Exit(report.exit_code(limit))
+
+
+def _make(folder: Path) -> None:
+    """The folder of the report, before anything is computed for it."""
+    from gibench.errors import UsageError
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--output {folder} cannot be made ({error.strerror}): name another folder") from error
 
 
 def _progress(message: str, fraction: float | None = None) -> None:

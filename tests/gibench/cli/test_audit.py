@@ -30,6 +30,39 @@ def fails():
 
 def text():
     return "no network"
+
+def needs(width):
+    return make(width)
+
+def leaves():
+    raise SystemExit(3)
+
+def bare():
+    return nn.Flatten()
+
+def frozen():
+    return make().requires_grad_(False)
+
+def lazy():
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(10))
+
+class Pairs(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.last = nn.Linear(144, 10)
+
+    def forward(self, images):
+        return {"logits": self.last(images.flatten(1))}
+
+def pairs():
+    return Pairs()
+"""
+SCRIPT = """
+import argparse
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--epochs", required=True)
+parser.parse_args()
 """
 
 
@@ -38,7 +71,7 @@ def folder(tmp_path, monkeypatch):
     """The gradient of three pictures, in a folder with the code of its model."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "net.py").write_text(CODE, encoding="utf-8")
-    scope = {}
+    scope = {"__name__": "net"}
     exec(CODE, scope)
     model = scope["make"]()
     images = torch.randint(0, 256, (3, 1, 12, 12), generator=torch.Generator().manual_seed(0)) / 255
@@ -164,10 +197,27 @@ def test_what_is_suspect_fails_if_asked(call, folder, fail_on, expected):
         ((*GIVEN, "--budget", "0"), "give minutes above 0"),
         ((*GIVEN, "--protocol", "update.pt"), "cannot be read"),
         ((*GIVEN, "--truth", "received.pt"), "the truth must be one array of images [N, 1, 12, 12]"),
-        ((*GIVEN, "--output", "net.py"), "is a file: name a folder"),
+        ((*GIVEN, "--output", "net.py"), "--output net.py cannot be made (File exists)"),
+        ((*GIVEN, "--output", "net.py/report"), "cannot be made (Not a directory)"),
+        ((*GIVEN, "--model", "net.py:needs"), "missing 1 required positional argument: 'width'): mend it, or give its"),
+        ((*GIVEN, "--model", "net.py:leaves"), "fails (SystemExit: 3)"),
+        ((*GIVEN, "--model", "script.py:make"), "'script.py' cannot be imported (SystemExit: 2)"),
+        ((*GIVEN, "--model", "broken.py:make"), "'broken.py' cannot be imported (SyntaxError"),
+        ((*GIVEN, "--model", "net.py:bare"), "the model has no parameters that a client trains"),
+        ((*GIVEN, "--model", "net.py:frozen"), "the model has no parameters that a client trains"),
+        ((*GIVEN, "--model", "net.py:lazy"), "lazy layers"),
+        ((*GIVEN, "--model", "net.py:pairs"), "must give logits of shape [N, classes]"),
+        (("audit", ".", *GIVEN[2:]), "there is no file '.'"),
+        ((*GIVEN, "--weights", "net.py"), "the weights 'net.py' has no format that is read here"),
+        ((*GIVEN, "--mean", "grey"), "mean"),
+        ((*GIVEN, "--lr", "nan"), "lr"),
+        ((*GIVEN, "--defense", "dp+nope"), "nope"),
+        ((*GIVEN, "--device", "abacus"), "abacus"),
     ],
 )
 def test_a_mistake_is_one_clear_line_and_no_report(call, folder, change, complaint):
+    (folder / "script.py").write_text(SCRIPT, encoding="utf-8")
+    (folder / "broken.py").write_text("def make(:", encoding="utf-8")
     code, out, err = call(*change)
     errors = [line for line in err.splitlines() if line.startswith("error: ")]
     assert (code, out, len(errors)) == (2, "", 1)

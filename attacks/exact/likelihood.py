@@ -24,11 +24,11 @@ from gibench.observation import Observation
 from .linear_layer import EXACT, SAFETY, LayerGradient
 from .relu_chain import Layer, Point, Vector, factor, read_layers, with_one
 
-_PASSES = 8
+_PASSES = 20
+_VAIN, _GAIN = 3, 1.0  # passes after which it ends, if none of them lowered the misfit by more than chance
 _SOLVES, _PRECISION = 100, 1e-3  # of conjugate gradients: steps at most, and the residual that ends them, relatively
 _ASKED = 5  # steps after which it is asked whether they may end: a device waits for the answer
 _UNSURE = 5.0  # deviations of a pre-activation, within which its sign is unknown
-_UNKNOWN = 10.0  # times what an image's numbers have with all else known, where what they have is not
 _DOUBTED = 6.0  # deviations of a layer's misfit that no noise explains, and
 _SLACK = 0.01  # the share of it that the estimate of the noise leaves open
 _PROBES, _UPPER = 16, 1.7  # draws of noise, and by how much these may understate a deviation (99 %, chi-square of 16)
@@ -96,21 +96,26 @@ def _climb(
     point = Point(layers, inputs, inputs.new_zeros(len(inputs), len(layers[-1].weight)))
     noise = _noise(point, sigma)
     point = point.fitted(noise)
-    start = _energy(point)
-    error = torch.where(error.isfinite(), error, _UNKNOWN * _first_order(point, sigma))
-    settled = False
+    start = least = _energy(point)
+    likeliest, vain = point, 0
+    error = torch.where(error.isfinite(), error, _first_order(point, sigma))
     for _ in range(_PASSES):
         error = torch.maximum(error, _first_order(point, sigma))
-        after = _step(point, noise, error, not settled, context)
+        after = _step(point, noise, error, True, context)
         if context.expired():
             return None
-        if settled:
-            return (after, noise) if _energy(after) < start and _explained(after, noise) else None
-        settled = all(torch.equal(*pair) for pair in zip(point.patterns, after.patterns, strict=True))
         error = (after.fed[0] - point.fed[0]).square().mean(dim=1).sqrt()
-        point = after
-        noise = _noise(point, sigma)
-    return None
+        settled = all(torch.equal(*pair) for pair in zip(point.patterns, after.patterns, strict=True))
+        point, noise, energy = after, _noise(after, sigma), _energy(after)
+        vain = 0 if energy < least - _GAIN else vain + 1
+        if energy < least:
+            likeliest, least = point, energy
+        if settled or vain == _VAIN:
+            break
+    noise = _noise(likeliest, sigma)
+    point = _step(likeliest, noise, error, False, context)
+    reached = _energy(point) < start and _explained(point, noise) and not context.expired()
+    return (point, noise) if reached else None
 
 
 def _step(point: Point, noise: Sequence[float], error: Tensor, relaxed: bool, context: Context) -> Point:
@@ -121,7 +126,7 @@ def _step(point: Point, noise: Sequence[float], error: Tensor, relaxed: bool, co
     """
     basis = _basis(point)
     inner = _inside(point, basis)
-    unsure = inner.near_zero(_UNSURE * error, context.generator) if relaxed else [z * 0 for z in inner.before]
+    unsure = inner.unsure(_UNSURE * error, context.generator) if relaxed else [z * 0 for z in inner.before]
     weights = [each**-2 for each in noise]
     right = inner.slope(inner.residuals(), weights)
     right[2:] = [part * free for part, free in zip(right[2:], unsure, strict=True)]

@@ -137,15 +137,19 @@ class Point:
                 back = (back @ self.layers[number].weight) * self.patterns[number - 1][:, None]
         return total
 
-    def near_zero(self, error: Tensor, generator: torch.Generator) -> list[Tensor]:
-        """Where errors of the images' numbers, of size `[B]`, move pre-activations by more than they are: 1, else 0."""
+    def unsure(self, error: Tensor, generator: torch.Generator) -> list[Tensor]:
+        """1 where errors of the images' numbers, of size `[B]`, may put a pre-activation on its pattern's other side.
+
+        That is where they move it by more than it is, and where it is there already.
+        """
         moved = (
             torch.randn(self.fed[0].shape, generator=generator, device=error.device, dtype=error.dtype) * error[:, None]
         )
         found = []
         for layer, z, pattern in zip(self.layers[:-1], self.before, self.patterns, strict=True):
             change = moved @ layer.weight.T
-            found.append((z.abs() < change.square().mean(dim=1, keepdim=True).sqrt()).to(z))
+            near = z.abs() < change.square().mean(dim=1, keepdim=True).sqrt()
+            found.append((near | ((z > 0) != (pattern > 0))).to(z))
             moved = change * pattern
         return found
 

@@ -19,7 +19,7 @@ Kind = Literal["auto", "gradient", "delta", "weights"]
 _MOST_CHANNELS = 4
 _LOSS = re.compile(r"ce(?:-smooth=(?P<smoothing>[0-9.eE+-]+))?")
 _CHANGES = {  # what is assumed where it is not told; what knowing it would change
-    "optimizer": ("SGD", "Adam's updates are refused, which no attack here reads after more than one step either"),
+    "optimizer": ("SGD", "updates of Adam are refused, which no attack here reads"),
     "batch_size": ("nothing", "gradient matching can be tried, and whether images are missing can be told"),
     "lr": ("nothing", "the targets can be read off a delta"),
     "weight_decay": ("none", "what it adds to a delta is taken off before anything is tried"),

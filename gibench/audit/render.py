@@ -25,7 +25,7 @@ _SIDE = 96  # pixels that a picture's longer side is enlarged to, at least half 
 _STYLE = (
     ":root{color-scheme:light dark}body{font:16px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}"
     "h1{font-size:1.5em}h2{font-size:1.2em}table{border-collapse:collapse;font-size:.9em}"
-    ".wide{overflow-x:auto}.wide table{width:max-content;max-width:56em}"
+    ".wide{overflow-x:auto}.wide table{width:max-content;max-width:66em}"
     "td,th{border:1px solid #8888;padding:.2em .6em;text-align:left;vertical-align:top}li{overflow-wrap:anywhere}"
     "figure{display:inline-block;margin:.3em}figcaption{font-size:.9em}img{image-rendering:pixelated}"
     ".plot{display:block;margin:1em 0}.plot img{max-width:100%;width:36em;image-rendering:auto}"

@@ -142,11 +142,12 @@ class Case:
         inputs = inputs_of(observation, images)
         exact = share is not None and share < EXPLAINED
         claimed = int(certified.sum())
-        judged = inputs[certified] if claimed else inputs
+        sure = certified & as_pixels(inputs, observation.mean, observation.std)
+        judged = inputs[sure] if bool(sure.any()) else inputs[certified] if claimed else inputs
         pixels = check_pixels(judged, observation.mean, observation.std) if claimed or (len(judged) and exact) else None
         targets, smoothing = self._targets(top, observation.scale_known) if exact else (None, None)
         near = torch.zeros(0) if top is None or top.on_grid is None else top.on_grid
-        sure = certified & as_pixels(inputs, observation.mean, observation.std) if pixels and pixels.passed else none
+        sure = sure if pixels and pixels.passed else none
         if not exact:
             certified = sure  # no second witness bears the others out
         counts = int(sure.sum()), int(certified.sum()), claimed

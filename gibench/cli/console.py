@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import ctypes
 import json
 import os
 import sys
@@ -34,11 +33,9 @@ def results_alone() -> Iterator[None]:
         with redirect_stdout(sys.stderr):
             yield
     finally:
-        with suppress(AttributeError, OSError, TypeError):  # Windows
-            ctypes.CDLL(None).fflush(None)  # what C code has printed and still holds
         os.dup2(kept, 1)
         os.close(kept)
-        atexit.register(_to_standard_error)  # before what the body has left to be done at the end
+        atexit.register(_to_standard_error)  # before what the body has left to be done, and what C code still holds
 
 
 def _to_standard_error() -> None:

@@ -7,6 +7,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 import gibench
+from gibench.attack import Reconstruction
+from gibench.audit import case
+from gibench.audit.attempts import Attempt
 from tests.gibench.audit.conftest import MEAN, RATE, SHAPE, STD, network, pictures, trained
 
 SMALL = (1, 16, 16)
@@ -234,3 +237,23 @@ def test_a_spent_budget_is_said():
     assert {each.status for each in report.attempts} == {"not tried"}
     assert all("raise it" in each.reason for each in report.attempts if not each.control)
     assert report.verdict == "NOT SHOWN"
+
+
+def test_a_false_certificate_among_true_ones_is_none_of_pixels(plain, monkeypatch):
+    mixed = 0.3 * plain.images[:1] + 0.7 * plain.images[1:2]
+    images = torch.cat([plain.images[2:], mixed])
+    found = Reconstruction(images, certified=torch.ones(len(images), dtype=torch.bool))
+    monkeypatch.setattr(case, "attempt_all", lambda *_, **__: [Attempt("layer-pair", "ok", "", 0.0, found)])
+    report = audit(plain, plain.gradient, SHAPE, kind="gradient")
+    assert report.pixels.passed  # of those that the grid does not speak against
+    assert report.certain_pixels.tolist() == [True] * 6 + [False]
+    assert (report.verdict, report.certified_pixels, report.certified_inputs) == ("LEAKS", 6, 6)
+
+
+def test_what_neither_grid_nor_residual_bears_out_is_not_certified(plain):
+    weights = dict(plain.model.state_dict())
+    weights["1.weight"] = 1.5 * weights["1.weight"]  # each image by 1.5 less has the same activations
+    report = audit(plain, plain.gradient, SHAPE, kind="gradient", weights=weights, attacks=["layer-pair"])
+    assert report.attempts[0].certified == 8
+    assert (report.verdict, report.certified_pixels, report.certified_inputs) == ("SUSPECT", 0, 0)
+    assert "neither lie on the 8-bit grid nor reproduce the update" in report.reason

@@ -24,6 +24,7 @@ from ..exact.layers import followed_by_relu
 from ..exact.linear_layer import EXACT, EXCESS, SAFETY, LayerGradient, features, first_of_each
 from ..exact.low_rank import Factors
 from ..exact.select import complement
+from ..exact.stable import until_stable
 from ..exact.witness import BLUNT, read_next
 
 _STEPS = 30
@@ -58,15 +59,7 @@ class Equations:
     def settled(self, points: Tensor) -> Tensor:
         """The same with all equations from the start."""
         points, patterns = self._met(points)
-        todo = torch.arange(points.shape[1], device=points.device)
-        for _ in range(_STEPS):
-            points[:, todo] = self.solve(patterns[:, todo], points[:, todo])
-            new = self.patterns(points[:, todo])
-            changed = (new != patterns[:, todo]).any(dim=0)
-            patterns[:, todo] = new
-            todo = todo[changed]
-            if not len(todo):
-                break
+        points = until_stable(self.solve, self.patterns, points, patterns, _STEPS)[0]
         return self._met(points)[0]
 
     def single(self) -> Equations:

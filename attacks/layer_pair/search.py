@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..exact.sphere import normalized, radam, tangent
+from ..exact.stable import until_stable
 from .equations import Equations, Judged, NextLayer
 
 _ROWS = 4  # equations for each unknown: they tell most of what all of them tell
@@ -94,21 +95,13 @@ def settle(
     equations: Equations, points: Tensor, steps: int, patterns: int, end: float, expired: Callable[[], bool]
 ) -> Tensor:
     """Unit points `[B, K]` that fit their activation patterns best, by conjugate gradients from points near them."""
+
+    def fit(patterns: Tensor, start: Tensor) -> Tensor:
+        return normalized(minimize(_normal(equations, patterns.to(start)), start, steps, end))
+
     points = normalized(points)
-    todo = torch.arange(points.shape[1], device=points.device)
-    pattern = equations.patterns(points)
-    for _ in range(patterns):
-        if expired():
-            break
-        start, active = points[:, todo], pattern[:, todo].to(points.dtype)
-        moved = minimize(_normal(equations, active), start, steps, end)
-        points[:, todo] = normalized(moved)
-        new = equations.patterns(points[:, todo])
-        changed = (new != pattern[:, todo]).any(dim=0)
-        pattern[:, todo] = new
-        todo = todo[changed]
-        if not len(todo):
-            break
+    start = equations.patterns(points)
+    points = until_stable(fit, equations.patterns, points, start, patterns, expired=expired)[0]
     return equations.oriented(points)
 
 

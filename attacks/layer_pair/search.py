@@ -29,19 +29,20 @@ _ZERO = 1e-4  # of the mean size of what a layer's neurons receive: within it fl
 
 
 @dataclass(frozen=True)
-class Directions:
+class PairDirections:
     """What tells an image from all others in the two layers' gradients: orthogonal to the others, in each."""
 
     first: Tensor  # [B, K]
     second: Tensor  # [r, K], or [r, 0] where nothing tells
 
-    def select(self, index: Tensor) -> Directions:
+    def select(self, index: Tensor) -> PairDirections:
         """Those of some images."""
-        return Directions(self.first[:, index], self.second[:, index] if self.second.shape[1] else self.second)
+        return PairDirections(self.first[:, index], self.second[:, index] if self.second.shape[1] else self.second)
 
-    def join(self, other: Directions) -> Directions:
+    def join(self, other: PairDirections) -> PairDirections:
         """These and then the other ones."""
-        return Directions(torch.cat([self.first, other.first], dim=1), torch.cat([self.second, other.second], dim=1))
+        first, second = (torch.cat(parts, dim=1) for parts in ((self.first, other.first), (self.second, other.second)))
+        return PairDirections(first, second)
 
 
 def candidates(
@@ -137,7 +138,7 @@ def conjugate_gradients(normal: Callable[[Tensor], Tensor], right: Tensor, steps
     return moved
 
 
-def directions(following: NextLayer, points: Tensor) -> Directions:
+def directions_by_products(following: NextLayer, points: Tensor) -> PairDirections:
     """The directions of images, near enough to deflate with: least where each image is inactive.
 
     Args:
@@ -148,12 +149,12 @@ def directions(following: NextLayer, points: Tensor) -> Directions:
     images = torch.linalg.solve_triangular(following.triangle, points, upper=True)
     first = _least(following.gradient.factors.basis, ~equations.patterns(points), images)
     if following.then is None:
-        return Directions(first, first.new_zeros(second.rank, 0))
+        return PairDirections(first, first.new_zeros(second.rank, 0))
     weight, bias = following.then
     activations = torch.relu(equations.features @ points / (equations.ones @ points))
     received = weight @ activations.to(weight) + bias[:, None]
     inactive = received < -_ZERO * received.abs().mean(dim=0)
-    return Directions(
+    return PairDirections(
         first, _least(second.basis, inactive, equations.activations.T @ activations / second.singular_values[:, None])
     )
 

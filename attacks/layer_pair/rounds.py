@@ -18,7 +18,8 @@ from ..exact.refine import smallest
 from ..exact.select import independent
 from ..exact.sphere import normalized
 from . import search
-from .equations import Equations, Judged, NextLayer
+from .equations import Equations
+from .next_layer import Judged, NextLayer
 
 _MOVED = 3.0  # draws of noise within which two points are one image
 _MORE = 8  # starts beside those for each image

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ..exact.sphere import normalized, radam, tangent
 from ..exact.stable import until_stable
-from .equations import Equations, Judged, NextLayer
+from .equations import Equations
+from .next_layer import Judged, NextLayer
 
 _ROWS = 4  # equations for each unknown: they tell most of what all of them tell
 _COARSE, _FINE = (120, 1.0), (10, 0.05)  # steps and the first step's length in radians: on those rows, then on all

@@ -20,9 +20,9 @@ from types import ModuleType
 from typing import Any
 
 from gibench.errors import GibenchError, UsageError
+from gibench.exchange import Answer, Place
 from gibench.job import Progress
 
-Answer = tuple[dict[str, Any], bytes]
 _MOST_BYTES = 2**26, 2**36  # of an answer's two parts; what claims to be longer is no answer
 _BUFFER = 2**22  # bytes
 _STARTING = threading.Lock()
@@ -39,7 +39,7 @@ class WorkerError(Exception):
 class Worker:
     """One process, started when it is first asked for something and replaced once it has ended."""
 
-    def __init__(self, place: Any) -> None:
+    def __init__(self, place: Place) -> None:
         self._place = place
         self._process: Any = None
         self._connection: Connection | None = None
@@ -153,20 +153,25 @@ def _end_group(process: int) -> None:
             end(process, signal.SIGKILL)
 
 
-def _start(place: Any) -> tuple[Any, Connection]:
-    from gibench import worker
-
+def _start(place: Place) -> tuple[Any, Connection]:
     context = multiprocessing.get_context("forkserver")
     with _STARTING, _no_main():
-        context.set_forkserver_preload(["gibench.worker"])
+        context.set_forkserver_preload([__name__, "gibench.worker"])
         ours, theirs = context.Pipe()
         for each in (ours, theirs):
             with socket.socket(fileno=os.dup(each.fileno())) as line:
                 line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)  # models are large
-        process = context.Process(target=worker.serve, args=(theirs, place), name="gibench-worker")
+        process = context.Process(target=_serve, args=(theirs, place), name="gibench-worker")
         process.start()
     theirs.close()
     return process, ours
+
+
+def _serve(connection: Connection, place: Place) -> None:
+    """In the new process, which alone needs what is imported for it."""
+    from gibench import worker
+
+    worker.serve(connection, place)
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 """What jobs do to the processes they run in costs their own row, and changes no other."""
 
 import os
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 
@@ -147,6 +149,16 @@ def test_a_wall_clock_ends_what_no_signal_reaches(honest, monkeypatch):
     assert [result.row.reason for result in found[:4:2]] == [stages.OVERRAN] * 2
     assert found[4].row.reason.startswith("preparing the cell, before any attack: it ran on past its deadline")
     assert [lasting(result) for result in found[6:]] == expected
+
+
+@pytest.mark.slow
+def test_who_starts_workers_imports_none_of_what_they_do(tmp_path):
+    heavy = ["torch._dynamo", "pandas", "skimage", "scipy", "gibench.stages", "gibench.worker"]
+    script = (
+        f"import gibench.cli.grid, gibench.sweep.pair, sys; print([each for each in {heavy} if each in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout == "[]\n"
 
 
 def test_two_workers_give_the_bits_of_one_and_of_none(honest):

@@ -98,6 +98,8 @@ def filled(kind: type[StoredRow], look_up: Callable[[str, Column], Any]) -> dict
 
 
 def _checked(name: str, value: Any, column: Column) -> Any:
+    if type(value) is str and column.type is str:
+        return sys.intern(value)  # thousands of rows share few texts
     if value is None or type(value) is column.type:
         return value
     if column.type is float and type(value) is int:

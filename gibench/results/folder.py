@@ -120,7 +120,7 @@ class Results:
             there = None if force else self.find(type(row), row.key)
             return there if there and there.finished else None
 
-        if there := self.put(row.key, files, columns, done):
+        if there := self.put(row.key, files, columns, done, row):
             return there
         self.saved(row)
         return row
@@ -131,6 +131,7 @@ class Results:
         files: Mapping[str, bytes],
         columns: dict[str, Any],
         unless: Callable[[], StoredRow | None] = lambda: None,
+        row: StoredRow | None = None,
     ) -> StoredRow | None:
         """Make the folder of a cell, in the place of one that is there.
 
@@ -140,6 +141,7 @@ class Results:
             columns: of the row in them, as JSON has it.
             unless: is asked at the last moment, and what it answers is given back and the folder left as it is; None
                 goes ahead.
+            row: the columns as a row, if there is one already.
 
         Raises:
             GibenchError: the folder cannot be written.
@@ -154,7 +156,7 @@ class Results:
                 entry = index.Entry(index.stamp(beside / RESULT), columns)
                 self._place(beside, key)
                 with self._looking:
-                    self._known[key] = _Known(*entry)
+                    self._known[key] = _Known(entry.stamp, row or columns)
             self._renamed = True
         index.add(self.folder, key, entry)
         return None
@@ -292,9 +294,8 @@ class _Known:
 
     __slots__ = "_held", "stamp"
 
-    def __init__(self, stamp: index.Stamp, columns: dict[str, Any]) -> None:
-        self.stamp = stamp
-        self._held: dict[str, Any] | StoredRow = columns
+    def __init__(self, stamp: index.Stamp, held: dict[str, Any] | StoredRow) -> None:
+        self.stamp, self._held = stamp, held
 
     def as_row(self, kind: type[AnyRow]) -> AnyRow | None:
         """Its row, which is checked when it is first asked for; None where it is of another kind.

@@ -90,6 +90,8 @@ class Worker:
         self.close()
 
     def _started(self) -> Connection:
+        if self._connection is not None and _is_hung_up(self._connection):
+            self.discard()  # it was ended since its last answer, which is no fault of what is asked for now
         if self._connection is None:
             if self._closed:
                 raise WorkerError("it was not started any more")
@@ -133,6 +135,17 @@ class Worker:
         self._process.close()
         self._connection.close()
         self._process = self._connection = None
+
+
+def _is_hung_up(connection: Connection) -> bool:
+    """Whether nobody is at the other end of the line any more."""
+    with socket.socket(fileno=os.dup(connection.fileno())) as line:
+        try:
+            return line.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
 
 
 def _how_it_ended(code: int | None) -> str:

@@ -1,6 +1,7 @@
 """What jobs do to the processes they run in costs their own row, and changes no other."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -199,6 +200,20 @@ def test_a_worker_is_ended_at_its_deadline_and_replaced(plugins):
     with pytest.raises(WorkerError, match="not started any more"):
         pair._trusted.ask(print, None, "facts", "random")
     assert is_gone(process)
+
+
+def test_a_worker_that_ended_since_its_last_answer_is_replaced_and_no_job_pays_for_it():
+    pair = Pair()
+    try:
+        worker = pair._attacking
+        worker.ask(print, None, "facts", "random")
+        os.kill(process := worker._process.pid, signal.SIGKILL)
+        assert is_gone(process)
+        head, _ = worker.ask(print, None, "facts", "random")
+        assert head["control"] is True
+        assert worker._process.pid != process
+    finally:
+        pair.quit()
 
 
 def is_gone(process):

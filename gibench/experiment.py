@@ -16,7 +16,7 @@ from gibench.defense import Defense
 from gibench.errors import UsageError
 from gibench.job import Progress
 from gibench.models.base import Model
-from gibench.outcome import Facts
+from gibench.outcome import Facts, Task
 from gibench.registry import create
 from gibench.result import Result
 from gibench.spec import parse_chain
@@ -42,7 +42,7 @@ def run_cell(cell: Cell, progress: Progress) -> Result:
     observation = preparation.observe()
     if observation is None:
         return preparation.result()
-    return preparation.result(failed or stages.attack(stages.Task.of(cell), observation, progress))
+    return preparation.result(failed or stages.attack(Task.of(cell), observation, progress))
 
 
 @lru_cache(maxsize=4)

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import typer
 
+from gibench.jsonable import array_of
 from gibench.text import visible
 
 
 def print_json(value: Any) -> None:
     """JSON on standard output; NaN and infinity are errors."""
     typer.echo(json.dumps(value, indent=2, allow_nan=False))
+
+
+def print_rows(rows: Iterable[Mapping[str, Any]]) -> None:
+    """The same of flat objects, of which there may be many."""
+    typer.echo(array_of(rows))
 
 
 def say(line: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -17,13 +17,17 @@ from gibench.audit.pixels import on_grid
 from gibench.audit.residual import Residual, residual
 from gibench.deadline import DeadlinePassed, grace, hard_stop
 from gibench.errors import AttackError
+from gibench.jsonable import jsonable
 from gibench.observation import Observation
 from gibench.registry import create
+from gibench.spec import parse
+from gibench.text import one_line
 
 EXPLAINED = 0.1  # residual below which candidates are said to reproduce the update
 _EXACT = ("analytic", "layer-pair", "spearpp")
-_MATCHING = "invertinggradients"
+_MATCHING, _CONTROL = "invertinggradients", "random"
 _SEED = 0
+_LEAST = 1e-3  # seconds: a timer of none would never ring
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,11 @@ class Attempt:
         return create("attack", self.attack).settings()
 
     @property
+    def control(self) -> bool:
+        """Whether it is a control, which finds nothing and shows what nothing is worth."""
+        return bool(cast(Attack, create("attack", self.attack)).control)
+
+    @property
     def certified(self) -> int:
         """Images that the attack certifies."""
         sure = self.found.certified if self.found else None
@@ -60,6 +69,20 @@ class Attempt:
         grid = 0 if self.on_grid is None else int(self.on_grid.sum())
         return -self.certified, min(self.share, EXPLAINED), -grid, self.share
 
+    def as_dict(self) -> dict[str, Any]:
+        """In JSON's types, without what was found."""
+        return {
+            "attack": self.attack,
+            "status": self.status,
+            "reason": self.reason or None,
+            "seconds": jsonable(self.seconds),
+            "candidates": len(self.found.images) if self.found else 0,
+            "certified": self.certified,
+            "residual": self.residual.share if self.residual else None,
+            "control": self.control,
+            "settings": self.settings,
+        }
+
     @property
     def complete(self) -> bool:
         """Whether every image of the update is found and certified."""
@@ -74,7 +97,12 @@ def plan(looks: Looks, local_steps: int | None) -> list[str]:
         ("spearpp-quantized", looks.quantized),
         ("spearpp-local-steps", (local_steps or 1) > 1),
     ]
-    return [*_EXACT, *(name for name, wanted in variants if wanted), _MATCHING]
+    return [*_EXACT, *(name for name, wanted in variants if wanted), _MATCHING, _CONTROL]
+
+
+def reads_layers(spec: str) -> bool:
+    """Whether the attack reads what a linear layer is fed off its gradient, whatever that is."""
+    return parse(spec).name.startswith(("layer-pair", "spearpp"))
 
 
 def attempt_all(
@@ -93,28 +121,30 @@ def attempt_all(
         device: where to compute.
         deadline: of `time.monotonic()`.
         progress: told what is being done.
-        chosen: whether the user named the attacks; else gradient matching is left to models that no other applies to.
+        chosen: whether the user named the attacks; else gradient matching, and a control beside it, is left to models
+            that no other applies to.
     """
     done: list[Attempt] = []
     for spec in attacks:
-        applied = any(each.status != "skipped" for each in done)
+        applied = any(each.status not in ("skipped", "not tried") for each in done)
+        beside = any(each.attack == _MATCHING and each.found for each in done)  # there is something to compare with it
         if any(each.complete for each in done):
             done.append(Attempt(spec, "not tried", "every image is certified already"))
+        elif not chosen and spec == _CONTROL and not beside:
+            done.append(Attempt(spec, "not tried", "a control stands beside gradient matching, which gave nothing"))
         elif not chosen and spec == _MATCHING and applied:
             done.append(Attempt(spec, "not tried", "attacks that recover images exactly apply to this model"))
-        elif time.monotonic() >= deadline:
+        elif time.monotonic() >= deadline and not (beside and spec == _CONTROL):
             done.append(Attempt(spec, "not tried", "the budget is spent: raise it"))
         else:
             progress(f"trying {spec}", None)
-            done.append(
-                _attempt(observation, spec, Context(_generator(device), device, deadline, progress, clamp=False))
-            )
+            done.append(_attempt(observation, spec, device, deadline, progress))
     return done
 
 
 def best(attempts: Sequence[Attempt]) -> Attempt | None:
-    """The attempt that has most to show for itself, see `Attempt.order`; None where nothing was found."""
-    found = [each for each in attempts if each.found is not None and len(each.found.images)]
+    """The attempt that has most to show for itself, see `Attempt.order`; None where nothing but controls found any."""
+    found = [each for each in attempts if each.found is not None and len(each.found.images) and not each.control]
     return min(found, key=lambda each: each.order, default=None)
 
 
@@ -123,27 +153,37 @@ def inputs_of(observation: Observation, images: Tensor) -> Tensor:
     return observation.normalize(images.double())
 
 
-def _attempt(observation: Observation, spec: str, context: Context) -> Attempt:
-    left = max((context.deadline or 0) - time.monotonic(), 0.0)
+def _attempt(
+    observation: Observation,
+    spec: str,
+    device: torch.device,
+    deadline: float,
+    progress: Callable[[str, float | None], None],
+) -> Attempt:
+    """One attack, which is asked to end some time before the deadline and ended by then."""
     attack = cast(Attack, create("attack", spec))
     start = time.perf_counter()
+    left = max(deadline - time.monotonic(), _LEAST)
+    asked = deadline - min(grace(left), left / 2)
+    context = Context(_generator(device), device, asked, progress, clamp=False)
     try:
-        with seeds.isolated(_SEED, "attack"), hard_stop(left + grace(left)):
+        with seeds.isolated(_SEED, "attack"), hard_stop(left):
             run = attack(observation, context)
     except DeadlinePassed:
-        return Attempt(spec, "timeout", "did not return by the end of the budget", time.perf_counter() - start)
-    except AttackError as error:
-        return Attempt(spec, "failed", str(error), time.perf_counter() - start)
-    except Exception as error:  # an attack that fails is told beside those that do not
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        return Attempt(spec, "failed", reason, time.perf_counter() - start)
+        return Attempt(spec, "timeout", "was ended at the end of the budget: raise it", time.perf_counter() - start)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # an attack that fails is told beside those that do not
+        cause = one_line(error) if isinstance(error, AttackError) else f"{type(error).__name__}: {one_line(error)}"
+        return Attempt(spec, "failed", cause, time.perf_counter() - start)
     found = run.reconstruction
     explained = near = None
     if found is not None and len(found.images):
-        shown = observation.to(context.device)
+        shown = observation.to(device)
         inputs = inputs_of(shown, found.images)
         explained, near = residual(shown, inputs), on_grid(inputs, shown.mean, shown.std)
-    return Attempt(spec, run.status, run.reason, run.runtime_s, found, explained, near)
+    reason = "it had until the end of the budget: raise it" if run.status == "timeout" else run.reason
+    return Attempt(spec, run.status, reason, run.runtime_s, found, explained, near)
 
 
 def _generator(device: torch.device) -> torch.Generator:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
+from gibench.audit.blocks import not_finite
 from gibench.audit.readers import Sent
 from gibench.errors import UsageError
 from gibench.training import trainable
@@ -63,7 +63,7 @@ def parameters(named: Mapping[str, Tensor], model: nn.Module, what: str) -> dict
         if not tensor.is_floating_point():
             kind = str(tensor.dtype).removeprefix("torch.")
             raise UsageError(f"the {what} holds {kind} at '{name}': send floating-point numbers")
-        if bad := int((~torch.isfinite(tensor)).sum()):
+        if bad := not_finite(tensor):
             raise UsageError(
                 f"the {what} holds NaN or infinity at '{name}' ({bad} entries): nothing can be read off it"
             )

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from gibench.audit.blocks import norm, product
 from gibench.audit.protocol import Protocol
 from gibench.chain import canonical_chain
 from gibench.errors import UsageError
@@ -30,8 +31,9 @@ def num_classes(model: nn.Module, protocol: Protocol) -> int:
     zeros = torch.zeros(2, *protocol.image_shape, device=like.device, dtype=like.dtype)
     shape = ",".join(map(str, protocol.image_shape))
     try:
+        buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}  # batch norm would write the model's
         with torch.no_grad(), torch.random.fork_rng([like.device] if like.is_cuda else []):
-            logits = copy.deepcopy(model)(zeros)
+            logits = torch.func.functional_call(model, buffers, (zeros,))
     except Exception as error:  # whatever the user's own model raises is told with its cause
         cause = str(error).partition("\n")[0] or type(error).__name__
         raise UsageError(
@@ -39,6 +41,8 @@ def num_classes(model: nn.Module, protocol: Protocol) -> int:
         ) from error
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 2:
         raise UsageError("the model must give logits of shape [N, classes] for N images: wrap it so that it does")
+    if protocol.classes not in (None, logits.shape[1]):
+        raise UsageError(f"the model gives {logits.shape[1]} logits, and {protocol.classes} classes are told: which?")
     return logits.shape[1]
 
 
@@ -54,7 +58,7 @@ def kind_of(sent: Mapping[str, Tensor], weights: Mapping[str, Tensor], protocol:
     Raises:
         UsageError: what was sent cannot be of the kind that was told.
     """
-    if all(bool((tensor == 0).all()) for tensor in sent.values()):
+    if not any(bool(tensor.any()) for tensor in sent.values()):
         raise UsageError("the update is zero everywhere, so nothing can leak from it: check what was saved")
     alike = _cosine(sent, weights) > _ALIKE
     if protocol.kind in ("gradient", "delta") and alike:
@@ -68,7 +72,7 @@ def kind_of(sent: Mapping[str, Tensor], weights: Mapping[str, Tensor], protocol:
         raise UsageError("whole weights need those that the client received in that round: give weights")
     if all(torch.equal(sent[name], weights[name].to(sent[name].dtype)) for name in sent):
         raise UsageError("the client sent the weights that it received, so nothing can leak: check what was saved")
-    if _norm({name: sent[name] - weights[name] for name in sent}) > _norm(weights):
+    if _norm(delta(sent, weights)) > _norm(weights):
         raise UsageError("the difference is larger than the weights: are these the weights of the same round?")
     return kind
 
@@ -97,7 +101,7 @@ def observation_of(
     """
     local = _local(protocol)
     if protocol.reduction == "sum" and protocol.batch_size:  # as if the loss were a mean, which attacks take it for
-        update = {name: tensor / _step_size(protocol) for name, tensor in update.items()}
+        update = {name: tensor / protocol.step_size for name, tensor in update.items()}
     facts = {"batch_size": protocol.batch_size, "local_hyperparameters": local}
     knows = frozenset(name for name, value in facts.items() if value is not None)
     channels = protocol.image_shape[0]
@@ -123,18 +127,19 @@ def weights_of(model: nn.Module) -> dict[str, Tensor]:
 def _local(protocol: Protocol) -> LocalTraining | None:
     if protocol.lr is None or protocol.total_lr is None:
         return None
-    return LocalTraining(1, _step_size(protocol), protocol.lr, protocol.momentum or 0.0, 1, protocol.total_lr)
-
-
-def _step_size(protocol: Protocol) -> int:
-    """Images of a local step; one where the batch size was not told."""
-    return math.ceil((protocol.batch_size or protocol.steps) / protocol.steps)
+    return LocalTraining(
+        protocol.epochs,
+        protocol.step_size,
+        protocol.lr,
+        protocol.momentum or 0.0,
+        protocol.clients or 1,
+        protocol.total_lr,
+    )
 
 
 def _norm(tensors: Mapping[str, Tensor]) -> float:
-    return math.hypot(*(float(tensor.double().norm()) for tensor in tensors.values()))
+    return math.hypot(*map(norm, tensors.values()))
 
 
 def _cosine(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> float:
-    product = sum(float((left[name].double() * right[name].double()).sum()) for name in left)
-    return product / max(_norm(left) * _norm(right), 1e-300)
+    return sum(product(left[name], right[name]) for name in left) / max(_norm(left) * _norm(right), 1e-300)

@@ -28,6 +28,7 @@ class PixelCheck:
     distance: float  # mean, in grey levels, from the nearest level
     reason: str
     on_grid: bool = False  # and within [0, 1], in whatever order
+    judged: bool = True  # whether there are enough levels to tell
     mean: tuple[float, ...] | None = None  # proposed, where the inputs lie on a grid of their own
     std: tuple[float, ...] | None = None
 
@@ -41,7 +42,8 @@ def check_pixels(inputs: Tensor, mean: Tensor, std: Tensor) -> PixelCheck:
     distance = max(float((each - each.round()).abs().mean()) for each in levels)
     outside = float(torch.maximum(-pixels, pixels - 1).amax())
     if min(map(len, levels)) < _FEWEST:
-        return PixelCheck(False, distance, "too few distinct values to tell whether they lie on the 8-bit grid")
+        reason = "too few distinct values to tell whether they lie on the 8-bit grid"
+        return PixelCheck(False, distance, reason, judged=False)
     if distance < _ON_GRID and outside < _OUTSIDE:
         if _order_is_another(pixels):
             height, width = pixels.shape[2:]
@@ -53,7 +55,8 @@ def check_pixels(inputs: Tensor, mean: Tensor, std: Tensor) -> PixelCheck:
                 " images in another order than the shape says",
                 on_grid=True,
             )
-        return PixelCheck(True, distance, "the recovered inputs lie on the 8-bit grid of the stated mean and std", True)
+        reason = f"the recovered inputs lie on the 8-bit grid of the stated mean and std{_open(levels)}"
+        return PixelCheck(True, distance, reason, True)
     why = f"mean distance {distance:.2g} grey levels" if distance >= _ON_GRID else "pixels outside [0, 1]"
     found = [_grid(channel) for channel in values.transpose(0, 1)]
     if any(each is None for each in found):
@@ -68,6 +71,15 @@ def check_pixels(inputs: Tensor, mean: Tensor, std: Tensor) -> PixelCheck:
     return PixelCheck(False, distance, reason, mean=means, std=stds)
 
 
+def _open(levels: list[Tensor]) -> str:
+    """What the grid leaves open of the mean: a shift by whole grey levels, as long as pixels stay within the range."""
+    ends = [(round(float(each[0])), round(float(each[-1]))) for each in levels]
+    if all(end == (0, _LEVELS) for end in ends):
+        return ""
+    dark, bright = min(end[0] for end in ends), max(end[1] for end in ends)
+    return f", from {dark} to {bright}: it does not tell a mean that is off by whole grey levels"
+
+
 def on_grid(inputs: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Which of the images `[N, C, H, W]` lie on the 8-bit grid, `[N]`: chance or a mixture of images does not.
 
@@ -75,6 +87,15 @@ def on_grid(inputs: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """
     found = [check_pixels(image[None], mean, std).on_grid for image in inputs]
     return torch.tensor(found, dtype=torch.bool)
+
+
+def as_pixels(inputs: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Which of the images `[N, C, H, W]`, together on the grid, are not off it by themselves, `[N]`.
+
+    An image of few levels tells nothing by itself, and counts by the others.
+    """
+    found = [check_pixels(image[None], mean, std) for image in inputs]
+    return torch.tensor([each.on_grid or not each.judged for each in found], dtype=torch.bool)
 
 
 def _distinct(values: Tensor) -> Tensor:

@@ -18,12 +18,16 @@ Kind = Literal["auto", "gradient", "delta", "weights"]
 
 _MOST_CHANNELS = 4
 _LOSS = re.compile(r"ce(?:-smooth=(?P<smoothing>[0-9.eE+-]+))?")
-_CHANGES = {
-    "batch_size": "gradient matching can be tried, and whether images are missing can be told",
-    "lr": "the targets can be read off a delta",
-    "weight_decay": "what it adds to a delta is taken off before anything is tried",
-    "local_steps": "several steps are told from one",
-    "loss": "smoothed targets are told from uncertain ones",
+_CHANGES = {  # what is assumed where it is not told; what knowing it would change
+    "optimizer": ("SGD", "updates of Adam are refused, which no attack here reads"),
+    "batch_size": ("nothing", "gradient matching can be tried, and whether images are missing can be told"),
+    "lr": ("nothing", "the targets can be read off a delta"),
+    "weight_decay": ("none", "what it adds to a delta is taken off before anything is tried"),
+    "local_steps": ("one step", "the images of the first step can be certified by themselves"),
+    "clients": ("one client", "the mean of several clients is told from one client"),
+    "loss": ("cross-entropy", "smoothed targets are told from uncertain ones"),
+    "reduction": ("a mean over the batch", "the targets of a loss that is a sum are right"),
+    "defense": ("none", "attacks that allow for a clip norm, a noise level or a pruned share can be asked for"),
 }
 
 
@@ -39,9 +43,12 @@ class Protocol(Plugin):
     weight_decay: float | None = Field(None, ge=0, description="as of torch.optim.SGD")
     momentum: float | None = Field(None, ge=0, lt=1, description="as of torch.optim.SGD")
     local_steps: int | None = Field(None, ge=1, description="steps that the update is of")
+    local_epochs: int | None = Field(None, ge=1, description="times that these go through the images")
+    clients: int | None = Field(None, ge=1, description="whose updates are averaged in it")
     loss: str | None = Field(None, description="ce, or ce-smooth=SHARE")
     reduction: Literal["mean", "sum"] | None = Field(None, description="of the loss over the batch")
-    batch_size: int | None = Field(None, ge=1, description="images that the update is of")
+    batch_size: int | None = Field(None, ge=1, description="images that the update is of, of all clients and steps")
+    classes: int | None = Field(None, ge=2, description="logits of the model, which are counted if not told")
     mode: Literal["train", "eval"] = Field("train", description="of the model at the client")
     defense: str | None = Field(None, description="SPEC, + composes several")
 
@@ -78,6 +85,8 @@ class Protocol(Plugin):
                 raise ValueError(f"{name} has {len(getattr(self, name))} numbers for {self.image_shape[0]} channels")
         if min(self.std) <= 0:
             raise ValueError("std must be above 0")
+        if self.steps % self.epochs:
+            raise ValueError(f"{self.steps} local steps are no {self.epochs} epochs of as many steps each")
         if self.weight_decay and self.lr is None and self.kind in ("delta", "weights"):
             raise ValueError("weight_decay adds lr * weight_decay * W to a delta: give lr too")
         return self
@@ -110,9 +119,34 @@ class Protocol(Plugin):
         return self.local_steps or 1
 
     @property
+    def epochs(self) -> int:
+        """Local epochs; one where nothing is told."""
+        return self.local_epochs or 1
+
+    @property
     def total_lr(self) -> float | None:
         """What a delta is in units of the gradient, to first order."""
         return None if self.lr is None else total_lr(self.lr, self.momentum or 0.0, self.steps)
+
+    @property
+    def step_size(self) -> int:
+        """Images of a local step; one where the batch size was not told."""
+        images = (self.batch_size or self.steps * (self.clients or 1)) / (self.clients or 1)
+        return math.ceil(images / (self.steps // self.epochs))
+
+    @property
+    def decay(self) -> float | None:
+        """What the local steps add of the weights received, as a multiple of them; None where it is not told.
+
+        Steps of `torch.optim.SGD` are linear in the weights but for the loss, so it is exact.
+        """
+        if self.weight_decay is None or self.lr is None:
+            return None
+        weights, velocity = 1.0, 0.0
+        for _ in range(self.steps):
+            velocity = (self.momentum or 0.0) * velocity + self.weight_decay * weights
+            weights -= self.lr * velocity
+        return weights - 1.0
 
     @property
     def size(self) -> int:
@@ -120,5 +154,9 @@ class Protocol(Plugin):
         return math.prod(self.image_shape)
 
     def unknown(self) -> dict[str, str]:
-        """What was not told, and what knowing it would change."""
-        return {name: change for name, change in _CHANGES.items() if getattr(self, name) is None}
+        """What was not told, what is assumed in its place, and what knowing it would change."""
+        return {
+            name: f"{assumed} is assumed; with it, {change}"
+            for name, (assumed, change) in _CHANGES.items()
+            if getattr(self, name) is None
+        }

@@ -1,4 +1,7 @@
-"""Reads what a client sent from a file: tensors by name, or in order. No reader unpickles an object."""
+"""Reads what a client sent from a file: tensors by name, or in order. No reader unpickles an object.
+
+Files of 1 GB are nothing special: `.safetensors` and `.pt` are mapped into memory and read where they are asked for.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from gibench.audit.federated import unwrapped
 from gibench.errors import UsageError
 
 Sent = dict[str, Tensor] | list[Tensor]  # by name, or in the order of `state_dict()`
@@ -21,14 +25,14 @@ Sent = dict[str, Tensor] | list[Tensor]  # by name, or in the order of `state_di
 _FORMATS = ".safetensors, .pt, .pth or .npz"
 _SLACK = 2**20  # bytes that headers may take
 _WIDEST = 8  # bytes of a number
-_ORDERED = re.compile(r"arr_\d+")  # what numpy calls the arrays of a list
+_ORDERED = re.compile(r"(?:arr_)?(\d+)")  # what numpy calls the arrays of a list, and Flower
 
 
 def read(source: Any, what: str, numbers: int) -> Sent:
-    """The tensors of a file, or of a mapping or list of tensors or arrays, on the CPU.
+    """The tensors of a file, of a mapping or list of tensors or arrays, or of a framework's object, on the CPU.
 
     Args:
-        source: a path, a mapping or a sequence.
+        source: a path, a mapping, a sequence, or what `gibench.audit.federated` knows.
         what: the noun for messages: update, weights.
         numbers: how many the model has; a compressed file that unpacks to far more is refused.
 
@@ -36,14 +40,14 @@ def read(source: Any, what: str, numbers: int) -> Sent:
         UsageError: it cannot be read, holds Python objects or something else than numbers.
     """
     if not isinstance(source, str | Path):
-        return _tensors(source, what)
+        return _tensors(unwrapped(source, what), what)
     path = Path(source)
     if not path.is_file():
         raise UsageError(f"there is no file '{path}': give the {what} as {_FORMATS}")
     readers: dict[str, Callable[[Path], Any]] = {
         ".safetensors": load_file,
-        ".pt": _torch,
-        ".pth": _torch,
+        ".pt": lambda file: _torch(file, what),
+        ".pth": lambda file: _torch(file, what),
         ".npz": lambda file: _npz(file, numbers),
     }
     reader = readers.get(path.suffix.lower())
@@ -63,8 +67,13 @@ def read(source: Any, what: str, numbers: int) -> Sent:
         raise UsageError(f"the {what} '{path.name}' cannot be read ({cause}): write it again, as {_FORMATS}") from error
 
 
-def _torch(path: Path) -> Any:
-    return torch.load(path, map_location="cpu", weights_only=True)
+def _torch(path: Path, what: str) -> Any:
+    if not zipfile.is_zipfile(path):  # as torch saved before version 1.6
+        return torch.load(path, map_location="cpu", weights_only=True)
+    with zipfile.ZipFile(path) as archive:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise UsageError(f"the {what} '{path.name}' is compressed, as torch.save leaves no file: save it again")
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
 
 
 def _npz(path: Path, numbers: int) -> dict[str, Any]:
@@ -80,7 +89,10 @@ def _npz(path: Path, numbers: int) -> dict[str, Any]:
 def _tensors(source: Any, what: str) -> Sent:
     if isinstance(source, Mapping):
         named = {_name(key, what): _tensor(value, str(key), what) for key, value in source.items()}
-        return list(named.values()) if named and all(map(_ORDERED.fullmatch, named)) else named
+        places = [_ORDERED.fullmatch(name) for name in named]
+        if not named or not all(places):
+            return named
+        return [named[name] for _, name in sorted((int(place[1]), place[0]) for place in places if place)]
     if isinstance(source, Sequence) and not isinstance(source, str | bytes):
         return [_tensor(value, f"entry {index}", what) for index, value in enumerate(source)]
     raise UsageError(f"the {what} is a {type(source).__name__}: give a dict of tensors by name, or a list in order")
@@ -94,8 +106,10 @@ def _name(key: Any, what: str) -> str:
 
 def _tensor(value: Any, name: str, what: str) -> Tensor:
     """Numbers of a precision that networks are trained in."""
-    if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
-        value = torch.from_numpy(np.asarray(value, value.dtype.newbyteorder("="), order="C"))
-    if not isinstance(value, Tensor) or value.is_sparse or value.is_quantized:
-        raise UsageError(f"the {what} holds a {type(value).__name__} at '{name}', which is no dense tensor: convert it")
-    return value.detach().cpu()
+    made = value
+    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "fiub" and value.dtype.itemsize <= _WIDEST:
+        made = torch.from_numpy(np.asarray(value, value.dtype.newbyteorder("="), order="C"))
+    if not isinstance(made, Tensor) or made.layout != torch.strided or made.is_quantized or made.is_meta:
+        kind = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
+        raise UsageError(f"the {what} holds a {kind} at '{name}', which is no dense tensor of numbers: convert it")
+    return made.detach().cpu()

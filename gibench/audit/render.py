@@ -6,23 +6,38 @@ import base64
 import html
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from torch import Tensor
 
+from gibench.audit.attempts import Attempt
+from gibench.audit.features import Features
 from gibench.audit.report import NOT_SHOWN, AuditReport
+from gibench.audit.spectrum import spectrum
+from gibench.registry import readable
+from gibench.spec import parse
 
 _SIDE = 96  # pixels that a picture's longer side is enlarged to, at least half of it
 _STYLE = (
-    "body{font:16px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}table{border-collapse:collapse}"
-    "td,th{border:1px solid #999;padding:.2em .6em;text-align:left}figure{display:inline-block;margin:.3em}"
-    "img{image-rendering:pixelated}.certified img{outline:3px solid #00a03c}"
+    ":root{color-scheme:light dark}body{font:16px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}"
+    "h1{font-size:1.5em}h2{font-size:1.2em}table{border-collapse:collapse;font-size:.9em}"
+    ".wide{overflow-x:auto}.wide table{width:max-content;max-width:66em}"
+    "td,th{border:1px solid #8888;padding:.2em .6em;text-align:left;vertical-align:top}li{overflow-wrap:anywhere}"
+    "figure{display:inline-block;margin:.3em}figcaption{font-size:.9em}img{image-rendering:pixelated}"
+    ".plot{display:block;margin:1em 0}.plot img{max-width:100%;width:36em;image-rendering:auto}"
+    ".certified img{outline:3px solid #00a03c}"
 )
-
-_DEFENSES = "whether a defense would stop it: gibench run --defense dp --defense pruning measures that, on photographs"
+_READ_OFF, _IMAGES = "Read off the update", "Images"
+_STOPPED = "Defenses that left no exact image in the stored benchmark"
+_HOW_STOPPED = (
+    "a pointer and no promise: the benchmark's networks and photographs are not yours. What is recognised at the PSNR "
+    "of the best attack leaks all the same, and only where it is not above the controls has no attack found anything",
+    "measure on your own: gibench run --defense SPEC --model SPEC; gibench utility --defense SPEC",
+)
 
 
 @dataclass(frozen=True)
@@ -38,11 +53,13 @@ def sections(report: AuditReport) -> list[Section]:
     """What the report says, the verdict first."""
     made = [
         Section(f"{report.verdict}: {report.reason}", _rests_on(report)),
-        Section("Read off the update", _read_off(report)),
-        Section("Images", table=_images(report)) if len(report.images) else None,
-        Section("What was tried", table=_tried(report)) if report.attempts else None,
-        Section("Not told", [f"{name}: with it, {change}" for name, change in report.protocol.unknown().items()]),
-        Section("Not shown by this", [*NOT_SHOWN, _DEFENSES]),
+        Section(_READ_OFF, _read_off(report)),
+        Section(_IMAGES, table=_images(report)) if len(report.images) else None,
+        Section("What was tried", table=_tried(report.attempts)) if report.attempts else None,
+        _behind_trunk(report.features) if report.features else None,
+        Section(_STOPPED, _HOW_STOPPED, _stopped(report.pointers)) if report.pointers else None,
+        Section("Not told", [f"{name}: {change}" for name, change in report.protocol.unknown().items()]),
+        Section("Not shown by this", NOT_SHOWN),
     ]
     return [each for each in made if each and (each is made[0] or each.lines or each.table)]
 
@@ -64,7 +81,7 @@ def markdown(report: AuditReport) -> str:
         rows = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in section.table]
         if rows:
             rows.insert(1, "|" + " --- |" * len(section.table[0]))
-        lines = [f"- {line}" for line in section.lines]
+        lines = [f"- {line}" for line in section.lines] + [""] * bool(section.lines and rows)
         blocks.append("\n".join([f"{'##' if level else '#'} {section.title}", "", *lines, *rows]))
     return "\n\n".join(blocks) + "\n"
 
@@ -75,28 +92,33 @@ def page(report: AuditReport, images: bool) -> str:
     Args:
         images: whether the candidates' pictures go in.
     """
-    parts = []
-    for level, section in enumerate(sections(report)):
-        tag = "h2" if level else "h1"
-        parts.append(f"<{tag}>{html.escape(section.title)}</{tag}>")
-        if section.lines:
-            parts.append("<ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in section.lines) + "</ul>")
-        for number, row in enumerate(section.table):
-            cell = "td" if number else "th"
-            parts.append(
-                ("" if number else "<table>")
-                + "<tr>"
-                + "".join(f"<{cell}>{html.escape(value)}</{cell}>" for value in row)
-                + "</tr>"
-            )
-        parts.append("</table>" if section.table else "")
-        if images and section.title == "Images":
-            parts += [_figure(report, index) for index in range(len(report.images))]
-    body = "\n".join(filter(None, parts))
+    body = "\n".join(_block(report, section, level, images) for level, section in enumerate(sections(report)))
     return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>gibench audit: '
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1"><title>gibench audit: '
         f"{report.verdict}</title><style>{_STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
     )
+
+
+def _block(report: AuditReport, section: Section, level: int, images: bool) -> str:
+    tag = "h2" if level else "h1"
+    parts = [f"<{tag}>{html.escape(section.title)}</{tag}>"]
+    if section.lines:
+        parts.append("<ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in section.lines) + "</ul>")
+    if section.table:
+        rows = (
+            "<tr>" + "".join(f"<{cell}>{html.escape(value)}</{cell}>" for value in row) + "</tr>"
+            for cell, row in zip(["th", *["td"] * len(section.table)], section.table, strict=False)
+        )
+        parts.append('<div class="wide" tabindex="0"><table>' + "".join(rows) + "</table></div>")
+    if images and section.title == _IMAGES:
+        parts += [_figure(report, index) for index in range(len(report.images))]
+    if section.title == _READ_OFF and report.looks:
+        shown = _embedded(spectrum(report.looks["singular_values"], report.rank))
+        about = f"the singular values of layer {report.looks['layer']}: as many stand out as there are images"
+        parts.append(f'<figure class="plot"><img alt="{html.escape(about)}" src="{shown}">')
+        parts.append(f"<figcaption>{html.escape(about)}</figcaption></figure>")
+    return "\n".join(parts)
 
 
 def write(report: AuditReport, folder: Path, images: bool) -> None:
@@ -143,8 +165,8 @@ def _read_off(report: AuditReport) -> list[str]:
 
 def _images(report: AuditReport) -> list[list[str]]:
     rows = [["image", "certified", "on the grid", "label", "predicted error", "method"]]
-    claim = "pixels" if report.pixels and report.pixels.passed else "inputs"
     for index, sure in enumerate(report.certified.tolist()):
+        claim = "pixels" if report.certain_pixels[index] else "inputs"
         label = "-" if report.labels is None else str(int(report.labels[index]))
         error = "-" if report.predicted_error is None else f"{float(report.predicted_error[index]):.1e}"
         near = "-" if report.on_grid is None else "yes" if report.on_grid[index] else "no"
@@ -152,24 +174,51 @@ def _images(report: AuditReport) -> list[list[str]]:
     return rows
 
 
-def _tried(report: AuditReport) -> list[list[str]]:
+def _tried(attempts: Sequence[Attempt]) -> list[list[str]]:
     rows = [["attack", "outcome", "candidates", "certified", "residual", "seconds", "reason"]]
-    for each in report.attempts:
+    for each in attempts:
         found = str(len(each.found.images)) if each.found else "-"
         share = f"{each.residual.share:.1e}" if each.residual else "-"
         seconds = "-" if each.seconds is None else f"{each.seconds:.1f}"
-        rows.append([each.attack, each.status, found, str(each.certified), share, seconds, each.reason or "-"])
+        name = f"{each.attack} (control)" if each.control else each.attack
+        rows.append([name, each.status, found, str(each.certified), share, seconds, each.reason or "-"])
+    return rows
+
+
+def _behind_trunk(features: Features) -> Section:
+    lines = [
+        f"the images pass other layers before layer '{features.layer}'. What is recovered exactly there are features, "
+        f"{features.size} numbers an image, as the layer is fed them",
+        f"{features.certified} of {features.candidates} rows of features are certified",
+    ]
+    if features.rank is not None:
+        lines.append(f"rank {features.rank}: of at least so many images")
+    return Section("Features behind the trunk", lines, _tried(features.attempts))
+
+
+def _stopped(pointers: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    rows = [["defense", "epsilon", "best attack", "its PSNR dB", "above the controls", "accuracy", "without it"]]
+    for each in pointers:
+        epsilon = "-" if each["epsilon"] is None else f"{each['epsilon']:.3g}"
+        accuracies = ("-" if each[name] is None else f"{each[name]:.2f}" for name in ("accuracy", "without"))
+        above = "yes" if each["above_control"] else "no"
+        names = readable("defense", each["defense"]), parse(each["attack"]).name
+        rows.append([names[0], epsilon, names[1], f"{each['psnr_median']:.1f}", above, *accuracies])
     return rows
 
 
 def _figure(report: AuditReport, index: int) -> str:
     sure = bool(report.certified[index])
-    data = base64.b64encode(_png(report.images[index])).decode("ascii")
+    shown = _embedded(_png(report.images[index]))
     word = "certified" if sure else "not certified"
     return (
         f'<figure class="{word if sure else "candidate"}"><img alt="image {index}, {word}" '
-        f'src="data:image/png;base64,{data}"><figcaption>{index}</figcaption></figure>'
+        f'src="{shown}"><figcaption>{index}</figcaption></figure>'
     )
+
+
+def _embedded(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
 
 
 def _png(image: Tensor) -> bytes:

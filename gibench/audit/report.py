@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gibench.audit.attempts import EXPLAINED, Attempt
+from gibench.audit.features import Features
 from gibench.audit.pixels import PixelCheck
 from gibench.audit.protocol import Protocol
 from gibench.jsonable import jsonable
@@ -40,6 +41,7 @@ class AuditReport:
     assumed: Sequence[str]
     images: Tensor
     certified: Tensor  # [N] booleans, of what the model takes
+    certain_pixels: Tensor  # [N] booleans, the certified ones that the 8-bit grid bears out as pixels
     predicted_error: Tensor | None = None  # [N] in pixels of [0, 1], where the attack predicts it
     labels: Tensor | None = None  # [N]
     method: str | None = None
@@ -55,6 +57,8 @@ class AuditReport:
     score: Mapping[str, Any] | None = None  # against the truth, where that was given
     seconds: float = 0.0
     on_grid: Tensor | None = None  # [N] booleans: every pixel lies on the 8-bit grid
+    features: Features | None = None  # behind a trunk
+    pointers: Sequence[Mapping[str, Any]] = ()  # see `gibench.leaderboard.stopped`
 
     @property
     def certified_inputs(self) -> int:
@@ -64,7 +68,7 @@ class AuditReport:
     @property
     def certified_pixels(self) -> int:
         """Images whose every pixel is certified, which takes mean, std and shape that the grid bears out."""
-        return self.certified_inputs if self.pixels and self.pixels.passed else 0
+        return int(self.certain_pixels.sum())
 
     def exit_code(self, fail_on: Literal["certified", "suspect"] = "suspect") -> int:
         """0 nothing shown, 3 a certified leak, 4 suspect unless only certified ones count, 2 refused."""
@@ -93,22 +97,12 @@ class AuditReport:
             "label_smoothing": jsonable(self.smoothing),
             "looks": jsonable(self.looks),
             "images": [self._image(index, images) for index in range(len(self.images))],
-            "attempts": [
-                {
-                    "attack": each.attack,
-                    "status": each.status,
-                    "reason": each.reason or None,
-                    "seconds": jsonable(each.seconds),
-                    "candidates": len(each.found.images) if each.found else 0,
-                    "certified": each.certified,
-                    "residual": each.residual.share if each.residual else None,
-                    "settings": each.settings,
-                }
-                for each in self.attempts
-            ],
+            "attempts": [each.as_dict() for each in self.attempts],
+            "features": _features(self.features),
             "told": jsonable(self.protocol.model_dump(exclude_none=True)),
             "unknown": self.protocol.unknown(),
             "assumed": list(self.assumed),
+            "defenses": jsonable(self.pointers),
             "not_shown": list(NOT_SHOWN),
             "score": jsonable(self.score),
             "seconds": self.seconds,
@@ -129,26 +123,67 @@ class AuditReport:
 def refused(reason: str, kind: str, protocol: Protocol, **known: Any) -> AuditReport:
     """The report of an update that nothing is tried on, with the reason."""
     nothing = torch.zeros(0, *protocol.image_shape)
-    return AuditReport("REFUSED", reason, kind, protocol, (), nothing, torch.zeros(0, dtype=torch.bool), **known)
+    none = torch.zeros(0, dtype=torch.bool)
+    return AuditReport("REFUSED", reason, kind, protocol, (), nothing, none, none, **known)
+
+
+def _features(features: Features | None) -> dict[str, Any] | None:
+    if features is None:
+        return None
+    kept = ("layer", "size", "rank", "candidates", "certified")
+    return {name: getattr(features, name) for name in kept} | {
+        "attempts": [each.as_dict() for each in features.attempts]
+    }
 
 
 def verdict_of(
-    inputs: int, pixels: PixelCheck | None, share: float | None, found: int, on_grid: int
+    pixels: int, inputs: int, claimed: int, share: float | None, found: int, on_grid: int, features: Features | None
 ) -> tuple[Verdict, str]:
     """The verdict and what it says in words.
 
     Args:
-        inputs: certified images.
-        pixels: whether they lie on the grid.
-        share: what they leave of the update.
+        pixels: certified images whose pixels the grid bears out.
+        inputs: certified images that the grid or the residual bears out.
+        claimed: images that the attack certifies.
+        share: what the candidates leave of the update.
         found: candidates.
         on_grid: candidates whose every pixel lies on the 8-bit grid.
+        features: what was found behind a trunk.
     """
-    if inputs:
-        what = "images" if pixels and pixels.passed else "network inputs, which the grid does not bear out as pixels"
-        return "LEAKS", f"{inputs} {what} are recovered from the update and certified exact"
-    if found and share is not None and share < EXPLAINED:
-        return "SUSPECT", f"{found} candidates reproduce the update but for {share:.1e} of it; none is certified"
-    if on_grid:
-        return "SUSPECT", f"{on_grid} of {found} candidates lie on the 8-bit grid, as only images do; none is certified"
-    return "NOT SHOWN", "what was tried recovers nothing that reproduces the update; this does not say that it is safe"
+    more = f"; {inputs - pixels} more as the model takes them" if inputs > pixels else ""
+    unsure = (
+        "candidates are certified by the attack, but neither lie on the 8-bit grid nor reproduce the update: are these"
+    )
+    outcomes: tuple[tuple[bool, Verdict, str], ...] = (
+        (pixels > 0, "LEAKS", f"{pixels} images are recovered from the update and certified exact{more}"),
+        (
+            inputs > 0,
+            "LEAKS",
+            f"{inputs} network inputs, which the grid does not bear out as pixels, are recovered from the update and "
+            "certified exact",
+        ),
+        (
+            found > 0 and share is not None and share < EXPLAINED,
+            "SUSPECT",
+            f"{found} candidates reproduce the update but for {share or 0:.1e} of it; none is certified",
+        ),
+        (claimed > 0, "SUSPECT", f"{claimed} {unsure} the weights and the model of the round?"),
+        (
+            on_grid > 0,
+            "SUSPECT",
+            f"{on_grid} of {found} candidates lie on the 8-bit grid, as only images do; none is certified",
+        ),
+        (features is not None and features.explain, "SUSPECT", _of_features(features)),
+    )
+    nothing = "what was tried recovers nothing that reproduces the update; this does not say that it is safe"
+    return next(((verdict, why) for holds, verdict, why in outcomes if holds), ("NOT SHOWN", nothing))
+
+
+def _of_features(features: Features | None) -> str:
+    if features is None:
+        return ""
+    return (
+        f"the features of {features.candidates} images, the {features.size} numbers that enter layer "
+        f"'{features.layer}', reproduce the update from there on, and {features.certified} are certified exact; the "
+        "images behind them are not recovered"
+    )

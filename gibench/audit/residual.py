@@ -7,11 +7,14 @@ gradients follow from it. So neither labels nor the loss are asked for, and what
 from __future__ import annotations
 
 import copy
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from gibench.audit.blocks import blocks, norm
 from gibench.observation import Observation
 
 
@@ -50,26 +53,35 @@ def residual(observation: Observation, inputs: Tensor) -> Residual | None:
         observation: of the update.
         inputs: `[N, C, H, W]`, not clamped.
     """
-    model = copy.deepcopy(observation.model).double()
-    gradient = {name: tensor.double() for name, tensor in observation.gradient().items()}
-    inputs = inputs.double()
-    head, features, logits = _head(model, inputs)
+    model = copy.deepcopy(observation.model).double().requires_grad_(False)
+    gradient = observation.gradient()
+    parameters = {name: each.requires_grad_() for name, each in model.named_parameters() if name in gradient}
+    head, features, logits = _head(model, inputs.double())
     if head is None or f"{head}.weight" not in gradient:
         return None
-    known, asked = features.detach(), gradient[f"{head}.weight"]
+    known, asked = features.detach(), gradient[f"{head}.weight"].double()
     if f"{head}.bias" in gradient:
         known = torch.cat([known, known.new_ones(len(known), 1)], dim=1)
-        asked = torch.cat([asked, gradient[f"{head}.bias"][:, None]], dim=1)
+        asked = torch.cat([asked, gradient[f"{head}.bias"].double()[:, None]], dim=1)
     lengths = known.norm(dim=1, keepdim=True).clamp_min(1e-300)
     back = torch.linalg.lstsq((known / lengths).T.cpu(), asked.T.cpu(), driver="gelsd").solution.to(known.device)
     back = back / lengths
-    parameters = {name: parameter for name, parameter in model.named_parameters() if name in gradient}
-    made = torch.autograd.grad(logits, list(parameters.values()), back, allow_unused=True)
-    left = total = 0.0
-    for name, part in zip(parameters, made, strict=True):
-        rest = gradient[name] if part is None else gradient[name] - part
-        left, total = left + float(rest.square().sum()), total + float(gradient[name].square().sum())
-    return Residual((left / total) ** 0.5, back, logits.detach().softmax(1))
+    left = {name: norm(gradient[name]) for name in parameters}
+    total = math.hypot(*left.values())
+
+    def subtract(name: str) -> Callable[[Tensor], None]:
+        def hook(parameter: Tensor) -> None:  # called with each gradient as it is made, so that one is held at a time
+            assert parameter.grad is not None
+            pairs = blocks(parameter.grad, gradient[name])
+            left[name] = math.hypot(*(float((made - sent).norm()) for made, sent in pairs))
+            parameter.grad = None
+
+        return hook
+
+    for name, parameter in parameters.items():
+        parameter.register_post_accumulate_grad_hook(subtract(name))  # type: ignore[no-untyped-call]
+    logits.backward(back)  # type: ignore[no-untyped-call]
+    return Residual(math.hypot(*left.values()) / total, back, logits.detach().softmax(1))
 
 
 def _head(model: nn.Module, inputs: Tensor) -> tuple[str | None, Tensor, Tensor]:

@@ -34,7 +34,7 @@ def load_model(text: str) -> nn.Module:
     if not isinstance(made, nn.Module):
         try:
             made = made(**{key: _value(value) for key, value in settings})
-        except Exception as error:  # whatever the user's own code raises is told with its cause
+        except (Exception, SystemExit) as error:  # whatever the user's own code raises is told with its cause
             raise UsageError(
                 f"the factory of '{text}' fails ({_cause(error)}): mend it, or give its arguments"
             ) from error
@@ -58,7 +58,7 @@ def _module(place: str) -> ModuleType:
         module = importlib.util.module_from_spec(spec)
         sys.modules[spec.name] = module  # where dataclasses and fx look a class's module up
         spec.loader.exec_module(module)
-    except Exception as error:  # whatever the user's own code raises is told with its cause
+    except (Exception, SystemExit) as error:  # whatever the user's own code raises is told with its cause
         raise UsageError(f"'{place}' cannot be imported ({_cause(error)}): mend it, or run where it can be") from error
     return module
 
@@ -71,5 +71,5 @@ def _value(text: str) -> Any:
         return text
 
 
-def _cause(error: Exception) -> str:
+def _cause(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from gibench.cli import options
-from gibench.cli.console import note, print_json
+from gibench.cli.console import note, print_json, results_alone, say_all
 
 
 def audit(
@@ -41,6 +39,12 @@ def audit(
     momentum: Annotated[float | None, typer.Option("--momentum", metavar="M", help="Momentum of the client.")] = None,
     local_steps: Annotated[
         int | None, typer.Option("--local-steps", metavar="N", help="Steps that the update is of.")
+    ] = None,
+    local_epochs: Annotated[
+        int | None, typer.Option("--local-epochs", metavar="N", help="Times that these go through the images.")
+    ] = None,
+    clients: Annotated[
+        int | None, typer.Option("--clients", metavar="N", help="Whose updates are averaged in it.")
     ] = None,
     loss: Annotated[str | None, typer.Option("--loss", metavar="LOSS", help="ce, or ce-smooth=SHARE.")] = None,
     reduction: Annotated[
@@ -92,6 +96,8 @@ def audit(
         weight_decay=weight_decay,
         momentum=momentum,
         local_steps=local_steps,
+        local_epochs=local_epochs,
+        clients=clients,
         loss=loss,
         reduction=reduction,
         batch_size=batch_size,
@@ -102,11 +108,11 @@ def audit(
     told |= options.given(image_shape=image_shape, mean=mean, std=std, kind=kind) | training
     if "image_shape" not in told:
         raise UsageError("the shape of the images is not told: give --image-shape C,H,W")
-    if output and output.exists() and not output.is_dir():
-        raise UsageError(f"--output {output} is a file: name a folder")
+    if output:
+        _make(output)
     note(f"running the code of {model}, which must be your own or trusted")
     first = {name: told.pop(name) for name in ("image_shape", "mean", "std", "kind")}
-    with redirect_stdout(sys.stderr):  # standard output is for the report, whatever a model prints
+    with results_alone():  # whatever a model prints
         report = run(
             model,
             update,
@@ -124,12 +130,23 @@ def audit(
         )
     if output:
         render.write(report, output, images)
+        note(f"the report is in {output / 'audit.html'}, and beside it as .md and .json")
     if as_json:
         print_json(report.as_dict(images))
     else:
-        typer.echo(render.text(report))
+        say_all(render.text(report).splitlines())
     limit: Literal["certified", "suspect"] = "certified" if fail_on == "certified" else "suspect"
     raise typer.Exit(report.exit_code(limit))
+
+
+def _make(folder: Path) -> None:
+    """The folder of the report, before anything is computed for it."""
+    from gibench.errors import UsageError
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--output {folder} cannot be made ({error.strerror}): name another folder") from error
 
 
 def _progress(message: str, fraction: float | None = None) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import ctypes
 import json
+import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout, suppress
 from typing import Any
 
 import typer
@@ -21,6 +25,32 @@ def print_json(value: Any) -> None:
 def print_rows(rows: Iterable[Mapping[str, Any]]) -> None:
     """The same of flat objects, of which there may be many."""
     typer.echo(array_of(rows))
+
+
+@contextmanager
+def results_alone() -> Iterator[None]:
+    """In the body, and again when the process ends, what anybody writes to standard output goes to standard error.
+
+    Python's prints, those of C code and those of other processes alike: standard output is for results.
+    """
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        with suppress(AttributeError, OSError, TypeError):  # Windows
+            ctypes.CDLL(None).fflush(None)  # what C code has printed and still holds
+        os.dup2(kept, 1)
+        os.close(kept)
+        atexit.register(_to_standard_error)  # before what the body has left to be done at the end
+
+
+def _to_standard_error() -> None:
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+        os.dup2(2, 1)
 
 
 def say(line: str) -> None:

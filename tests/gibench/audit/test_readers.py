@@ -12,8 +12,12 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 import gibench
+from gibench.audit.looks import look
 from gibench.audit.names import by_name, numbers, parameters
+from gibench.audit.observe import kind_of
+from gibench.audit.protocol import Protocol
 from gibench.audit.readers import read
+from gibench.device import PeakMemory
 from gibench.errors import UsageError
 from tests.gibench.audit.conftest import network
 
@@ -103,6 +107,57 @@ def test_a_zip_bomb_is_not_unpacked(tmp_path):
         archive.writestr("a.npy", bytes(2**24))
     with pytest.raises(UsageError, match="unpacks to 16777216 bytes"):
         read(tmp_path / "bomb.npz", "update", COUNT)
+
+
+def test_a_zip_bomb_that_says_it_is_small_is_not_unpacked(tmp_path):
+    content = b"\x93NUMPY\x01\x00v\x00" + f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({2**26},), }}".encode()
+    bomb = content.ljust(127) + b"\n" + bytes(2**26)
+    with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.npy", bomb)
+    held = (tmp_path / "bomb.npz").read_bytes()
+    told = len(bomb).to_bytes(4, "little")
+    assert held.count(told) == 2
+    (tmp_path / "bomb.npz").write_bytes(held.replace(told, (200).to_bytes(4, "little")))
+    with PeakMemory(torch.device("cpu")) as memory, pytest.raises(UsageError, match=r"'bomb\.npz' cannot be read"):
+        read(tmp_path / "bomb.npz", "update", COUNT)
+    assert memory.peak_mb is None or memory.peak_mb < 2**26 / 2**20
+
+
+def test_a_file_of_torch_that_was_compressed_is_refused(tmp_path):
+    with zipfile.ZipFile(write(tmp_path, "update.pt")) as whole:
+        content = {entry.filename: whole.read(entry) for entry in whole.infolist()}
+    with zipfile.ZipFile(tmp_path / "other.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, each in content.items():
+            archive.writestr(name, each)
+    with pytest.raises(UsageError, match=r"'other\.pt' is compressed, as torch\.save leaves no file"):
+        read(tmp_path / "other.pt", "update", COUNT)
+
+
+def test_a_file_of_old_torch_is_read(tmp_path):
+    torch.save(TENSORS, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    found = by_name(read(tmp_path / "old.pt", "update", COUNT), MODEL, "update")
+    assert all(torch.equal(found[name], TENSORS[name]) for name in TENSORS)
+
+
+@pytest.mark.parametrize("kind", ["big.pt", "big.safetensors"])
+def test_a_large_update_is_mapped_and_not_copied(tmp_path, kind):
+    megabytes = 64
+    with torch.device("meta"):
+        model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2**14, megabytes * 16))
+    model.to_empty(device="cpu")
+    with torch.no_grad():
+        for each in model.parameters():
+            each.fill_(0.01)
+    sent = {name: each.detach() for name, each in model.state_dict().items()}
+    file = tmp_path / kind
+    torch.save(sent, file) if kind.endswith("pt") else save_file(sent, file)
+    with PeakMemory(torch.device("cpu")) as memory:
+        found = parameters(by_name(read(file, "update", numbers(model)), model, "update"), model, "update")
+        kind_of({name: -each for name, each in found.items()}, sent, Protocol(image_shape=(1, 128, 128)), True)
+        look(found, sent, 2**14)
+    if memory.peak_mb is None:
+        pytest.skip("the system does not tell a process's peak")
+    assert memory.peak_mb < 2 * megabytes + 64  # the file, what the test negates, and blocks
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 """`gibench audit`: options, exit codes, and what is printed where."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
+from gibench.audit.attempts import Attempt
 from gibench.audit.protocol import Protocol
 from gibench.audit.report import SCHEMA, AuditReport
 
@@ -28,6 +30,39 @@ def fails():
 
 def text():
     return "no network"
+
+def needs(width):
+    return make(width)
+
+def leaves():
+    raise SystemExit(3)
+
+def bare():
+    return nn.Flatten()
+
+def frozen():
+    return make().requires_grad_(False)
+
+def lazy():
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(10))
+
+class Pairs(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.last = nn.Linear(144, 10)
+
+    def forward(self, images):
+        return {"logits": self.last(images.flatten(1))}
+
+def pairs():
+    return Pairs()
+"""
+SCRIPT = """
+import argparse
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--epochs", required=True)
+parser.parse_args()
 """
 
 
@@ -36,7 +71,7 @@ def folder(tmp_path, monkeypatch):
     """The gradient of three pictures, in a folder with the code of its model."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "net.py").write_text(CODE, encoding="utf-8")
-    scope = {}
+    scope = {"__name__": "net"}
     exec(CODE, scope)
     model = scope["make"]()
     images = torch.randint(0, 256, (3, 1, 12, 12), generator=torch.Generator().manual_seed(0)) / 255
@@ -60,7 +95,18 @@ def test_json_alone_is_on_standard_output_and_holds_no_image(call, folder):
     assert (report["schema"], report["verdict"], report["certified_pixels"]) == (SCHEMA, "LEAKS", 3)
     assert report["score"]["exact_rate"] == 1
     assert "pixels" not in report["images"][0]
-    assert set(report["unknown"]) == {"batch_size", "lr", "weight_decay", "local_steps", "loss"}
+    unknown = {
+        "optimizer",
+        "batch_size",
+        "lr",
+        "weight_decay",
+        "local_steps",
+        "clients",
+        "loss",
+        "reduction",
+        "defense",
+    }
+    assert set(report["unknown"]) == unknown
     assert "made" in err
     assert sorted(path.name for path in folder.iterdir() if path.name != "__pycache__") == [
         "net.py",
@@ -70,13 +116,49 @@ def test_json_alone_is_on_standard_output_and_holds_no_image(call, folder):
     ]
 
 
+LOUD = """
+import atexit
+import ctypes
+import os
+import subprocess
+import sys
+
+def everywhere():
+    print("by Python")
+    os.write(1, b"by a descriptor")
+    ctypes.CDLL(None).printf(b"by C code, which holds it back")
+    subprocess.run([sys.executable, "-c", "print('by another process')"], check=True)
+    sys.__stdout__.write("by the stream itself")
+
+everywhere()
+atexit.register(everywhere)
+"""
+
+
+def test_nothing_else_is_on_standard_output_however_a_model_prints(folder, program):
+    (folder / "net.py").write_text(LOUD + CODE, encoding="utf-8")
+    process = program(*GIVEN, "--json")
+    out, err = process.communicate()
+    assert process.returncode == 3
+    assert json.loads(out)["verdict"] == "LEAKS"
+    for said in ("by Python", "by a descriptor", "by C code", "by another process", "by the stream itself"):
+        assert err.count(said) == 2  # when it is imported, and at the end
+
+
 def test_the_documented_keys_are_those_of_the_report():
     table = README.read_text(encoding="utf-8").partition("## The report as JSON")[2]
     first = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
     documented = [name for cell in first for name in cell.replace("`", "").replace(" ", "").split(",")]
-    told = Protocol(image_shape=(1, 2, 2))
-    report = AuditReport("NOT SHOWN", "", "auto", told, (), torch.zeros(0, 1, 2, 2), torch.zeros(0).bool())
+    told, none = Protocol(image_shape=(1, 2, 2)), torch.zeros(0).bool()
+    report = AuditReport("NOT SHOWN", "", "auto", told, (), torch.zeros(0, 1, 2, 2), none, none)
     assert sorted(documented) == sorted(report.as_dict())
+    attempt = next(line for line in table.splitlines() if line.startswith("| `attempts`"))
+    assert set(re.findall(r"`(\w+)`", attempt)) - {"attempts"} == set(Attempt("random", "ok", "").as_dict())
+
+
+def test_what_is_documented_is_what_an_audit_of_any_outcome_has(call, folder):
+    keys = [sorted(json.loads(call(*GIVEN, *more, "--json").out)) for more in ((), ("--optimizer", "adam"))]
+    assert keys[0] == keys[1]
 
 
 def test_a_protocol_file_is_read_and_options_go_first(call, folder):
@@ -115,10 +197,27 @@ def test_what_is_suspect_fails_if_asked(call, folder, fail_on, expected):
         ((*GIVEN, "--budget", "0"), "give minutes above 0"),
         ((*GIVEN, "--protocol", "update.pt"), "cannot be read"),
         ((*GIVEN, "--truth", "received.pt"), "the truth must be one array of images [N, 1, 12, 12]"),
-        ((*GIVEN, "--output", "net.py"), "is a file: name a folder"),
+        ((*GIVEN, "--output", "net.py"), "--output net.py cannot be made (File exists)"),
+        ((*GIVEN, "--output", "net.py/report"), "cannot be made (Not a directory)"),
+        ((*GIVEN, "--model", "net.py:needs"), "missing 1 required positional argument: 'width'): mend it, or give its"),
+        ((*GIVEN, "--model", "net.py:leaves"), "fails (SystemExit: 3)"),
+        ((*GIVEN, "--model", "script.py:make"), "'script.py' cannot be imported (SystemExit: 2)"),
+        ((*GIVEN, "--model", "broken.py:make"), "'broken.py' cannot be imported (SyntaxError"),
+        ((*GIVEN, "--model", "net.py:bare"), "the model has no parameters that a client trains"),
+        ((*GIVEN, "--model", "net.py:frozen"), "the model has no parameters that a client trains"),
+        ((*GIVEN, "--model", "net.py:lazy"), "lazy layers"),
+        ((*GIVEN, "--model", "net.py:pairs"), "must give logits of shape [N, classes]"),
+        (("audit", ".", *GIVEN[2:]), "there is no file '.'"),
+        ((*GIVEN, "--weights", "net.py"), "the weights 'net.py' has no format that is read here"),
+        ((*GIVEN, "--mean", "grey"), "mean"),
+        ((*GIVEN, "--lr", "nan"), "lr"),
+        ((*GIVEN, "--defense", "dp+nope"), "nope"),
+        ((*GIVEN, "--device", "abacus"), "abacus"),
     ],
 )
 def test_a_mistake_is_one_clear_line_and_no_report(call, folder, change, complaint):
+    (folder / "script.py").write_text(SCRIPT, encoding="utf-8")
+    (folder / "broken.py").write_text("def make(:", encoding="utf-8")
     code, out, err = call(*change)
     errors = [line for line in err.splitlines() if line.startswith("error: ")]
     assert (code, out, len(errors)) == (2, "", 1)

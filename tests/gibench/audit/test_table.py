@@ -1,0 +1,63 @@
+"""The table of clients in the audit's README: each line is what an audit of that client's update says."""
+
+from pathlib import Path
+
+import pytest
+
+import gibench
+from gibench.errors import UsageError
+from tests.gibench.audit.clients import CLIENTS, QUICK
+
+README = Path(__file__).parents[3] / "gibench" / "audit" / "README.md"
+HEAD = "| case | client and what is told | verdict | certified | recovered | the report says |"
+CASES = [str(number) for number in range(1, 11)]
+
+
+def lines():
+    text = README.read_text(encoding="utf-8").partition(HEAD)[2].partition("\n\n")[0]
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()[2:]]
+
+
+def outcome(client):
+    """Verdict, certified pixels, images recovered to the last grey level, and everything that is said.
+
+    A number between none and all, where it is not what a line is about, is `some`.
+    """
+    sent = client()
+    options = {"device": "cpu", "training": sent.told} | sent.options
+    shape = options.pop("shape", tuple(sent.images.shape[1:]))
+    try:
+        report = gibench.audit(sent.model, sent.update, shape, sent.mean, sent.std, **options)
+    except UsageError as error:
+        return ["refused", "-", "-"], str(error)
+    distance = (report.images[:, None] - sent.images[None]).abs().flatten(2).amax(2)
+    exact = distance < 0.5 / 255
+    assert bool(exact.any(1)[report.certain_pixels].all())  # no certificate of pixels is false
+    recovered = int(exact.any(0).sum())
+    pixels = f"; {report.pixels.reason}; std {report.pixels.std}" if report.pixels else ""
+    skipped = "; ".join(each.reason for each in report.attempts)
+    said = f"{report.reason}; {report.cause}; label smoothing {report.smoothing or 0:.3g}"
+    figures = told(report.certified_pixels, report.certified_inputs, recovered, len(sent.images))
+    return [report.verdict, *figures], f"{said}{pixels}; {skipped}"
+
+
+def told(pixels, inputs, recovered, images):
+    """The figures as the table has them."""
+    names = [str(number) if number in (0, 8, images) else "some" for number in (pixels, inputs, recovered)]
+    return [f"{names[0]} ({names[1]} inputs)" if inputs > pixels else names[0], names[2]]
+
+
+@pytest.mark.parametrize(
+    "line", [pytest.param(each, id=each[1], marks=() if each[1] in QUICK else pytest.mark.slow) for each in lines()]
+)
+def test_a_line_is_what_the_audit_says(line):
+    _, name, *shown, says = line
+    found, said = outcome(CLIENTS[name])
+    assert found == shown
+    assert "\n" not in said
+    assert all(part in said for part in says.split(" ... "))
+
+
+def test_every_client_has_a_line_and_every_case_one_at_least():
+    assert sorted(line[1] for line in lines()) == sorted(CLIENTS)
+    assert {line[0] for line in lines()} - {""} == set(CASES)

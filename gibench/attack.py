@@ -20,7 +20,7 @@ from gibench.text import one_line
 from gibench.threat_model import KNOWLEDGE
 
 Outcome = Literal["ok", "budget_exhausted", "diverged"]
-_BESIDE = 0.5 / 255  # beyond [0, 1]: half a grey level
+_BESIDE, _MOST_BESIDE = 0.5 / 255, 1 / 3  # beyond [0, 1] by half a grey level, and the share that noise may put there
 MOST_IMAGES = 10_000  # of a reconstruction, the first ones, that are looked at; no batch is larger
 
 
@@ -135,7 +135,7 @@ class Attack(Plugin, ABC):
         measured = found, runtime, memory.peak_mb, len(result.images)
         if late:
             return AttackRun("timeout", "the wall clock ran out: raise --timeout", *measured)
-        clamped = _clamped(result.images) if context.clamp else ""
+        clamped = outside(result.images) if context.clamp else ""
         return AttackRun(found.status, "; ".join(filter(None, (one_line(found.reason), clamped))), *measured)
 
 
@@ -208,11 +208,11 @@ def _checked(result: Any, observation: Observation, clamp: bool) -> Reconstructi
     )
 
 
-def _clamped(images: Tensor) -> str:
-    """What was clamped that is no rounding, in words: it may be an attack that returns what the model takes."""
-    outside = (images < -_BESIDE) | (images > 1 + _BESIDE)
-    share = float(outside.float().mean()) if images.numel() else 0.0
-    if share == 0:
+def outside(images: Tensor) -> str:
+    """How much of the images is no pixels, in words, if it is more than noise explains: it may be normalised."""
+    beside = (images < -_BESIDE) | (images > 1 + _BESIDE)
+    share = float(beside.float().mean()) if images.numel() else 0.0
+    if share <= _MOST_BESIDE:
         return ""
     low, high = map(float, images.aminmax())
     return (

@@ -185,10 +185,10 @@ class Preparation:
         return reason is None
 
     def _score(self, outcome: Outcome) -> tuple[Any, bytes]:
-        """Score what was found, and mid-grey if the attack failed or diverged (rule E9)."""
+        """Score what was found, and mid-grey if nothing was returned or the attack diverged (rule E9)."""
         assert self.truth is not None  # what was attacked is of it
         self.progress("scoring", None)
-        counted = outcome.reconstruction if outcome.status in ("ok", "budget_exhausted") else None
+        counted = None if outcome.status == "diverged" else outcome.reconstruction
         scored = score(self.truth.images, counted, self.truth.labels)
         self.row |= scored.summary | {"n_reconstructed": outcome.n_reconstructed}
         return scored.images, grid_png(self.truth.images, scored)

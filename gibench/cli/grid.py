@@ -18,6 +18,7 @@ from gibench.cli.progress import GridProgress
 from gibench.delivery import Delivery
 from gibench.job import Job
 from gibench.mlflow_store import check_address
+from gibench.registry import GROUPS, clash, clashes, entries
 from gibench.result import STATUSES, StoredRow
 from gibench.results import Results
 from gibench.results.kinds import all_rows
@@ -94,6 +95,9 @@ def _prepared(
     chosen: Callable[[Sequence[Job]], list[Job]] = list,
 ) -> list[Job]:
     # Standard output is for the rows, whatever a plugin prints.
+    for kind in GROUPS:
+        for same in clashes(entries(kind)).values():
+            warn(clash(same))
     with redirect_stdout(sys.stderr), how.sharing_threads():
         return prepare(requests, chosen, plan, how.apart, stored)
 

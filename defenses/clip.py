@@ -12,7 +12,6 @@ from gibench.observation import Update
 class Clip(Defense):
     """Scale the update down to an L2 norm, over all tensors, that it may not exceed; no privacy is promised."""
 
-    hooks = frozenset({"release"})
     references = (
         "Geyer et al., Differentially Private Federated Learning, 2017, arXiv 1712.07557 (without its noise)",
     )

@@ -49,7 +49,6 @@ class DPSGD(Defense):
     sampling=fixed they hold for replacing one, which moves the sum twice as far.
     """
 
-    hooks = frozenset({"step", "average"})
     references = (
         "Abadi et al., Deep Learning with Differential Privacy, CCS 2016, arXiv 1607.00133, algorithm 1",
         "McMahan et al., Learning Differentially Private Recurrent Language Models, ICLR 2018, arXiv 1710.06963",

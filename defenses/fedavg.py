@@ -21,7 +21,6 @@ class FedAvg(Defense):
     is no order. The last local batch of an epoch may be smaller. The momentum starts at zero with every update.
     """
 
-    hooks = frozenset({"update"})
     references = ("McMahan et al., Communication-Efficient Learning of Deep Networks, AISTATS 2017, arXiv 1602.05629",)
 
     epochs: int = Field(5, ge=1, le=1000, description="times that each client goes through its images")

@@ -16,7 +16,6 @@ from gibench.observation import Update
 class Noise(Defense):
     """Independent noise of one standard deviation on every entry of what is sent (rule E12: promises nothing)."""
 
-    hooks = frozenset({"release"})
     references = ("Zhu et al., Deep Leakage from Gradients, NeurIPS 2019, arXiv 1906.08935, section 5.1",)
 
     std: Magnitude = Field(1e-3, description="standard deviation on each entry of the update")

@@ -19,7 +19,6 @@ class Pruning(Defense):
     the others are zero.
     """
 
-    hooks = frozenset({"release"})
     references = (
         "Lin et al., Deep Gradient Compression, ICLR 2018, arXiv 1712.01887",
         "Zhu et al., Deep Leakage from Gradients, NeurIPS 2019, arXiv 1906.08935, section 5.2",

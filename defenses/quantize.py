@@ -17,7 +17,6 @@ class Quantize(Defense):
     The server sees the levels, hence each tensor's scale.
     """
 
-    hooks = frozenset({"release"})
     references = (
         "Bernstein et al., signSGD, ICML 2018, arXiv 1802.04434",
         "Karimireddy et al., Error Feedback Fixes SignSGD, ICML 2019, arXiv 1901.09847 (the scale of the sign)",

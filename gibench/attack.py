@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, final, get_args
+from typing import Any, ClassVar, Literal, Self, final, get_args
 
 import torch
+from pydantic import model_validator
 from torch import Tensor
 
 from gibench.device import PeakMemory, synchronize, warm_up
-from gibench.errors import AttackError
+from gibench.errors import AttackError, PluginError
 from gibench.observation import Observation, Update
-from gibench.plugin import Plugin
+from gibench.plugin import Plugin, reason_of
+from gibench.text import one_line
+from gibench.threat_model import KNOWLEDGE
 
 Outcome = Literal["ok", "budget_exhausted", "diverged"]
+_BESIDE, _MOST_BESIDE = 0.5 / 255, 1 / 3  # beyond [0, 1] by half a grey level, and the share that noise may put there
 MOST_IMAGES = 10_000  # of a reconstruction, the first ones, that are looked at; no batch is larger
 
 
@@ -81,7 +85,17 @@ class Attack(Plugin, ABC):
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if "__call__" in vars(cls):
-            raise TypeError(f"{cls.__name__} defines __call__, which belongs to the harness: write reconstruct instead")
+            raise PluginError(
+                f"{cls.__name__} defines __call__, which belongs to the harness: write reconstruct instead"
+            )
+
+    @model_validator(mode="after")
+    def _says_what_it_is(self) -> Self:
+        if not isinstance(self.requires, Set):
+            raise ValueError(f"`requires` is {self.requires!r}, where a set of facts is due, as in {{'prior'}}")
+        if unknown := sorted(map(str, self.requires - set(KNOWLEDGE))):
+            raise ValueError(f"it requires '{unknown[0]}', which is no fact: use some of {', '.join(KNOWLEDGE)}")
+        return self
 
     @property
     def budget(self) -> str | None:
@@ -106,7 +120,7 @@ class Attack(Plugin, ABC):
         if missing := sorted(self.requires - observation.threat_model.knows):
             return AttackRun("skipped", f"needs to know {', '.join(missing)}: grant it with --knows", None)
         observation = observation.to(context.device)
-        if reason := _not_this_model(observation) or self.supports(observation):
+        if reason := _not_this_model(observation) or reason_of(self, self.supports(observation)):
             return AttackRun("skipped", reason, None)
         if reason := non_finite(observation.update):
             raise AttackError(reason)
@@ -121,7 +135,8 @@ class Attack(Plugin, ABC):
         measured = found, runtime, memory.peak_mb, len(result.images)
         if late:
             return AttackRun("timeout", "the wall clock ran out: raise --timeout", *measured)
-        return AttackRun(found.status, found.reason, *measured)
+        clamped = outside(result.images) if context.clamp else ""
+        return AttackRun(found.status, "; ".join(filter(None, (one_line(found.reason), clamped))), *measured)
 
 
 def lacking(observation: Observation, names: Iterable[str]) -> str | None:
@@ -177,8 +192,8 @@ def _checked(result: Any, observation: Observation, clamp: bool) -> Reconstructi
     if images.ndim != 4 or tuple(images.shape[1:]) != observation.image_shape:
         due = ["N", *observation.image_shape]
         raise AttackError(f"the attack returned images of shape {list(images.shape)}, not {due}")
-    if images.is_complex():
-        raise AttackError(f"the attack returned images of {images.dtype} where real numbers are due")
+    if not images.is_floating_point():
+        raise AttackError(f"the attack returned images of {images.dtype} where floats in [0, 1] are due")
     labels, certified = (_beside(images, name, getattr(result, name)) for name in ("labels", "certified"))
     images = images[:MOST_IMAGES]
     if not bool(torch.isfinite(images).all()):
@@ -190,6 +205,19 @@ def _checked(result: Any, observation: Observation, clamp: bool) -> Reconstructi
         result.diagnostics,
         result.status,
         result.reason,
+    )
+
+
+def outside(images: Tensor) -> str:
+    """How much of the images is no pixels, in words, if it is more than noise explains: it may be normalised."""
+    beside = (images < -_BESIDE) | (images > 1 + _BESIDE)
+    share = float(beside.float().mean()) if images.numel() else 0.0
+    if share <= _MOST_BESIDE:
+        return ""
+    low, high = map(float, images.aminmax())
+    return (
+        f"{share:.1%} of the returned values, from {low:.3g} to {high:.3g}, were outside [0, 1] and clamped: return "
+        "pixels, which observation.denormalize makes of what the model takes"
     )
 
 

@@ -65,6 +65,12 @@ def _axes_of(kind: Any) -> dict[str, Axis]:
     return {each.name: each.metadata["axis"] for each in fields(kind) if "axis" in each.metadata}
 
 
+@cache
+def plugins_of(kind: Any) -> tuple[tuple[str, str], ...]:
+    """The axes whose values are specs, each with its kind of plugin."""
+    return tuple((name, axis.plugin) for name, axis in _axes_of(kind).items() if axis.plugin)
+
+
 def scenario_of(kind: Any) -> tuple[str, ...]:
     """The axes in which rows must agree for their attacks to be compared (rules E1 and E10)."""
     return tuple(name for name, each in axes_of(kind).items() if each.compared)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from typing import Any, get_args
 
 import torch
+from torch import Tensor
 
 from gibench.defense import (
     HOOKS,
@@ -20,9 +21,9 @@ from gibench.defense import (
     Sampler,
     Updating,
 )
-from gibench.errors import UsageError
-from gibench.observation import LocalTraining, Update
-from gibench.registry import load
+from gibench.errors import PluginError, UsageError
+from gibench.observation import LocalTraining, Update, UpdateKind
+from gibench.registry import load, spec_of
 from gibench.spec import Spec, format_chain
 
 
@@ -82,16 +83,16 @@ def run(
     maker = next((defense for defense in defenses if "update" in defense.hooks), Defense())
 
     def updating(parameters: Parameters, batches: Sequence[Batch]) -> tuple[Update, LocalTraining | None]:
-        return maker.update(step, parameters, batches, context)
+        return _trained(maker, "update", parameters, maker.update(step, parameters, batches, context))
 
     made: Updating = updating
     for defense in defenses:
         if "average" in defense.hooks:
-            made = partial(defense.average, made, context=context)
+            made = _averaged(defense, made, context)
     update, local_training = made(parameters, batches)
     for defense in defenses:
         if "release" in defense.hooks:
-            update = defense.release(update, context)
+            update = _checked(defense, "release", parameters, defense.release(update, context))
     return update, local_training
 
 
@@ -139,7 +140,56 @@ def sampler(defenses: Iterable[Defense]) -> Sampler:
 
 
 def _defended(defense: Defense, gradient: Gradient, context: DefenseContext, size: int | None) -> Gradient:
-    return lambda parameters, inputs, labels: defense.step(gradient, parameters, Batch(inputs, labels, size), context)
+    def step(parameters: Parameters, inputs: Tensor, labels: Tensor) -> Parameters:
+        found = defense.step(gradient, parameters, Batch(inputs, labels, size), context)
+        return _checked_tensors(defense, "step", parameters, found)
+
+    return step
+
+
+def _averaged(defense: Defense, update: Updating, context: DefenseContext) -> Updating:
+    def average(parameters: Parameters, batches: Sequence[Batch]) -> tuple[Update, LocalTraining | None]:
+        return _trained(defense, "average", parameters, defense.average(update, parameters, batches, context))
+
+    return average
+
+
+def _trained(defense: Defense, hook: Hook, parameters: Parameters, made: Any) -> tuple[Update, LocalTraining | None]:
+    if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], LocalTraining | None)):
+        raise _broken(defense, hook, _type(made), "a pair (Update, LocalTraining or None)")
+    return _checked(defense, hook, parameters, made[0]), made[1]
+
+
+def _checked(defense: Defense, hook: Hook, parameters: Parameters, update: Any) -> Update:
+    if not isinstance(update, Update):
+        raise _broken(defense, hook, _type(update), "an Update")
+    if update.kind not in get_args(UpdateKind):
+        raise _broken(defense, hook, f"the kind '{update.kind}'", f"one of {', '.join(get_args(UpdateKind))}")
+    _checked_tensors(defense, hook, parameters, update.tensors)
+    return update
+
+
+def _checked_tensors(defense: Defense, hook: Hook, parameters: Parameters, found: Any) -> Parameters:
+    """What a hook gave, if it is a tensor for some of the parameters each, or an error that blames the defense."""
+    if not isinstance(found, Mapping):
+        raise _broken(defense, hook, _type(found), "a tensor a parameter by name")
+    for name, tensor in found.items():
+        if name not in parameters:
+            raise _broken(defense, hook, f"'{name}'", f"the names of parameters: {', '.join(parameters)}")
+        due = parameters[name].shape
+        if not (isinstance(tensor, Tensor) and tensor.shape == due and tensor.is_floating_point()):
+            is_tensor = isinstance(tensor, Tensor)
+            given = f"{tensor.dtype} of shape {list(tensor.shape)}" if is_tensor else _type(tensor)
+            raise _broken(defense, hook, f"{given} at '{name}'", f"real numbers of shape {list(due)}")
+    return found  # type: ignore[return-value]  # checked above
+
+
+def _broken(defense: Defense, hook: Hook, given: str, due: str) -> PluginError:
+    return PluginError(f"the defense {spec_of('defense', defense).name} gave {given} in `{hook}`, where {due} is due")
+
+
+def _type(value: Any) -> str:
+    return type(value).__name__
 
 
 def guarantee(defenses: Sequence[Defense], context: DefenseContext) -> Guarantee:

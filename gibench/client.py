@@ -23,6 +23,7 @@ from gibench.datasets.base import Images, Split
 from gibench.defense import Batch, Defense, DefenseContext, Gradient, Guarantee, Parameters
 from gibench.errors import NotApplicableError
 from gibench.observation import ImagePrior, Observation, SurrogateData, Update
+from gibench.plugin import reason_of
 from gibench.registry import spec_of
 from gibench.threat_model import ThreatModel
 from gibench.training import model_inputs, trainable
@@ -91,8 +92,9 @@ def observe(
     undefended = mean_gradient(local)
     grad_norm = _norm(undefended(_start(model), inputs, labels))
     size = dataset_size or len(images.private)
-    context = chain.context_of(defenses, generator, batch_size, size)  # from here on defenses have a say
-    _ask(defenses, model, context)
+    # From here on defenses have a say.
+    context = replace(chain.context_of(defenses, generator, batch_size, size), model=copy.deepcopy(model).train())
+    _ask(defenses, context)
     guarantee = chain.guarantee(defenses, context)
     update, local_training = chain.run(defenses, undefended, _start(model), batches, replace(context))
     observation = Observation(
@@ -127,11 +129,11 @@ def _sent(update: Update, dtype: torch.dtype | None) -> Update:
     return replace(update, tensors=tensors)
 
 
-def _ask(defenses: Sequence[Defense], model: nn.Module, context: DefenseContext) -> None:
-    """Let every defense say whether it can be applied to such a model."""
-    shown = copy.deepcopy(model)
+def _ask(defenses: Sequence[Defense], context: DefenseContext) -> None:
+    """Let every defense say whether it can be applied to the model."""
+    assert context.model is not None
     for defense in defenses:
-        if reason := defense.supports(shown, replace(context)):
+        if reason := reason_of(defense, defense.supports(context.model, replace(context))):
             raise NotApplicableError(reason)
 
 

@@ -63,6 +63,7 @@ class DefenseContext:
     passes: int = 1  # steps of the update that each private example enters, see `Defense.passes`
     rounds: int | None = None  # of the training run that the update is part of; none: it is alone
     sampler: Sampler = Sampler()  # how its batches are drawn
+    model: nn.Module | None = None  # a copy of the client's network, for `torch.func.functional_call`; in hooks alone
 
     @property
     def slots(self) -> int:
@@ -83,10 +84,28 @@ class Guarantee(Promise):
 
 
 class Defense(Plugin):
-    """Base of all defenses. Override the hooks that apply, and name them in `hooks`; the fields are the settings."""
+    """Base of all defenses. Override the hooks that apply; the fields are the settings."""
 
-    hooks: ClassVar[frozenset[Hook]] = frozenset()
+    hooks: ClassVar[frozenset[Hook]] = frozenset()  # those that are overridden; nobody need say so
     references: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "hooks" not in vars(cls):
+            cls.hooks = cls._overridden()
+
+    @classmethod
+    def _overridden(cls) -> frozenset[Hook]:
+        return frozenset(hook for hook in HOOKS if getattr(cls, hook) is not getattr(Defense, hook))
+
+    @classmethod
+    def fault(cls) -> str | None:
+        if not cls._overridden():
+            return f"overrides none of {', '.join(HOOKS)}, so it would defend nothing"
+        if cls.hooks != cls._overridden():
+            named, found = (", ".join(sorted(each)) for each in (cls.hooks, cls._overridden()))
+            return f"names the hooks {named}, but overrides {found}: leave `hooks` out"
+        return super().fault()
 
     @property
     def client_count(self) -> int:

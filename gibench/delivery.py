@@ -155,12 +155,13 @@ class Delivery:
 
     def _look(self, target: _Target) -> None:
         """Find what earlier calls have left to do."""
+        cut_off = target.recorder.cut_off()  # asked before the rows are read: what is begun from here on has one
         rows = all_rows(self._results)
         fresh = {row.run_id for row in list(self._pending)}
         left = [row for row in self._missing(target.notes, rows) if row.run_id not in fresh]
         self._pending.extendleft(reversed(left))
         present = {row.run_id for row in rows} | fresh
-        for run_id, run in target.recorder.cut_off().items():
+        for run_id, run in cut_off.items():
             if run_id not in present and (claim := self._results.claim(f"mlflow-{run_id}")):
                 with claim:  # its cell has been run again since
                     target.recorder.give_up(run)

@@ -9,6 +9,10 @@ class UsageError(GibenchError):
     """The request itself is wrong (unknown name, value out of range, ...); the CLI exits with code 2."""
 
 
+class PluginError(UsageError, TypeError):
+    """A plugin does not keep its contract; the message says which one and what is due."""
+
+
 class StoreError(GibenchError):
     """A tracking store failed while it was in use; what is finished is in the results folder all the same."""
 

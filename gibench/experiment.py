@@ -11,12 +11,13 @@ from torch import nn
 
 from gibench import batches, chain, seeds, training
 from gibench.cell import Cell
+from gibench.datasets import check
 from gibench.datasets.base import Dataset, Images, Split
 from gibench.defense import Defense
-from gibench.errors import UsageError
+from gibench.errors import PluginError, UsageError
 from gibench.job import Progress
 from gibench.models.base import Model
-from gibench.outcome import Facts
+from gibench.outcome import Facts, Task
 from gibench.registry import create
 from gibench.result import Result
 from gibench.spec import parse_chain
@@ -42,14 +43,21 @@ def run_cell(cell: Cell, progress: Progress) -> Result:
     observation = preparation.observe()
     if observation is None:
         return preparation.result()
-    return preparation.result(failed or stages.attack(stages.Task.of(cell), observation, progress))
+    return preparation.result(failed or stages.attack(Task.of(cell), observation, progress))
 
 
 @lru_cache(maxsize=4)
 def load(dataset: str) -> Images:
-    """The images of a data set, kept for the cells that follow: a copy that the plugin cannot write to any more."""
+    """The images of a data set, kept for the cells that follow: a copy that the plugin cannot write to any more.
+
+    Raises:
+        UsageError: they cannot be had, or are not as `Images` says.
+    """
     with seeds.isolated(0, "data"):  # no cell's seed: the images are the same for all (rule E18)
-        return copy.deepcopy(cast(Dataset, create("dataset", dataset)).load())
+        images = copy.deepcopy(cast(Dataset, create("dataset", dataset)).load())
+    if fault := check.fault(images):
+        raise PluginError(f"the dataset {dataset} {fault}")
+    return images
 
 
 def draw(cell: Cell) -> Split:
@@ -78,14 +86,17 @@ def build(dataset: str, model: str) -> nn.Module:
     """A network of its own, also where the plugin gives the same one each time.
 
     Raises:
-        UsageError: it cannot take such images, or is larger than the memory.
+        UsageError: it cannot take such images, or is larger than the memory; or it is no network.
     """
     images = load(dataset)
     try:
-        return copy.deepcopy(cast(Model, create("model", model)).build(images.image_shape, images.num_classes))
+        network = copy.deepcopy(cast(Model, create("model", model)).build(images.image_shape, images.num_classes))
     except (RuntimeError, MemoryError) as error:  # torch's words for what does not fit go on for lines
         cause = str(error).partition("\n")[0] or type(error).__name__
         raise UsageError(f"the model {model} cannot be built ({cause}): use a smaller one") from error
+    if not isinstance(network, nn.Module):
+        raise PluginError(f"the model {model} builds {type(network).__name__}, where an nn.Module is due")
+    return network
 
 
 @lru_cache(maxsize=4)

@@ -6,20 +6,21 @@ import hashlib
 import json
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, ClassVar
 
 from gibench import source
-from gibench.axes import axes_of
+from gibench.axes import axes_of, plugins_of
 from gibench.registry import GROUPS, create, find
 from gibench.spec import parse_chain
 
 if TYPE_CHECKING:
     from gibench.result import Result
 
+_SORTED = json.JSONEncoder(sort_keys=True)  # made once: a grid has many cells
 Progress = Callable[[str, float | None], None]  # what is being done, and the share done if known
 
 
@@ -33,7 +34,7 @@ class Job(ABC):
     def key(self) -> str:
         """16 hexadecimal digits of everything that decides the result: the axes, versions, source, files."""
         axes = {name: getattr(self, name) for name in axes_of(type(self))}
-        return hashlib.sha256(f"{json.dumps(axes, sort_keys=True)} {self._code.text}".encode()).hexdigest()[:16]
+        return hashlib.sha256(f"{_SORTED.encode(axes)} {self._code.text}".encode()).hexdigest()[:16]
 
     @property
     def versions(self) -> dict[str, str]:
@@ -48,14 +49,12 @@ class Job(ABC):
     @property
     def is_prepared_by_others(self) -> bool:
         """Whether code that is not of this distribution runs before any attack does."""
-        prepared = ((kind, spec.name) for kind, text in self._specs for spec in parse_chain(text) if kind != "attack")
-        return any(find(*each).distribution != "gibench" for each in prepared)
+        return self._code.is_prepared_by_others
 
     @property
     def _specs(self) -> tuple[tuple[str, str], ...]:
         """The kind of each plugin, and its spec, or those that are composed."""
-        plugins = {name: axis.plugin for name, axis in axes_of(type(self)).items() if axis.plugin}
-        return tuple((kind, getattr(self, name)) for name, kind in plugins.items())
+        return tuple((kind, getattr(self, name)) for name, kind in plugins_of(type(self)))
 
     @property
     def _code(self) -> _Code:
@@ -80,7 +79,9 @@ class Job(ABC):
 class _Code:
     """What stands behind the plugins of a job, some of them composed, and behind what runs it."""
 
-    def __init__(self, harness: str, specs: Iterable[tuple[str, str]]) -> None:
+    def __init__(self, harness: str, specs: Sequence[tuple[str, str]]) -> None:
+        prepared = ((kind, spec.name) for kind, text in specs for spec in parse_chain(text) if kind != "attack")
+        self.is_prepared_by_others = any(find(*each).distribution != "gibench" for each in prepared)
         self.versions = {"gibench": version("gibench")}
         self.sources = {"harness": source.of_module(harness)}
         for kind, text in specs:

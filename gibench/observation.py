@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from gibench.spec import Spec
 from gibench.threat_model import ThreatModel
 
+UpdateKind = Literal["gradient", "weight_delta"]
+
 
 @dataclass(frozen=True)
 class Update:
@@ -21,7 +23,7 @@ class Update:
     """
 
     tensors: Mapping[str, Tensor]
-    kind: Literal["gradient", "weight_delta"] = "gradient"
+    kind: UpdateKind = "gradient"
 
 
 @dataclass(frozen=True)

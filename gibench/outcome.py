@@ -1,4 +1,4 @@
-"""What comes back from an attack's process: numbers and text alone, so that reading it runs none of its code."""
+"""What an attack's process is told, and what comes back: numbers and text, so that reading it runs none of its code."""
 
 from __future__ import annotations
 
@@ -9,12 +9,30 @@ from typing import Any, Self, get_args
 from safetensors.torch import load, save
 from torch import Tensor
 
+from gibench import seeds
 from gibench.attack import AttackRun, Reconstruction
+from gibench.cell import Cell
 from gibench.jsonable import jsonable
 from gibench.result import Status
 from gibench.text import one_line
 
+OVERRAN = "the attack ran on past its deadline and was stopped: raise --timeout"
 _TENSORS = ("images", "labels", "certified")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What an attack is to be run with, beside the observation; nothing here tells another role's seed."""
+
+    attack: str  # its spec
+    seed: int  # of its generators, see `gibench.seeds.derive`
+    device: str
+    threads: int
+    timeout: float | None
+
+    @classmethod
+    def of(cls, cell: Cell) -> Self:
+        return cls(cell.attack, seeds.derive(cell.seed, "attack"), cell.device, cell.threads, cell.timeout)
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,14 @@ from functools import lru_cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
 
-from gibench.errors import UsageError
+from gibench.errors import GibenchError, PluginError, UsageError
 from gibench.spec import Spec, format_chain, parse, parse_chain
 from gibench.text import RENAME, is_storable, one_line
 
 if TYPE_CHECKING:
     from gibench.plugin import Plugin
 
+_OURS = "gibench"  # the distribution whose names nobody can take
 GROUPS = {kind: f"gibench.{kind}s" for kind in ("attack", "defense", "dataset", "model")}
 
 
@@ -69,6 +70,15 @@ def clashes(listed: Iterable[Entry]) -> dict[str, list[Entry]]:
     return {name: same for name, same in by_name.items() if len(same) > 1}
 
 
+def clash(same: Sequence[Entry]) -> str:
+    """What comes of entries of one name, in words: ours is the one that is meant, whatever else is installed."""
+    kind, name = same[0].kind, same[0].name
+    others = [entry.source for entry in same if entry.distribution != _OURS]
+    if len(others) < len(same):
+        return f"the {kind} '{name}' of {' and '.join(others)} is hidden by gibench's own: give it another name"
+    return f"{kind} '{name}' is registered by {' and '.join(others)}: uninstall one of them"
+
+
 def find(kind: str, name: str) -> Entry:
     """The one plugin of that name.
 
@@ -76,17 +86,19 @@ def find(kind: str, name: str) -> Entry:
         UsageError: there is none (the message says what exists), or two distributions register it.
     """
     listed = entries(kind)
-    if clash := clashes(listed).get(name):
-        raise UsageError(
-            f"{kind} '{name}' is registered by {' and '.join(entry.source for entry in clash)}: uninstall one of them"
-        )
-    for entry in listed:
-        if entry.name == name:
-            return entry
-    known = [entry.name for entry in listed]
+    same = [entry for entry in listed if entry.name == name]
+    ours = [entry for entry in same if entry.distribution == _OURS]
+    if len(ours or same) > 1:
+        raise UsageError(clash(same))
+    if same:
+        return (ours or same)[0]
+    known = dict.fromkeys(entry.name for entry in listed)
     close = difflib.get_close_matches(name, known, n=1)
     hint = f" (did you mean '{close[0]}'?)" if close else ""
-    raise UsageError(f"unknown {kind} '{name}'{hint}: there are {', '.join(known) or 'none'}")
+    raise UsageError(
+        f"unknown {kind} '{name}'{hint}: there are {', '.join(known) or 'none'}; your own is found once its package "
+        f'names it under [project.entry-points."{GROUPS[kind]}"] and is installed, again after that table was edited'
+    )
 
 
 def load(kind: str, name: str) -> type[Plugin]:
@@ -95,15 +107,34 @@ def load(kind: str, name: str) -> type[Plugin]:
     Raises:
         UsageError: unknown name, an import that fails, or an object that is no plugin of this kind.
     """
-    entry = find(kind, name)
+    return load_entry(find(kind, name))
+
+
+def load_entry(entry: Entry) -> type[Plugin]:
+    """The same for one of several entries of a name.
+
+    Raises:
+        UsageError: see `load`; or the name means another one.
+    """
+    kind, name = entry.kind, entry.name
+    if find(kind, name) != entry:
+        raise UsageError(clash([each for each in entries(kind) if each.name == name]))
+    whose = f"{kind} '{name}' of {entry.source}"
     try:
         loaded = entry.point.load()
-    except Exception as error:  # whatever a plugin's import raises is that plugin's failure, told with its cause
-        cause = f"{type(error).__name__}: {one_line(error)}"
-        raise UsageError(f"{kind} '{name}' of {entry.source} cannot be imported: {cause}: reinstall it") from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever a plugin's import raises, SystemExit too, is that plugin's failure
+        if isinstance(error, GibenchError):
+            raise PluginError(f"{whose} cannot be used: {one_line(error)}") from error
+        cause = ": ".join(filter(None, (type(error).__name__, one_line(error))))
+        mend = "reinstall it" if isinstance(error, ImportError | AttributeError) else "mend it"
+        raise UsageError(f"{whose} cannot be imported: {cause}: {mend}") from error
     base = base_class(kind)
     if not (isinstance(loaded, type) and issubclass(loaded, base)):
-        raise UsageError(f"{kind} '{name}' of {entry.source} is not a subclass of {base.__module__}.{base.__name__}")
+        raise PluginError(f"{whose} is not a subclass of {base.__module__}.{base.__name__}")
+    if fault := loaded.fault():
+        raise PluginError(f"{whose} {fault}")
     return loaded
 
 
@@ -136,7 +167,9 @@ def resolve(kind: str, spec: Spec | str) -> Spec:
         UsageError: see `create`; or a setting cannot be stored.
     """
     spec = parse(spec) if isinstance(spec, str) else spec
-    resolved = Spec.of(spec.name, create(kind, spec).settings())
+    plugin = create(kind, spec)
+    plugin.check_settings(f"{kind} '{spec.name}'")
+    resolved = Spec.of(spec.name, plugin.settings())
     _check_storable(kind, resolved)  # what a plugin made of its settings, such as a path from the working folder
     return resolved
 
@@ -170,8 +203,10 @@ def shorten(kind: str, spec: Spec | str) -> Spec:
     if not spec.settings:
         return spec  # without importing it
     plugin = load(kind, spec.name)
-    defaults = plugin.from_settings(spec.name, {}).settings()
-    given = {key: value for key, value in plugin.renamed(dict(spec.settings)).items() if defaults.get(key) != value}
+    settings = plugin.renamed(dict(spec.settings))
+    needed = {key for key, field in plugin.model_fields.items() if field.is_required()}
+    defaults = plugin.from_settings(spec.name, {key: settings[key] for key in needed & settings.keys()}).settings()
+    given = {key: value for key, value in settings.items() if key in needed or defaults.get(key) != value}
     # A setting that is called as a kind of plugin is a spec itself.
     return Spec.of(
         spec.name, {key: str(shorten(key, value)) if key in GROUPS else value for key, value in given.items()}

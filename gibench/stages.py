@@ -10,8 +10,8 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Self, cast
+from dataclasses import asdict, replace
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -27,28 +27,11 @@ from gibench.errors import GibenchError, NotApplicableError
 from gibench.job import Progress
 from gibench.jsonable import jsonable
 from gibench.observation import Observation
-from gibench.outcome import Facts, Outcome
+from gibench.outcome import OVERRAN, Facts, Outcome, Task
 from gibench.registry import create
 from gibench.result import Result, Row, Status
 from gibench.scoring import grid_png, score
 from gibench.threat_model import ThreatModel
-
-OVERRAN = "the attack ran on past its deadline and was stopped: raise --timeout"
-
-
-@dataclass(frozen=True)
-class Task:
-    """What an attack is to be run with, beside the observation; nothing here tells another role's seed."""
-
-    attack: str  # its spec
-    seed: int  # of its generators, see `gibench.seeds.derive`
-    device: str
-    threads: int
-    timeout: float | None
-
-    @classmethod
-    def of(cls, cell: Cell) -> Self:
-        return cls(cell.attack, seeds.derive(cell.seed, "attack"), cell.device, cell.threads, cell.timeout)
 
 
 def facts_of(attack: str) -> Facts:
@@ -202,10 +185,10 @@ class Preparation:
         return reason is None
 
     def _score(self, outcome: Outcome) -> tuple[Any, bytes]:
-        """Score what was found, and mid-grey if the attack failed or diverged (rule E9)."""
+        """Score what was found, and mid-grey if nothing was returned or the attack diverged (rule E9)."""
         assert self.truth is not None  # what was attacked is of it
         self.progress("scoring", None)
-        counted = outcome.reconstruction if outcome.status in ("ok", "budget_exhausted") else None
+        counted = None if outcome.status == "diverged" else outcome.reconstruction
         scored = score(self.truth.images, counted, self.truth.labels)
         self.row |= scored.summary | {"n_reconstructed": outcome.n_reconstructed}
         return scored.images, grid_png(self.truth.images, scored)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gibench.datasets.base import Images, Split
-from gibench.errors import NotApplicableError
+from gibench.errors import NotApplicableError, PluginError
 
 BATCH_SIZE, LEARNING_RATE = 64, 1e-3
 
@@ -31,7 +31,9 @@ def train(model: nn.Module, images: Images, steps: int, generator: torch.Generat
     for _ in range(steps):
         chosen = torch.randint(len(images.training), (BATCH_SIZE,), generator=generator)
         inputs = model_inputs(model, images, images.training.images[chosen])
-        loss = functional.cross_entropy(model(inputs), images.training.labels[chosen].to(inputs.device))
+        loss = functional.cross_entropy(
+            logits(model, inputs, images.num_classes), images.training.labels[chosen].to(inputs.device)
+        )
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -62,9 +64,24 @@ def accuracy(model: nn.Module, images: Images, split: Split) -> float:
     model.eval()
     hits = 0
     for pixels, labels in zip(torch.split(split.images, 256), torch.split(split.labels, 256), strict=True):
-        hits += int((model(model_inputs(model, images, pixels)).argmax(1).cpu() == labels).sum())
+        found = logits(model, model_inputs(model, images, pixels), images.num_classes)
+        hits += int((found.argmax(1).cpu() == labels).sum())
     model.train(was_training)
     return hits / len(split)
+
+
+def logits(model: nn.Module, inputs: Tensor, num_classes: int) -> Tensor:
+    """What `model` makes of `inputs` `[N, C, H, W]`: `[N, num_classes]`.
+
+    Raises:
+        PluginError: it makes something else of them.
+    """
+    found = model(inputs)
+    due = len(inputs), num_classes
+    if not isinstance(found, Tensor) or tuple(found.shape) != due:
+        given = f"a tensor of shape {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+        raise PluginError(f"the model gives {given}, where logits of shape {list(due)} are due, one a class")
+    return found
 
 
 def model_inputs(model: nn.Module, images: Images, pixels: Tensor) -> Tensor:

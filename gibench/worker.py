@@ -15,12 +15,11 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cloudpickle
 import torch
@@ -29,30 +28,16 @@ import torch._dynamo  # what the first gradient and the first optimizer would im
 from gibench import fingerprint, stages
 from gibench.cell import Cell
 from gibench.errors import GibenchError, UsageError
+from gibench.exchange import Answer, Place, packed_result
 from gibench.job import Job
 from gibench.jsonable import jsonable
 from gibench.observation import Observation
-from gibench.outcome import Facts, Outcome
-from gibench.result import Result
+from gibench.outcome import Facts, Outcome, Task
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-Answer = tuple[dict[str, Any], bytes]
 _BETWEEN = 0.1  # seconds between two words of progress: each takes time from what is timed
 _LONGEST = 200  # characters of one
-_GRIDS = ("score", "check")  # what fails there is no single cell's failure
+_GRIDS = ("score",)  # what fails there is no single cell's failure
 _CODE = fingerprint.Code()  # as it is before any plugin is imported: workers are forks of the process that holds this
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a worker is to be: what its process would else have from the one that it was forked from."""
-
-    folder: str
-    path: list[str]
-    environment: dict[str, str]
-    memory: int | None  # bytes of private memory at most
 
 
 def serve(connection: Connection, place: Place) -> None:
@@ -135,7 +120,7 @@ class _Worker:
     def facts(self, attack: str) -> Answer:
         return jsonable(asdict(stages.facts_of(attack))), b""
 
-    def attack(self, task: stages.Task, observation: bytes) -> Answer:
+    def attack(self, task: Task, observation: bytes) -> Answer:
         outcome = stages.attack(task, _unpacked(observation), self._progress)
         return outcome.packed()
 
@@ -157,50 +142,12 @@ class _Worker:
     def run(self, job: Job) -> Answer:
         return packed_result(job.run(self._progress))
 
-    def check(self, jobs: list[Job]) -> Answer:
-        for job in jobs:
-            job.check()
-        return {}, b""
-
     def _progress(self, message: str, fraction: float | None = None) -> None:
         if time.monotonic() - self._told < _BETWEEN:
             return
         self._told = time.monotonic()
         told = jsonable([str(message)[:_LONGEST], None if fraction is None else float(fraction)])
         self.send(json.dumps({"progress": told}).encode())
-
-
-def packed_result(result: Result) -> Answer:
-    """A result as JSON and its picture, to be sent."""
-    table = None if result.images is None else {name: _column(values) for name, values in result.images.items()}
-    beside = {name: getattr(result, name) for name in ("diagnostics", "provenance", "seconds")}
-    row = {name: value for name, value in result.row.as_dict().items() if name not in ("run_id", "started")}
-    return {"row": row, "images": table, **beside}, result.grid_png or b""
-
-
-def _column(values: pd.Series[Any]) -> tuple[str, list[Any]]:
-    return str(values.dtype), [
-        None if missing else value for value, missing in zip(values.tolist(), values.isna(), strict=True)
-    ]
-
-
-def unpacked_result(kind: Callable[..., Any], head: dict[str, Any], body: bytes) -> Result:
-    """What `packed_result` made.
-
-    Args:
-        kind: of the row.
-        head, body: what was sent.
-
-    Raises:
-        Exception: of any kind, where something else was sent.
-    """
-    import pandas as pd
-
-    table = head["images"]
-    if table is not None:
-        table = pd.DataFrame({name: pd.Series(values, dtype=kind) for name, (kind, values) in table.items()})
-    beside = {name: head[name] for name in ("diagnostics", "provenance", "seconds")}
-    return Result(kind(**head["row"]), table, body or None, **beside)
 
 
 def _packed(observation: Observation) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -15,6 +14,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from gibench.jsonable import array_of
 from gibench.result import mixture
 from gibench.text import code, prose, visible
 
@@ -47,7 +47,7 @@ def _csv_line(values: Iterable[Any]) -> str:
 
 def to_json(table: pd.DataFrame) -> str:
     """A JSON array of objects; what does not apply is null, never NaN or infinity."""
-    return json.dumps(records(table), indent=2, allow_nan=False) + "\n"
+    return array_of(records(table)) + "\n"
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:

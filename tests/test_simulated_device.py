@@ -8,9 +8,9 @@ from gibench.attack import Context
 from gibench.axes import canonical_defense
 from gibench.registry import create, entries
 from gibench.spec import parse_chain
+from gibench.testing.device import NAME, held, simulated
 from gibench.threat_model import KNOWLEDGE, ThreatModel
 from tests.benchmarks.gpu import attacks
-from tests.simulated_device import NAME, held, simulated
 
 DEFENSES = {
     "fedavg": "fedavg:epochs=2,local_batch_size=2,momentum=0.5,clients=2",

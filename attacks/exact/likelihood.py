@@ -5,9 +5,10 @@ At fixed activation patterns the gradient is a smooth function of the images X a
 left free: that costs next to nothing, since a gradient has thousands of entries for each of its B C numbers, and
 neither labels nor the loss, its scale or what was clipped from it need be known.
 
-Where a pre-activation is within its error of zero, the pattern is unknown as well: there the ReLU's slope is a further
-unknown, which is rounded to 0 or 1 after the step. A wrong pattern leaves a residual far above the noise. So the misfit
-tells whether the batch that was reached can have made the gradient; if it cannot, nothing is changed.
+Where a pre-activation is within its error of zero, the pattern is unknown as well. There the ReLU's slope is a further
+unknown, of which the pre-activation and its error tell the odds: a prior of their mean and variance, beside which the
+gradient decides. After the step it is rounded to 0 or 1. A wrong pattern leaves a residual far above the noise. So the
+misfit tells whether the batch that was reached can have made the gradient; if it cannot, nothing is changed.
 """
 
 from __future__ import annotations
@@ -25,15 +26,14 @@ from .linear_layer import EXACT, SAFETY, LayerGradient
 from .relu_chain import Layer, Point, Vector, factor, read_layers, with_one
 
 _PASSES = 20
-_VAIN, _GAIN = 3, 1.0  # passes after which it ends, if none of them lowered the misfit by more than chance
+_VAIN, _GAIN = 4, 1.0  # passes after which it ends, if none of them lowered the misfit by more than chance
 _SOLVES, _PRECISION = 100, 1e-3  # of conjugate gradients: steps at most, and the residual that ends them, relatively
 _ASKED = 5  # steps after which it is asked whether they may end: a device waits for the answer
-_UNSURE = 5.0  # deviations of a pre-activation, within which its sign is unknown
+_SURE = 1e-6  # of a slope's odds: with less against it, it is known
 _DOUBTED = 6.0  # deviations of a layer's misfit that no noise explains, and
 _SLACK = 0.01  # the share of it that the estimate of the noise leaves open
 _PROBES, _UPPER = 16, 1.7  # draws of noise, and by how much these may understate a deviation (99 %, chi-square of 16)
 _FREE = 10  # residuals for each neuron, with which a layer's own noise is read off
-_FLAT = 1e-12  # of the largest slope's curvature: below it a slope changes nothing
 _TINY = torch.finfo(torch.float64).tiny
 
 
@@ -96,7 +96,7 @@ def _climb(
     point = Point(layers, inputs, inputs.new_zeros(len(inputs), len(layers[-1].weight)))
     noise = _noise(point, sigma)
     point = point.fitted(noise)
-    start = least = _energy(point)
+    start, least = _energy(point), torch.inf
     likeliest, vain = point, 0
     error = torch.where(error.isfinite(), error, _first_order(point, sigma))
     for _ in range(_PASSES):
@@ -126,12 +126,19 @@ def _step(point: Point, noise: Sequence[float], error: Tensor, relaxed: bool, co
     """
     basis = _basis(point)
     inner = _inside(point, basis)
-    unsure = inner.unsure(_UNSURE * error, context.generator) if relaxed else [z * 0 for z in inner.before]
+    odds = inner.odds(error, context.generator) if relaxed else inner.patterns
+    ahead = [of - slope for of, slope in zip(odds, inner.patterns, strict=True)]
+    ahead = [torch.where(by.abs() > _SURE, by.clamp(_SURE - 1, 1 - _SURE), 0) for by in ahead]
+    spread = [(by.abs() * (1 - by.abs())).sqrt() for by in ahead]
     weights = [each**-2 for each in noise]
     right = inner.slope(inner.residuals(), weights)
-    right[2:] = [part * free for part, free in zip(right[2:], unsure, strict=True)]
-    step = [part[0] for part in solve(inner, right, weights, unsure, context.expired)]
-    patterns = [(old + by > 0.5).to(old) for old, by in zip(point.patterns, step[2:], strict=True)]
+    right[2:] = [
+        part * width + by / width.clamp_min(_TINY) for part, width, by in zip(right[2:], spread, ahead, strict=True)
+    ]
+    step = [part[0] for part in solve(inner, right, weights, spread, context.expired)]
+    patterns = [
+        (old + by * width > 0.5).to(old) for old, by, width in zip(point.patterns, step[2:], spread, strict=True)
+    ]
     images = (inner.fed[0] + step[0]) @ basis.T
     sent, target = point.sent[0], point.layers[0].target[:, :-1]
     outside = sent @ target
@@ -232,15 +239,17 @@ def _explained(point: Point, noise: Sequence[float]) -> bool:
 
 
 def solve(
-    point: Point, right: Vector, weights: Sequence[float], unsure: Sequence[Tensor], expired: Callable[[], bool]
+    point: Point, right: Vector, weights: Sequence[float], spread: Sequence[Tensor], expired: Callable[[], bool]
 ) -> Vector:
     """Solve the Gauss-Newton equations by conjugate gradients, for several right-hand sides at once.
+
+    Slopes are in units of the deviations that their odds leave them, so that their prior is the identity.
 
     Args:
         point: where.
         right: the right-hand sides, `[K, ...]` each.
         weights: one over the noise's variance, of each layer.
-        unsure: `[B, m]` of each ReLU, 1 where its slope is an unknown too.
+        spread: `[B, m]` of each ReLU, the deviations of its slopes; 0 where they are known.
         expired: ends it early.
     """
     images = factor(weights[0] * point.sent[0] @ point.sent[0].T)
@@ -249,7 +258,7 @@ def solve(
         w * back.square() * (fed.square().sum(dim=1, keepdim=True) + 1)
         for w, back, fed in zip(weights, point.back, point.fed, strict=False)
     ]
-    slopes = [free / values.clamp_min(float(values.max()) * _FLAT) for free, values in zip(unsure, own, strict=True)]
+    slopes = [1 / (width.square() * values + 1) for width, values in zip(spread, own, strict=True)]
 
     def conditioned(v: Vector) -> Vector:
         by_sent = torch.cholesky_solve(v[1].flatten(1).T, sent).T.view_as(v[1])
@@ -261,8 +270,9 @@ def solve(
     for count in range(_SOLVES):
         if expired() or (count % _ASKED == 0 and bool((size <= _PRECISION**2 * first).all())):
             break
-        moved = point.normal(direction, weights)
-        moved[2:] = [part * free for part, free in zip(moved[2:], unsure, strict=True)]
+        inside = [*direction[:2], *(part * width for part, width in zip(direction[2:], spread, strict=True))]
+        moved = point.normal(inside, weights)
+        moved[2:] = [m * width + part for m, width, part in zip(moved[2:], spread, direction[2:], strict=True)]
         length = size / _dot(direction, moved).clamp_min(torch.finfo(size.dtype).tiny)
         found = _plus(found, length, direction)
         rest = _plus(rest, -length, moved)

@@ -21,6 +21,7 @@ _SPARE = 16  # columns beside the rank
 _ITERATIONS = 8  # steps of a subspace iteration for a known rank
 _FIRST = 32  # columns of a range
 _SEEN = 4  # columns beside the rank that show the noise
+_ROOM = 8  # columns beside the rank of a range that is worth turning in float64
 _POWERS = 1  # power iterations of a range in the matrix's precision
 _STEPS = 4  # of the power iteration in float64 at most
 _BLIND = 4.0  # times the rounding error of the largest singular value: what arithmetic makes of nothing
@@ -157,7 +158,7 @@ def factorize(weight_gradient: Tensor, bias_gradient: Tensor, generator: torch.G
     while True:
         sketch.grow()
         found = _read(weight_gradient, sketch.range, entry)
-        if found.spare or len(found.values) == limit:
+        if found.rank + _ROOM <= len(found.values) or len(found.values) == limit:
             found = _refined(weight_gradient, found, entry, spare)
             if found.spare or len(found.values) == limit:
                 break
@@ -185,7 +186,7 @@ def _refined(matrix: Tensor, found: _Reading, entry: float, spare: int) -> _Read
     for _ in range(_STEPS):
         before = found
         found = _read(matrix, _orthonormal(times(matrix, before.right.T)), entry)
-        if found.settled(before):
+        if found.settled(before) or not found.spare:  # it has to grow then, whatever further steps would change
             break
     return found
 

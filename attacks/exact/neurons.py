@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .chunks import chunks
+from .products import row_norms
 
 _PIECE = 2**17  # bytes a neuron: of pieces that small, half of all pairs are compared and not each of them twice
 _COPY = 0.9  # cosine from which two neurons are one; those of a layer as it is built or trained are far below it
@@ -27,19 +28,25 @@ def distinct_neurons(weight: Tensor, bias: Tensor) -> Tensor:
         weight: `[m, n]`.
         bias: `[m]`.
     """
-    rows = torch.cat([weight, bias[:, None]], dim=1).float()
-    rows[(rows == 0).all(dim=1), -1] = 1.0  # constant, like any other neuron without weights
-    rows /= rows.norm(dim=1, keepdim=True)
-    m = len(rows)
-    number = torch.arange(m, device=rows.device)
-    first = torch.ones(m, dtype=torch.bool, device=rows.device)
-    for part in chunks(m, max(8 * m, _PIECE), rows.device):
-        alike = (rows[part] @ rows[: part.stop].T).abs() >= _COPY
+    lengths = row_norms(weight).hypot(bias.double())
+    constant = lengths == 0  # like any other neuron without weights
+    bias, lengths = bias.masked_fill(constant, 1.0), lengths.masked_fill(constant, 1.0).to(weight)
+
+    def cosines(of: slice | Tensor, others: slice) -> Tensor:
+        """Their size, `[o, s]`; of the weights, which may be large, no copy is made but of a piece."""
+        unit, offset = weight[of] / lengths[of, None], bias[of] / lengths[of]
+        return torch.addmm(torch.outer(offset, bias[others]), unit, weight[others].T).abs() / lengths[others]
+
+    m = len(weight)
+    number = torch.arange(m, device=weight.device)
+    first = torch.ones(m, dtype=torch.bool, device=weight.device)
+    for part in chunks(m, max(8 * m, _PIECE), weight.device):
+        alike = cosines(part, slice(part.stop)) >= _COPY
         first[part] = ~(alike & (number[: part.stop] < number[part, None])).any(dim=1)
     numbers = torch.empty_like(number)
-    numbers[first] = torch.arange(int(first.sum()), device=rows.device)
-    if not bool(first.all()):
-        copies, leaders = number[~first], rows[first]
-        for part in chunks(len(copies), 8 * len(leaders), rows.device):
-            numbers[copies[part]] = (rows[copies[part]] @ leaders.T).abs().argmax(dim=1)
+    numbers[first] = torch.arange(int(first.sum()), device=weight.device)
+    copies = number[~first]
+    for part in chunks(len(copies), max(8 * m, _PIECE), weight.device) if len(copies) else ():
+        nearest = cosines(copies[part], slice(None)).masked_fill(~first, -1.0).argmax(dim=1)
+        numbers[copies[part]] = numbers[nearest]
     return numbers

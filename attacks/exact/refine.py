@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .chunks import chunks
 from .low_rank import Factors
+from .stable import until_stable
 
 _ZERO_AT = 4.0  # standard deviations of the noise of `L q` within which an entry counts as zero
 _FLOOR = 1e-6  # of the largest entry: what float32 arithmetic leaves where exact arithmetic has zero
@@ -151,18 +152,14 @@ def settle(factors: Factors, vectors: Tensor) -> Directions:
     zeros = zero_rows(factors, vectors)
     kept = (zeros.sum(dim=0) >= needed).nonzero()[:, 0]
     found = distinct(Directions(vectors[:, kept], zeros[:, kept]), differing=0)  # many of them have met
-    vectors, zeros = found.vectors.clone(), found.zeros.clone()
-    active = torch.arange(len(found), device=vectors.device)
-    for _ in range(_PASSES):
-        vectors[:, active] = smallest(factors, zeros[:, active], vectors[:, active])[0][:, :, 0].T
-        rows = zero_rows(factors, vectors[:, active])
-        changed = (rows != zeros[:, active]).any(dim=0)
-        zeros[:, active] = rows
-        active = active[changed & (rows.sum(dim=0) >= needed)]
-        if not len(active):
-            break
+    vectors, zeros, unstable = until_stable(
+        lambda zeros, vectors: smallest(factors, zeros, vectors)[0][:, :, 0].T,
+        lambda vectors: zero_rows(factors, vectors),
+        *(found.vectors, found.zeros, _PASSES),
+        least=needed,
+    )
     stable = zeros.sum(dim=0) >= needed
-    stable[active] = False
+    stable[unstable] = False
     return distinct(Directions(vectors[:, stable], zeros[:, stable]))
 
 

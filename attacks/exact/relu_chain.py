@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from gibench.observation import Observation
 
 _RIDGE = 1e-12  # of a matrix's mean diagonal
+_TINY = torch.finfo(torch.float64).tiny
 
 Vector = list[Tensor]  # X, E, then each ReLU's slopes, several of them along the first dimension
 
@@ -137,19 +138,15 @@ class Point:
                 back = (back @ self.layers[number].weight) * self.patterns[number - 1][:, None]
         return total
 
-    def unsure(self, error: Tensor, generator: torch.Generator) -> list[Tensor]:
-        """1 where errors of the images' numbers, of size `[B]`, may put a pre-activation on its pattern's other side.
-
-        That is where they move it by more than it is, and where it is there already.
-        """
+    def odds(self, error: Tensor, generator: torch.Generator) -> list[Tensor]:
+        """That each neuron is active, `[B, m]` of each ReLU; the images' numbers have gaussian errors of size `[B]`."""
         moved = (
             torch.randn(self.fed[0].shape, generator=generator, device=error.device, dtype=error.dtype) * error[:, None]
         )
         found = []
         for layer, z, pattern in zip(self.layers[:-1], self.before, self.patterns, strict=True):
             change = moved @ layer.weight.T
-            near = z.abs() < change.square().mean(dim=1, keepdim=True).sqrt()
-            found.append((near | ((z > 0) != (pattern > 0))).to(z))
+            found.append(torch.special.ndtr(z / change.square().mean(dim=1, keepdim=True).sqrt().clamp_min(_TINY)))
             moved = change * pattern
         return found
 

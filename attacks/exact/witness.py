@@ -20,6 +20,7 @@ from gibench.observation import Observation
 from .layers import next_linear
 from .linear_layer import LayerGradient
 from .low_rank import Factors, factorize
+from .products import times
 
 _STEPS = 12
 _LARGEST = 0.3  # change of a scale in one step
@@ -122,7 +123,7 @@ def fit_scales(gradient: LayerGradient, second: Factors, inputs: Tensor, error: 
     """
     rows = len(second.basis) ** 0.5 * second.inputs  # [r, m], each with the noise of an entry
     layer, bias = gradient.layer, gradient.layer.bias.double()[:, None]
-    linear = layer.weight.double() @ inputs.T
+    linear = times(layer.weight, inputs.T)
     factor = torch.ones_like(error)
     for _ in range(_STEPS):
         active = factor * linear + bias > 0

@@ -14,8 +14,8 @@ from ..exact.layers import find_input_layer, next_linear
 from ..exact.likelihood import Likely, polish
 from ..exact.linear_layer import read_gradient, unsupported
 from .claims import CONTRADICTED, claims
-from .equations import read_next_layer
 from .free_scales import look_with_free_scales
+from .next_layer import read_next_layer
 from .rounds import find_images
 
 

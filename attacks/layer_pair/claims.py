@@ -11,7 +11,7 @@ from gibench.observation import Observation
 
 from ..exact.linear_layer import LayerGradient
 from ..exact.witness import fit_scales, unaccounted
-from .equations import Judged, NextLayer, certain
+from .next_layer import Judged, NextLayer, certain
 
 CONTRADICTED = "the next layer's gradient contradicts the scales of the first one's bias gradient"
 

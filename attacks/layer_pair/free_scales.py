@@ -15,7 +15,7 @@ from gibench.attack import Context
 
 from ..exact.linear_layer import EXCESS
 from ..exact.sphere import normalized
-from .equations import Judged, NextLayer, in_coordinates
+from .next_layer import Judged, NextLayer, in_coordinates
 from .rounds import find_images
 
 _BENT = 1e-6  # of the largest diagonal entry of R: a bias nearer to the span of the features tells no scale

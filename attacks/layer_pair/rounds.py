@@ -18,7 +18,8 @@ from ..exact.refine import smallest
 from ..exact.select import independent
 from ..exact.sphere import normalized
 from . import search
-from .equations import Equations, Judged, NextLayer
+from .equations import Equations
+from .next_layer import Judged, NextLayer
 
 _MOVED = 3.0  # draws of noise within which two points are one image
 _MORE = 8  # starts beside those for each image
@@ -36,7 +37,8 @@ def find_images(following: NextLayer, points: Tensor, patience: int, starts: int
         context: of the attack.
     """
     count, none = following.images, points[:, :0]
-    best = _Best(following.judge(none), search.directions(following, none)).joined(following, points, context.generator)
+    best = _Best(following.judge(none), search.directions_by_products(following, none))
+    best = best.joined(following, points, context.generator)
     least, way, vain = count + 1, 0, 0
     while True:
         missing = count - best.count
@@ -56,7 +58,7 @@ class _Best:
     """The best independent points so far, solved ones first, and the directions of these."""
 
     found: Judged
-    directions: search.Directions
+    directions: search.PairDirections
 
     @property
     def count(self) -> int:
@@ -70,12 +72,12 @@ class _Best:
         spread = None
         if following.gradient.noisy and len(order):  # what is found twice is not found twice at the same point
             spread = _MOVED * search.drawn_errors(following, found, generator)
-        directions = found.points / found.points.norm(dim=0)
-        chosen = order.new_tensor(independent(directions, order, following.images, spread))
+        unit = normalized(found.points)
+        chosen = order.new_tensor(independent(unit, order, following.images, spread))
         found = found.select(chosen)
         solved = chosen[: int(found.solved.sum())]
         known = solved < self.count
-        fresh = search.directions(following, found.points[:, : len(solved)][:, ~known])
+        fresh = search.directions_by_products(following, found.points[:, : len(solved)][:, ~known])
         across = self.directions.select(solved[known]).join(fresh)
         return _Best(found, across.select((~known).to(torch.uint8).argsort(stable=True).argsort()))
 
@@ -110,7 +112,7 @@ def _beside(following: NextLayer, best: _Best, starts: int, context: Context) ->
 
 def _solves(following: NextLayer, best: _Best, starts: int, context: Context) -> Tensor:
     """By solves, across the best directions that are to be had of the first gradient."""
-    space = following.space(directions(following, best.found.points[:, : best.count]))
+    space = following.space(directions_by_solves(following, best.found.points[:, : best.count]))
     drawn = following.random(starts * (following.images - best.count) + _MORE, space, context.generator)
     return following.equations.fixed_points(drawn)
 
@@ -119,7 +121,7 @@ _WAYS = _across_both, _across_first, _beside, _solves  # the next one where one 
 _AGAIN = _WAYS.index(_beside)  # the first of those that are tried again and again
 
 
-def directions(following: NextLayer, points: Tensor) -> Tensor:
+def directions_by_solves(following: NextLayer, points: Tensor) -> Tensor:
     """The direction of each image, orthogonal to all others: where the image is inactive its column of G^T is zero.
 
     Args:

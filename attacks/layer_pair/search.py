@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from ..exact.sphere import normalized, radam, tangent
-from .equations import Equations, Judged, NextLayer
+from ..exact.stable import until_stable
+from .equations import Equations
+from .next_layer import Judged, NextLayer
 
 _ROWS = 4  # equations for each unknown: they tell most of what all of them tell
 _COARSE, _FINE = (120, 1.0), (10, 0.05)  # steps and the first step's length in radians: on those rows, then on all
@@ -28,19 +30,20 @@ _ZERO = 1e-4  # of the mean size of what a layer's neurons receive: within it fl
 
 
 @dataclass(frozen=True)
-class Directions:
+class PairDirections:
     """What tells an image from all others in the two layers' gradients: orthogonal to the others, in each."""
 
     first: Tensor  # [B, K]
     second: Tensor  # [r, K], or [r, 0] where nothing tells
 
-    def select(self, index: Tensor) -> Directions:
+    def select(self, index: Tensor) -> PairDirections:
         """Those of some images."""
-        return Directions(self.first[:, index], self.second[:, index] if self.second.shape[1] else self.second)
+        return PairDirections(self.first[:, index], self.second[:, index] if self.second.shape[1] else self.second)
 
-    def join(self, other: Directions) -> Directions:
+    def join(self, other: PairDirections) -> PairDirections:
         """These and then the other ones."""
-        return Directions(torch.cat([self.first, other.first], dim=1), torch.cat([self.second, other.second], dim=1))
+        first, second = (torch.cat(parts, dim=1) for parts in ((self.first, other.first), (self.second, other.second)))
+        return PairDirections(first, second)
 
 
 def candidates(
@@ -94,21 +97,13 @@ def settle(
     equations: Equations, points: Tensor, steps: int, patterns: int, end: float, expired: Callable[[], bool]
 ) -> Tensor:
     """Unit points `[B, K]` that fit their activation patterns best, by conjugate gradients from points near them."""
+
+    def fit(patterns: Tensor, start: Tensor) -> Tensor:
+        return normalized(minimize(_normal(equations, patterns.to(start)), start, steps, end))
+
     points = normalized(points)
-    todo = torch.arange(points.shape[1], device=points.device)
-    pattern = equations.patterns(points)
-    for _ in range(patterns):
-        if expired():
-            break
-        start, active = points[:, todo], pattern[:, todo].to(points.dtype)
-        moved = minimize(_normal(equations, active), start, steps, end)
-        points[:, todo] = normalized(moved)
-        new = equations.patterns(points[:, todo])
-        changed = (new != pattern[:, todo]).any(dim=0)
-        pattern[:, todo] = new
-        todo = todo[changed]
-        if not len(todo):
-            break
+    start = equations.patterns(points)
+    points = until_stable(fit, equations.patterns, points, start, patterns, expired=expired)[0]
     return equations.oriented(points)
 
 
@@ -144,7 +139,7 @@ def conjugate_gradients(normal: Callable[[Tensor], Tensor], right: Tensor, steps
     return moved
 
 
-def directions(following: NextLayer, points: Tensor) -> Directions:
+def directions_by_products(following: NextLayer, points: Tensor) -> PairDirections:
     """The directions of images, near enough to deflate with: least where each image is inactive.
 
     Args:
@@ -155,12 +150,12 @@ def directions(following: NextLayer, points: Tensor) -> Directions:
     images = torch.linalg.solve_triangular(following.triangle, points, upper=True)
     first = _least(following.gradient.factors.basis, ~equations.patterns(points), images)
     if following.then is None:
-        return Directions(first, first.new_zeros(second.rank, 0))
+        return PairDirections(first, first.new_zeros(second.rank, 0))
     weight, bias = following.then
     activations = torch.relu(equations.features @ points / (equations.ones @ points))
     received = weight @ activations.to(weight) + bias[:, None]
     inactive = received < -_ZERO * received.abs().mean(dim=0)
-    return Directions(
+    return PairDirections(
         first, _least(second.basis, inactive, equations.activations.T @ activations / second.singular_values[:, None])
     )
 

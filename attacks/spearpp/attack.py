@@ -18,8 +18,8 @@ from ..exact.certify import certify
 from ..exact.linear_layer import LayerGradient, read_gradient, unsupported
 from ..exact.recovery import Clock, Found, Recovery
 from ..layer_pair.claims import claims as next_claims
-from ..layer_pair.equations import Judged, NextLayer, read_next_layer
 from ..layer_pair.free_scales import look_with_free_scales
+from ..layer_pair.next_layer import Judged, NextLayer, read_next_layer
 from ..layer_pair.rounds import find_images
 from ..two_valued.backward import head_of, read_backward
 from ..two_valued.certificate import certify_two_valued

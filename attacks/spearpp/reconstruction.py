@@ -23,7 +23,7 @@ from ..exact.linear_layer import LayerGradient
 from ..exact.recovery import Clock, Found, Recovery
 from ..exact.scales import refine_scales
 from ..exact.witness import read_second, unaccounted
-from ..layer_pair.equations import Judged, NextLayer, certain
+from ..layer_pair.next_layer import Judged, NextLayer, certain
 from ..layer_pair.rounds import find_images
 
 _SURE = 1e-6  # of the pixel range

@@ -6,18 +6,24 @@ import atexit
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout, suppress
 from typing import Any
 
 import typer
 
+from gibench.jsonable import array_of
 from gibench.text import visible
 
 
 def print_json(value: Any) -> None:
     """JSON on standard output; NaN and infinity are errors."""
     typer.echo(json.dumps(value, indent=2, allow_nan=False))
+
+
+def print_rows(rows: Iterable[Mapping[str, Any]]) -> None:
+    """The same of flat objects, of which there may be many."""
+    typer.echo(array_of(rows))
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from gibench.cli.console import say
 from gibench.errors import UsageError
 from gibench.plugin import Plugin, format_value
-from gibench.registry import Entry, load
+from gibench.registry import Entry, load_entry
 
 _FACTS = ("requires", "references", "adaptive", "oracle", "control", "budget", "hooks")  # that some kinds have
 
@@ -24,12 +24,20 @@ def describe(entry: Entry) -> dict[str, Any]:
         "error": None,
     }
     try:
-        plugin = load(entry.kind, entry.name)
+        plugin = load_entry(entry)
     except UsageError as error:
         return description | {"error": str(error)}
     default = plugin.model_construct()  # what depends on settings is that of their defaults
-    facts = {name: _plain(getattr(default, name)) for name in _FACTS if hasattr(default, name)}
+    facts = {name: _plain(_asked(default, name)) for name in _FACTS if hasattr(plugin, name)}
     return description | {"description": inspect.getdoc(plugin) or ""} | facts | {"settings": _settings(plugin)}
+
+
+def _asked(plugin: Plugin, fact: str) -> Any:
+    """What a plugin says of itself; a property may need a setting that has no default."""
+    try:
+        return getattr(plugin, fact)
+    except Exception as error:
+        return f"unknown ({type(error).__name__})"
 
 
 def _plain(value: Any) -> Any:

@@ -13,7 +13,7 @@ import typer
 from gibench.cli.console import print_json, say
 from gibench.cli.options import Debug, Json, TrackingUri
 from gibench.errors import GibenchError
-from gibench.registry import GROUPS, Entry, entries, load
+from gibench.registry import GROUPS, Entry, entries, load_entry
 from gibench.text import text_of
 
 
@@ -89,11 +89,11 @@ def _store(tracking_uri: str | None) -> str:
 def _plugins() -> Iterator[Check]:
     """A line for each kind, and one for each plugin of it that cannot be used."""
     for kind in GROUPS:
-        checks = {entry.name: _attempt(f"{kind} {entry.name}", partial(_plugin, entry)) for entry in entries(kind)}
-        usable = [name for name, check in checks.items() if check.ok]
+        checks = {entry: _attempt(f"{kind} {entry.name}", partial(_plugin, entry)) for entry in entries(kind)}
+        usable = [entry.name for entry, check in checks.items() if check.ok]
         yield Check(f"{kind}s", bool(usable), ", ".join(usable) or "none can be used")
         yield from (check for check in checks.values() if not check.ok)
 
 
 def _plugin(entry: Entry) -> str:
-    return load(entry.kind, entry.name).__name__
+    return load_entry(entry).__name__

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import cast
 
@@ -11,15 +11,17 @@ import typer
 
 from gibench.cell import Cell
 from gibench.cli import table
-from gibench.cli.console import note, print_json, warn
+from gibench.cli.console import note, print_rows, warn
 from gibench.cli.how import How
 from gibench.cli.plan import print_plan
 from gibench.cli.progress import GridProgress
 from gibench.delivery import Delivery
 from gibench.job import Job
 from gibench.mlflow_store import check_address
+from gibench.registry import GROUPS, clash, clashes, entries
 from gibench.result import STATUSES, StoredRow
 from gibench.results import Results
+from gibench.results.kinds import all_rows
 from gibench.sweep.choice import Choice
 from gibench.sweep.request import Request
 from gibench.sweep.run import prepare, run_jobs
@@ -36,20 +38,22 @@ def run_suite(
         typer.Exit: with 1 if some cell failed or timed out, with 130 on Ctrl-C.
     """
     with _interruptible():
-        chosen = cast(list[Cell], _prepared([suite], how, dry_run, choice.values))
+        results, again = Results(suite.results, suite.experiment), frozenset(STATUSES) if force else how.retried
+        stored = _stored(results, again)
+        chosen = cast(list[Cell], _prepared([suite], how, dry_run, stored, choice.values))
         with how.sharing_threads():
             costs = Utility.of_suite(suite, chosen) if suite.utility else []
-        trials = choice.part(_prepared(costs, how, dry_run))  # so that a wrong request fails before anything runs
+        # So that a wrong request fails before anything runs.
+        trials = choice.part(_prepared(costs, how, dry_run, stored))
         cells = choice.part(chosen)
         if dry_run:
-            again = frozenset(STATUSES) if force else how.retried
-            print_plan(suite, cells, again, as_json)
+            print_plan(suite, cells, results, again, as_json)
             if costs and not as_json:
-                print_plan(costs[0], trials, again, as_json)
+                print_plan(costs[0], trials, results, again, as_json)
             return
-        rows, results = _run(suite, cells, how, force, pictures)
+        rows = _run(suite, cells, results, how, force, pictures)
         if costs:
-            _run(costs[0], trials, how, force)
+            _run(costs[0], trials, results, how, force)
         _finish(rows, as_json, lambda: table.print_cells(rows, results, suite))
 
 
@@ -60,11 +64,12 @@ def run_utility(request: Utility, how: How, choice: Choice, force: bool, as_json
         typer.Exit: with 130 on Ctrl-C.
     """
     with _interruptible():
-        trials = choice.part(_prepared([request], how, dry_run, choice.values))
+        results, again = Results(request.results, request.experiment), frozenset(STATUSES) if force else how.retried
+        trials = choice.part(_prepared([request], how, dry_run, _stored(results, again), choice.values))
         if dry_run:
-            print_plan(request, trials, frozenset(STATUSES) if force else how.retried, as_json)
+            print_plan(request, trials, results, again, as_json)
             return
-        rows, _ = _run(request, trials, how, force)
+        rows = _run(request, trials, results, how, force)
         _finish(rows, as_json, lambda: table.print_trials(rows))
 
 
@@ -77,29 +82,41 @@ def _interruptible() -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
+def _stored(results: Results, again: Collection[str]) -> frozenset[str]:
+    """The keys of what is not run again: whether it can be had anew is not asked."""
+    return frozenset(row.key for row in all_rows(results) if row.status not in again)
+
+
 def _prepared(
-    requests: Sequence[Request], how: How, plan: bool, chosen: Callable[[Sequence[Job]], list[Job]] = list
+    requests: Sequence[Request],
+    how: How,
+    plan: bool,
+    stored: Collection[str],
+    chosen: Callable[[Sequence[Job]], list[Job]] = list,
 ) -> list[Job]:
     # Standard output is for the rows, whatever a plugin prints.
+    for kind in GROUPS:
+        for same in clashes(entries(kind)).values():
+            warn(clash(same))
     with redirect_stdout(sys.stderr), how.sharing_threads():
-        return prepare(requests, chosen, plan, how.apart)
+        return prepare(requests, chosen, plan, how.apart, stored)
 
 
 def _run(
-    request: Request, jobs: Sequence[Job], how: How, force: bool, pictures: bool = True
-) -> tuple[list[StoredRow], Results]:
+    request: Request, jobs: Sequence[Job], results: Results, how: How, force: bool, pictures: bool = True
+) -> list[StoredRow]:
     check_address(request.tracking_uri)
     executor = how.executor(jobs)
-    results = Results(request.results, request.experiment, create=True)
+    results.create()
     with redirect_stdout(sys.stderr), GridProgress(jobs) as progress:
         wanted = (job.key for job in jobs)
         with Delivery(results, request.tracking_uri, wanted, warn, progress.working):
-            return run_jobs(jobs, results, request, progress, executor, force, pictures, how.retried), results
+            return run_jobs(jobs, results, request, progress, executor, force, pictures, how.retried)
 
 
 def _finish(rows: Sequence[StoredRow], as_json: bool, print_table: Callable[[], None]) -> None:
     if as_json:
-        print_json([row.as_dict() for row in rows])
+        print_rows(row.as_dict() for row in rows)
     elif rows:
         print_table()
     else:

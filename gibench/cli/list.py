@@ -14,7 +14,7 @@ from gibench.cli.console import print_json, warn
 from gibench.cli.options import Debug, Json
 from gibench.cli.summary import summary
 from gibench.errors import UsageError
-from gibench.registry import GROUPS, Entry, clashes, entries
+from gibench.registry import GROUPS, Entry, clash, clashes, entries
 from gibench.text import visible
 
 _KINDS = {f"{kind}s": kind for kind in GROUPS}
@@ -52,8 +52,8 @@ def list_plugins(context: typer.Context, as_json: Json = False, debug: Debug = F
 
 def _warn_of_problems(listed: list[Entry]) -> None:
     for kind in GROUPS:
-        for name, same in clashes(entry for entry in listed if entry.kind == kind).items():
-            warn(f"{kind} '{name}' is registered by {' and '.join(entry.source for entry in same)}: uninstall one")
+        for same in clashes(entry for entry in listed if entry.kind == kind).values():
+            warn(clash(same))
     for entry in listed:
         if problem := entry.problem():
             warn(f"{entry.kind} '{entry.name}' of {entry.source} cannot be used: {problem}")

@@ -7,32 +7,32 @@ from dataclasses import fields
 
 from gibench.checks import at_hand
 from gibench.cli import table
-from gibench.cli.console import note, print_json, say_all
+from gibench.cli.console import note, print_rows, say_all
 from gibench.job import Job
 from gibench.results import Results
 from gibench.sweep.estimate import Estimate, in_words
 from gibench.sweep.request import Request
 
 
-def print_plan(request: Request, jobs: Sequence[Job], again: Collection[str], as_json: bool) -> None:
+def print_plan(request: Request, jobs: Sequence[Job], results: Results, again: Collection[str], as_json: bool) -> None:
     """Print a line a job, or as JSON an object; below, how many are done and how long the others may take.
 
     Args:
-        request: says where results are.
+        request: that they were made of.
         jobs: in order.
+        results: where those are that are done.
         again: the statuses of stored ones that are run again.
         as_json: print JSON.
     """
-    rows = Results(request.results, request.experiment).rows(request.row, diagnostics=True)
+    rows = results.rows(request.row, diagnostics=True)
     done = {row.key for row in rows if row.status not in again}
     estimate = Estimate(rows)
     if as_json:
-        print_json(
-            [
-                {"cell": job.key, **{each.name: getattr(job, each.name) for each in fields(job)}}
-                | {"done": job.key in done, "seconds": estimate.seconds(job)}
-                for job in jobs
-            ]
+        names = [each.name for each in fields(jobs[0])] if jobs else []
+        print_rows(
+            {"cell": job.key, **{name: getattr(job, name) for name in names}}
+            | {"done": job.key in done, "seconds": estimate.seconds(job)}
+            for job in jobs
         )
         return
     if jobs:

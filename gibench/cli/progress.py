@@ -30,6 +30,7 @@ class GridProgress:
         self._total, self._clock = len(jobs), clock
         self._tally = Tally(jobs)
         self._running: dict[int, tuple[Job, float]] = {}  # since when
+        self._before: list[str] = []  # lines of what was stored before, printed at once as there may be thousands
         self._begun = self._said = clock()
         self._console = Console(stderr=True, soft_wrap=True, highlight=False)
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
@@ -47,6 +48,7 @@ class GridProgress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._print_before()
         self._bars.stop()
         if self._total > 1:
             took = in_words(self._clock() - self._begun)
@@ -54,11 +56,13 @@ class GridProgress:
 
     def started(self, number: int, job: Job) -> None:
         """Show the job's name."""
+        self._print_before()
         self._running[number] = job, self._clock()
         self._bars.update(self._jobs, description=_shown(f"{self._state()} | {title(job)}"))
 
     def working(self, message: str, fraction: float | None = None) -> None:
         """Show what the job is doing."""
+        self._print_before()
         total, completed = (None, 0.0) if fraction is None else (100, round(100 * fraction))
         self._bars.update(self._stage, description=_shown(message), total=total, completed=completed, visible=True)
 
@@ -68,12 +72,27 @@ class GridProgress:
         _, since = self._running.pop(number, (None, None))
         self._tally.count(row, None if since is None else now - since, stored_before)
         outcome = "stored before" if stored_before else _outcome(row)
-        self._bars.update(self._jobs, advance=1)
-        self._bars.update(self._stage, visible=False)
-        self._console.out(visible(f"[{number}/{self._total}] {title(row)}: {outcome}"), highlight=False)
+        line = visible(f"[{number}/{self._total}] {title(row)}: {outcome}")
+        if stored_before:
+            self._before.append(line)
+        else:
+            self._print_before()
+            self._print([line])
         if now - self._said >= _SECONDS_BETWEEN and not self._console.is_terminal:
             self._said = now
+            self._print_before()
             self._console.print(_shown(self._state()))
+
+    def _print_before(self) -> None:
+        if self._before:
+            lines, self._before = self._before, []
+            self._print(lines)
+
+    def _print(self, lines: list[str]) -> None:
+        """What has ended, a line each."""
+        self._bars.update(self._jobs, advance=len(lines))
+        self._bars.update(self._stage, visible=False)
+        self._console.out("\n".join(lines), highlight=False)
 
     def _state(self) -> str:
         """How many are done, running, failed, skipped, and how long the others may take."""

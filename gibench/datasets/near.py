@@ -6,8 +6,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 Indices = npt.NDArray[np.int64]
 Pixels = npt.NDArray[np.uint8]
@@ -99,6 +97,9 @@ def _joined(cluster: Indices, first: Indices, second: Indices) -> Indices:
     """The clusters after those of each pair became one."""
     if not len(first):
         return cluster
+    from scipy.sparse import coo_array  # here, because naming a data set needs none of it
+    from scipy.sparse.csgraph import connected_components
+
     edges = coo_array((np.ones(len(first), dtype=bool), (cluster[first], cluster[second])), shape=(len(cluster),) * 2)
     component = connected_components(edges, directed=False)[1][cluster]
     _, firsts, inverse = np.unique(component, return_index=True, return_inverse=True)

@@ -87,15 +87,19 @@ def filled(kind: type[StoredRow], look_up: Callable[[str, Column], Any]) -> dict
     """The columns of a row; of one stored before there was an axis or by another name, what it meant."""
     values: dict[str, Any] = {}
     for name, column in columns_of(kind).items():
-        values[name] = look_up(name, column)
-        if values[name] is None and column.axis and column.axis.formerly:
-            values[name] = look_up(column.axis.formerly, column)
-        if values[name] is None and column.axis:
-            values[name] = column.axis.before
+        value = look_up(name, column)
+        if value is None and column.axis:
+            if column.axis.formerly:
+                value = look_up(column.axis.formerly, column)
+            if value is None:
+                value = column.axis.before
+        values[name] = value
     return values
 
 
 def _checked(name: str, value: Any, column: Column) -> Any:
+    if type(value) is str and column.type is str:
+        return sys.intern(value)  # thousands of rows share few texts
     if value is None or type(value) is column.type:
         return value
     if column.type is float and type(value) is int:

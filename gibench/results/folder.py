@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from time import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from gibench.errors import UsageError
 from gibench.result import Result, StoredRow
@@ -42,7 +42,7 @@ class Results:
         Args:
             folder: see `gibench.results.place.root`.
             experiment: its name; see `gibench.results.place.experiment_name`.
-            create: make what does not exist, and clear away what a killed process left half-done; a reader leaves it.
+            create: see `create`; a reader makes nothing, and looks once.
 
         Raises:
             UsageError: the folder cannot be made.
@@ -52,14 +52,26 @@ class Results:
         self.saved: Callable[[StoredRow], None] = lambda row: None  # is told of each row once it is stored
         self._renamed = False  # since the disk was last waited for
         self._replacing = threading.Lock()
-        if create:
-            with makeable(self.root):
-                self.folder.mkdir(parents=True, exist_ok=True)
-                self._session = session(self.root)
-                self._recover()
         self.grids = Grids(self.folder)
-        self._is_reader = not create
-        self._read: dict[str, index.Entry] | None = None
+        self._known: dict[str, _Known] = {}
+        self._looking = threading.Lock()
+        self._looked = False
+        self._is_reader = True
+        if create:
+            self.create()
+
+    def create(self) -> Self:
+        """Make what does not exist, and clear away what a killed process left half-done; returns itself.
+
+        Raises:
+            UsageError: the folder cannot be made.
+        """
+        with makeable(self.root):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._session = session(self.root)
+            self._recover()
+        self._is_reader = False
+        return self
 
     def _recover(self) -> None:
         """Undo what processes that are gone had begun: names begin with a dot and the session."""
@@ -108,7 +120,7 @@ class Results:
             there = None if force else self.find(type(row), row.key)
             return there if there and there.finished else None
 
-        if there := self.put(row.key, files, columns, done):
+        if there := self.put(row.key, files, columns, done, row):
             return there
         self.saved(row)
         return row
@@ -119,6 +131,7 @@ class Results:
         files: Mapping[str, bytes],
         columns: dict[str, Any],
         unless: Callable[[], StoredRow | None] = lambda: None,
+        row: StoredRow | None = None,
     ) -> StoredRow | None:
         """Make the folder of a cell, in the place of one that is there.
 
@@ -128,6 +141,7 @@ class Results:
             columns: of the row in them, as JSON has it.
             unless: is asked at the last moment, and what it answers is given back and the folder left as it is; None
                 goes ahead.
+            row: the columns as a row, if there is one already.
 
         Raises:
             GibenchError: the folder cannot be written.
@@ -139,10 +153,12 @@ class Results:
                 if answer := unless():
                     shutil.rmtree(beside, ignore_errors=True)
                     return answer
-                stamp = index.stamp(beside / RESULT)
+                entry = index.Entry(index.stamp(beside / RESULT), columns)
                 self._place(beside, key)
+                with self._looking:
+                    self._known[key] = _Known(entry.stamp, row or columns)
             self._renamed = True
-        index.add(self.folder, key, index.Entry(stamp, columns))
+        index.add(self.folder, key, entry)
         return None
 
     def _place(self, beside: Path, key: str) -> None:
@@ -201,21 +217,29 @@ class Results:
             diagnostics: fill `beside` with what was noted in numbers.
         """
         found = []
-        for key, entry in self._entries().items():
-            if kind.key_column not in entry.row:
-                continue
-            try:
-                row = row_of(kind, entry.row)
-                found.append(replace(row, beside=beside(self.document(key))) if diagnostics else row)
-            except (OSError, DamagedError) as error:
-                index.warn_of(self.folder / key, error)
+        with self._looking:
+            self._look()
+            for key, known in self._known.items():
+                try:
+                    row = known.as_row(kind)
+                    if row and diagnostics:
+                        row = replace(row, beside=beside(self.document(key)))
+                except (OSError, DamagedError) as error:
+                    index.warn_of(self.folder / key, error)
+                else:
+                    found += [row] if row else []
         return sorted(found, key=lambda row: (row.started, row.run_id))
 
-    def _entries(self) -> dict[str, index.Entry]:
-        """Every cell; a reader looks once, as it asks for several kinds of rows."""
-        if self._read is None or not self._is_reader:
-            self._read = index.entries(self.folder)
-        return self._read
+    def _look(self) -> None:
+        """Know every cell: the index is read once, and from then on what differs from it."""
+        if not self._looked:
+            self._known = {key: _Known(*entry) for key, entry in index.entries(self.folder).items()}
+        elif not self._is_reader:
+            new, gone = index.changes(self.folder, {key: known.stamp for key, known in self._known.items()})
+            for key in gone:
+                del self._known[key]
+            self._known |= {key: _Known(*entry) for key, entry in new.items()}
+        self._looked = True
 
     def beginning(self, kind: type[AnyRow], text: str) -> list[AnyRow]:
         """The rows whose `run_id` or key begins so, if that is enough of one."""
@@ -263,6 +287,25 @@ class Results:
                 raise UsageError(f"{file} cannot be read: {error}: run its cell again with --force") from None
         joined = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"run_id": []})
         return joined[["run_id", *joined.columns.drop("run_id")]]
+
+
+class _Known:
+    """What was read of a cell."""
+
+    __slots__ = "_held", "stamp"
+
+    def __init__(self, stamp: index.Stamp, held: dict[str, Any] | StoredRow) -> None:
+        self.stamp, self._held = stamp, held
+
+    def as_row(self, kind: type[AnyRow]) -> AnyRow | None:
+        """Its row, which is checked when it is first asked for; None where it is of another kind.
+
+        Raises:
+            DamagedError: see `row_of`.
+        """
+        if isinstance(self._held, dict) and kind.key_column in self._held:
+            self._held = row_of(kind, self._held)
+        return self._held if isinstance(self._held, kind) else None
 
 
 def _moment(seconds: float) -> str:

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,11 +20,13 @@ from gibench.results.durable import append_line, write_file
 
 _NAME = ".index.jsonl"
 
+Stamp = tuple[int, int]  # of a file: nanoseconds, bytes
+
 
 class Entry(NamedTuple):
     """What the index holds of a cell: from which file, and the columns of its row as JSON has them."""
 
-    stamp: tuple[int, int]  # of the file: nanoseconds, bytes
+    stamp: Stamp  # of the file
     row: dict[str, Any]
 
 
@@ -36,6 +39,21 @@ def entries(folder: Path) -> dict[str, Entry]:
     return found
 
 
+def changes(folder: Path, known: Mapping[str, Stamp]) -> tuple[dict[str, Entry], set[str]]:
+    """What differs from what was read before.
+
+    Args:
+        folder: of an experiment.
+        known: of each cell the stamp that was read with it.
+
+    Returns:
+        The cells that are new or written anew, and the keys of those that are gone.
+    """
+    stamps = _stamps(folder)
+    new = {key: stamp for key, stamp in stamps.items() if known.get(key) != stamp}
+    return _entries(folder, new), known.keys() - stamps.keys()
+
+
 def read(folder: Path) -> dict[str, Entry]:
     """The same of a folder that stays as it is."""
     return _found(folder, _lines(folder / _NAME))
@@ -44,8 +62,13 @@ def read(folder: Path) -> dict[str, Entry]:
 def _found(folder: Path, lines: dict[str, Entry]) -> dict[str, Entry]:
     stamps = _stamps(folder)
     known = {key: entry for key, entry in lines.items() if stamps.get(key) == entry.stamp}
-    unknown = {key: row_at(folder, key) for key in stamps.keys() - known.keys()}
-    return known | {key: Entry(stamps[key], row) for key, row in unknown.items() if row}
+    return known | _entries(folder, {key: stamps[key] for key in stamps.keys() - known.keys()})
+
+
+def _entries(folder: Path, stamps: Mapping[str, Stamp]) -> dict[str, Entry]:
+    """What the cells' own files say."""
+    rows = {key: row_at(folder, key) for key in stamps}
+    return {key: Entry(stamps[key], row) for key, row in rows.items() if row}
 
 
 def add(folder: Path, key: str, entry: Entry) -> None:
@@ -54,7 +77,7 @@ def add(folder: Path, key: str, entry: Entry) -> None:
         append_line(folder / _NAME, _line(key, entry))
 
 
-def _stamps(folder: Path) -> dict[str, tuple[int, int]]:
+def _stamps(folder: Path) -> dict[str, Stamp]:
     """When each cell was written, by its key."""
     found = {}
     try:
@@ -64,11 +87,11 @@ def _stamps(folder: Path) -> dict[str, tuple[int, int]]:
     for key in names:
         if not key.startswith("."):
             with contextlib.suppress(OSError):  # it is no cell, or has just been taken away
-                found[key] = stamp(folder / key / RESULT)
+                found[key] = stamp(f"{folder}/{key}/{RESULT}")
     return found
 
 
-def stamp(file: Path) -> tuple[int, int]:
+def stamp(file: str | Path) -> Stamp:
     """What changes when a file is written anew, and stays when it is renamed: nanoseconds, bytes."""
     status = os.stat(file)
     return status.st_mtime_ns, status.st_size

@@ -10,7 +10,5 @@ def all_rows(results: Results) -> list[StoredRow]:
     """Every row of every kind, oldest first."""
     from gibench.utility.job import TrialRow
 
-    results = Results(results.root, results.experiment)  # a reader, which looks once
-
     kinds: tuple[type[StoredRow], ...] = (Row, TrialRow)
     return sorted((row for kind in kinds for row in results.rows(kind)), key=lambda row: (row.started, row.run_id))

@@ -29,7 +29,7 @@ class Estimate:
 
     def seconds(self, job: Any) -> float | None:
         """How long a job takes; None where none of its attack has been seen."""
-        for kind in _kinds(job):
+        for kind in _kinds(job) if self._sums else ():
             if kind in self._sums:
                 total, count = self._sums[kind]
                 return total / count

@@ -9,11 +9,13 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import replace
 from queue import SimpleQueue
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from gibench.job import Job, Progress
 from gibench.result import Result, StoredRow
-from gibench.sweep.pair import Pair
+
+if TYPE_CHECKING:
+    from gibench.sweep.pair import Pair
 
 Numbered = tuple[int, Job]
 POLL = 0.2  # seconds between looks at what other processes are running
@@ -64,6 +66,8 @@ class Processes:
         self, jobs: Iterator[Numbered | None], kind: type[StoredRow], progress: Progress
     ) -> Iterator[tuple[int, Result]]:
         """See `Executor`. At the end, also one by Ctrl-C, all workers are killed."""
+        from gibench.sweep.pair import Pair
+
         gpus = _gpus()
         places = (gpus[number % len(gpus)] if gpus else None for number in range(self._count))
         pairs = [Pair(self._memory, gpu) for gpu in places]

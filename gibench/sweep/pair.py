@@ -13,12 +13,11 @@ from typing import Any
 from gibench.axes import axes_of
 from gibench.cell import Cell
 from gibench.deadline import grace
+from gibench.exchange import Answer, Place, unpacked_result
 from gibench.job import Job, Progress
-from gibench.outcome import Facts, Outcome
+from gibench.outcome import OVERRAN, Facts, Outcome, Task
 from gibench.result import Result, Status, StoredRow
-from gibench.stages import OVERRAN, Task
-from gibench.sweep.workers import Answer, Worker, WorkerError
-from gibench.worker import Place, unpacked_result
+from gibench.sweep.workers import Worker, WorkerError
 
 PATIENCE = 60.0  # seconds more than the attack's that every stage has before its process is ended
 

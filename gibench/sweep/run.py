@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import chain
 from textwrap import shorten
 from typing import Protocol
 
@@ -37,6 +38,7 @@ def prepare(
     chosen: Callable[[Sequence[Job]], list[Job]] = list,
     plan: bool = False,
     apart: bool = False,
+    stored: Collection[str] = (),
 ) -> list[Job]:
     """The jobs that are asked for, each once and known to be possible.
 
@@ -45,6 +47,7 @@ def prepare(
         chosen: picks which of them.
         plan: check no more than a plan needs, see `gibench.job.Job.check`.
         apart: the jobs run in processes of their own, so what others' plugins do is left to show there, as a row.
+        stored: the keys of jobs that will not be run, which are not checked.
 
     Raises:
         UsageError: something in a request is wrong, or the data for a job cannot be had.
@@ -52,7 +55,7 @@ def prepare(
     jobs = list(dict.fromkeys(job for request in requests for job in request.jobs()))
     jobs = chosen(jobs)
     for job in jobs:
-        if not (apart and job.is_prepared_by_others):
+        if job.key not in stored and not (apart and job.is_prepared_by_others):
             job.check(plan)
     return jobs
 
@@ -84,8 +87,10 @@ def run_jobs(
     grid = _Grid(jobs, results, request, listener, force, pictures, retry)
     ended: Ended = "KILLED"
     try:
-        for number, result in executor.results(grid.due(), request.row, listener.working):
-            grid.done(number, result)
+        due = grid.due()
+        for first in due:  # with everything stored, what runs jobs is not even imported
+            for number, result in executor.results(chain([first], due), request.row, listener.working):
+                grid.done(number, result)
         ended = "FINISHED"
     except Exception:
         ended = "FAILED"

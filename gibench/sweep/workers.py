@@ -20,9 +20,9 @@ from types import ModuleType
 from typing import Any
 
 from gibench.errors import GibenchError, UsageError
+from gibench.exchange import Answer, Place
 from gibench.job import Progress
 
-Answer = tuple[dict[str, Any], bytes]
 _MOST_BYTES = 2**26, 2**36  # of an answer's two parts; what claims to be longer is no answer
 _BUFFER = 2**22  # bytes
 _STARTING = threading.Lock()
@@ -39,7 +39,7 @@ class WorkerError(Exception):
 class Worker:
     """One process, started when it is first asked for something and replaced once it has ended."""
 
-    def __init__(self, place: Any) -> None:
+    def __init__(self, place: Place) -> None:
         self._place = place
         self._process: Any = None
         self._connection: Connection | None = None
@@ -90,6 +90,8 @@ class Worker:
         self.close()
 
     def _started(self) -> Connection:
+        if self._connection is not None and _is_hung_up(self._connection):
+            self.discard()  # it was ended since its last answer, which is no fault of what is asked for now
         if self._connection is None:
             if self._closed:
                 raise WorkerError("it was not started any more")
@@ -135,6 +137,17 @@ class Worker:
         self._process = self._connection = None
 
 
+def _is_hung_up(connection: Connection) -> bool:
+    """Whether nobody is at the other end of the line any more."""
+    with socket.socket(fileno=os.dup(connection.fileno())) as line:
+        try:
+            return line.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+
 def _how_it_ended(code: int | None) -> str:
     if code is None:
         return "its process sent what is no answer, or closed the line, and was ended"
@@ -153,20 +166,25 @@ def _end_group(process: int) -> None:
             end(process, signal.SIGKILL)
 
 
-def _start(place: Any) -> tuple[Any, Connection]:
-    from gibench import worker
-
+def _start(place: Place) -> tuple[Any, Connection]:
     context = multiprocessing.get_context("forkserver")
     with _STARTING, _no_main():
-        context.set_forkserver_preload(["gibench.worker"])
+        context.set_forkserver_preload([__name__, "gibench.worker"])
         ours, theirs = context.Pipe()
         for each in (ours, theirs):
             with socket.socket(fileno=os.dup(each.fileno())) as line:
                 line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)  # models are large
-        process = context.Process(target=worker.serve, args=(theirs, place), name="gibench-worker")
+        process = context.Process(target=_serve, args=(theirs, place), name="gibench-worker")
         process.start()
     theirs.close()
     return process, ours
+
+
+def _serve(connection: Connection, place: Place) -> None:
+    """In the new process, which alone needs what is imported for it."""
+    from gibench import worker
+
+    worker.serve(connection, place)
 
 
 @contextmanager

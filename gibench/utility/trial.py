@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from dataclasses import asdict, replace
@@ -22,6 +23,7 @@ from gibench.experiment import build, load
 from gibench.job import Progress
 from gibench.jsonable import jsonable
 from gibench.observation import Update
+from gibench.plugin import reason_of
 from gibench.provenance import torch_version
 from gibench.registry import create
 from gibench.result import Result
@@ -56,8 +58,9 @@ def run_trial(trial: Trial, progress: Progress) -> Result:
     defenses = _defenses(trial)
     noise = seeds.generator(trial.seed, "defense", device)
     context = chain.context_of(defenses, noise, trial.batch_size, len(images.training), trial.rounds)
+    context = replace(context, model=copy.deepcopy(network).train())
     for defense in defenses:
-        if reason := defense.supports(network, context):
+        if reason := reason_of(defense, defense.supports(network, context)):
             return Result(TrialRow(**row, status="skipped", reason=one_line(reason)))
     try:
         with seeds.isolated(trial.seed, "defense"):

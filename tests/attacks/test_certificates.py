@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from gibench.attacks.exact.linear_layer import read_gradient
 from gibench.attacks.layer_pair import LayerPair
-from gibench.attacks.layer_pair.equations import certain, read_next_layer
+from gibench.attacks.layer_pair.next_layer import certain, read_next_layer
 from gibench.attacks.spear import Spear
 from gibench.attacks.spearpp import SpearPP
 from gibench.datasets.base import Split

@@ -10,7 +10,7 @@ import torch
 
 from gibench import batches, client, seeds
 from gibench.attacks.exact.linear_layer import read_gradient
-from gibench.attacks.layer_pair.equations import NextLayer, read_next_layer
+from gibench.attacks.layer_pair.next_layer import NextLayer, read_next_layer
 from gibench.datasets.photos import Photos
 from gibench.defenses.none import NoDefense
 from gibench.models.mlp import MLP

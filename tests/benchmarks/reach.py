@@ -31,7 +31,7 @@ from gibench.attacks.exact.linear_layer import solve_inputs
 from gibench.attacks.exact.low_rank import factorize
 from gibench.attacks.layer_pair import LayerPair
 from gibench.attacks.spearpp import SpearPP
-from gibench.datasets.base import Split
+from gibench.datasets.base import Images, Split
 from gibench.datasets.photos import Photos
 from gibench.defenses.none import NoDefense
 from gibench.models.mlp import MLP
@@ -43,10 +43,9 @@ AXES = ["batch", "width", "depth", "seed"]
 COLUMNS = ["attack", *AXES, "exact", "certified", "false", "seconds", "MiB", "floor", "times floor"]
 
 
-def observe(size: Sequence[int], seed: int, on: torch.device) -> tuple[Observation, Split]:
+def observe(images: Images, size: Sequence[int], seed: int, on: torch.device) -> tuple[Observation, Split]:
     """What the server sees of one batch, and the batch."""
     batch_size, width, depth = size
-    images = Photos().load()
     with seeds.isolated(seed, "model"):
         model = MLP(width=width, depth=depth).build(images.image_shape, images.num_classes).to(on)
     drawn = seeds.generator(seed, "data")
@@ -94,17 +93,17 @@ def floor(observation: Observation, on: torch.device) -> float:
     return seconds(decompose, on) + seconds(lambda: solve_inputs(columns[0], weight), on)
 
 
-def measured(name: str, size: Sequence[int], seed: int, on: torch.device) -> list[str]:
+def measured(name: str, images: Images, size: Sequence[int], seed: int, on: torch.device) -> list[str]:
     """The line of one attack on one batch."""
-    observation, truth = observe(size, seed, on)
+    observation, truth = observe(images, size, seed, on)
     least = floor(observation, on)
     context, found = Context(seeds.generator(seed, "attack", on), on), []
     with device.PeakMemory(on) as memory:
         taken = seconds(lambda: found.append(ATTACKS[name]().reconstruct(observation, context)), on)
-    images, certified = found[0].images.double().cpu().flatten(1), found[0].certified
+    recovered, certified = found[0].images.double().cpu().flatten(1), found[0].certified
     assert certified is not None
     wanted = truth.images.double().flatten(1)
-    close = torch.stack([(image - wanted).abs().amax(dim=1) < 1 / 510 for image in images])
+    close = torch.stack([(image - wanted).abs().amax(dim=1) < 1 / 510 for image in recovered])
     false = int((certified.cpu() & ~close.any(dim=1)).sum())
     counts = int(close.any(dim=0).sum()), int(certified.sum()), false
     peak = "-" if memory.peak_mb is None else f"{memory.peak_mb:.0f}"
@@ -118,7 +117,11 @@ def parsed(size: str) -> list[int]:
 
 
 def lines(
-    sizes: Sequence[str], seeds_: Sequence[int], on: torch.device, attacks: Sequence[str] = tuple(ATTACKS)
+    images: Images,
+    sizes: Sequence[str],
+    seeds_: Sequence[int],
+    on: torch.device,
+    attacks: Sequence[str] = tuple(ATTACKS),
 ) -> Iterator[list[str]]:
     """Print the lines as a table while they come, and give them."""
     print("|", " | ".join(COLUMNS), "|")
@@ -126,7 +129,7 @@ def lines(
     for size in map(parsed, sizes):
         for seed in seeds_:
             for name in attacks:
-                line = measured(name, size, seed, on)
+                line = measured(name, images, size, seed, on)
                 print("|", " | ".join(line), "|", flush=True)
                 yield line
 
@@ -145,7 +148,7 @@ def main() -> None:
         torch.set_num_threads(1)
     machine = f"{device.hardware(on)}, torch {torch.__version__}"
     print(f"{machine}, photos, networks at their initial weights\n")
-    for line in lines(given.sizes, given.seeds, on, given.attacks):
+    for line in lines(Photos().load(), given.sizes, given.seeds, on, given.attacks):
         if given.output:
             new = not given.output.exists()
             with given.output.open("a", newline="") as file:

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +27,25 @@ def pip_install(tmp_path_factory):
         return target
 
     return install
+
+
+@pytest.fixture(scope="session")
+def faulty_site(tmp_path_factory):
+    """A folder with the faulty plugins as an installer leaves them there, which spares starting one."""
+    source, site = PLUGINS / "faulty", tmp_path_factory.mktemp("faulty")
+    project = tomllib.loads((source / "pyproject.toml").read_text())["project"]
+    about = site / "gibench_faulty-1.0.dist-info"
+    about.mkdir()
+    about.joinpath("METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+    )
+    lines = []
+    for group, points in project["entry-points"].items():
+        lines += [f"[{group}]", *(f"{name} = {point}" for name, point in points.items())]
+    about.joinpath("entry_points.txt").write_text("\n".join(lines))
+    for module in source.glob("*.py"):
+        shutil.copy(module, site)
+    return site
 
 
 @pytest.fixture(scope="session")

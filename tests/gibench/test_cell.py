@@ -43,6 +43,16 @@ def test_specs_become_canonical_with_every_default():
     assert cell.knows == "batch_size,prior"
 
 
+def test_what_plugins_are_is_found_out_once_for_all_cells_that_have_them(monkeypatch):
+    first, *others = expand(Cell, AXES | {"seed": range(5)})
+    assert first.key
+    assert not first.is_prepared_by_others
+    for name in ("find", "create", "parse_chain"):
+        monkeypatch.setattr(f"gibench.job.{name}", pytest.fail)
+    assert len({cell.key for cell in others} - {first.key}) == 4
+    assert not any(cell.is_prepared_by_others for cell in others)
+
+
 def test_the_device_is_the_one_found_here():
     assert one(device="auto").device in ("cpu", "cuda")
 

@@ -31,13 +31,16 @@ CODE = """
 from gibench.defense import Defense
 
 class Local(Defense):
-    hooks = frozenset({"update"})
+    def update(self, step, parameters, batches, context):
+        return super().update(step, parameters, batches, context)
 
 class Masked(Defense):
-    hooks = frozenset({"release"})
+    def release(self, update, context):
+        return update
 
-class Both(Defense):
-    hooks = frozenset({"step", "release"})
+class Both(Masked):
+    def step(self, gradient, parameters, batch, context):
+        return gradient(parameters, batch.inputs, batch.labels)
 """
 
 
@@ -58,7 +61,6 @@ def composed(composed_site, monkeypatch):
 class Scaled(Defense):
     """Multiplies the gradient of each step."""
 
-    hooks = frozenset({"step"})
     by: float
 
     def step(self, gradient, parameters, batch, context):
@@ -72,8 +74,6 @@ class Scaled(Defense):
 class Shifted(Defense):
     """Adds to the gradient of each step."""
 
-    hooks = frozenset({"step"})
-
     def step(self, gradient, parameters, batch, context):
         return {name: value + 1 for name, value in gradient(parameters, batch.inputs, batch.labels).items()}
 
@@ -84,7 +84,6 @@ class Shifted(Defense):
 class Averaged(Defense):
     """The mean of all clients' steps, as a weight delta."""
 
-    hooks = frozenset({"update"})
     client_count: ClassVar[int] = 2
 
     def update(self, step, parameters, batches, context):
@@ -95,8 +94,6 @@ class Averaged(Defense):
 
 class Negated(Defense):
     """Changes the sign of what is sent."""
-
-    hooks = frozenset({"release"})
 
     def release(self, update, context):
         return Update({name: -value for name, value in update.tensors.items()}, update.kind)
@@ -173,8 +170,6 @@ def test_all_hooks_act_in_their_order():
 
 class Doubled(Defense):
     """The sum of the clients' updates, each made alone, where others take the mean."""
-
-    hooks = frozenset({"average"})
 
     def average(self, update, parameters, batches, context):
         made = [update(parameters, [batch]) for batch in batches]

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gibench.jsonable import DEEPEST, LEFT_OUT, MOST_CHARACTERS, MOST_KEYS, MOST_VALUES, jsonable
+from gibench.jsonable import DEEPEST, LEFT_OUT, MOST_CHARACTERS, MOST_KEYS, MOST_VALUES, array_of, jsonable
 from gibench.text import LONGEST
 
 ANY_TEXT = st.text() | st.binary().map(os.fsdecode)  # lone surrogates too, as in file names that are no UTF-8
@@ -21,6 +21,8 @@ VALUES = st.recursive(
     max_leaves=20,
 )
 
+FLAT = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+
 
 @given(VALUES)
 def test_every_value_becomes_strict_json_and_stays_the_same(value):
@@ -28,6 +30,23 @@ def test_every_value_becomes_strict_json_and_stays_the_same(value):
     assert json.loads(json.dumps(plain, allow_nan=False)) == plain
     assert jsonable(plain) == plain
     json.dumps(plain, ensure_ascii=False).encode()  # strict UTF-8
+
+
+@given(
+    st.lists(
+        st.dictionaries(
+            st.text(),
+            st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+        )
+    )
+)
+def test_an_array_of_objects_is_written_as_ever(objects):
+    assert array_of(objects) == json.dumps(objects, indent=2)
+
+
+def test_an_array_holds_no_infinity():
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        array_of([{"psnr": math.inf}])
 
 
 def size(plain):

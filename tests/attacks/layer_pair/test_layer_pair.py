@@ -12,7 +12,8 @@ from gibench.attack import Context
 from gibench.attacks.exact.linear_layer import features
 from gibench.attacks.exact.low_rank import factorize
 from gibench.attacks.layer_pair import LayerPair
-from gibench.attacks.layer_pair.equations import Equations, NextLayer
+from gibench.attacks.layer_pair.equations import Equations
+from gibench.attacks.layer_pair.next_layer import NextLayer
 from gibench.attacks.layer_pair.rounds import find_images
 from gibench.attacks.spearpp import SpearPP
 from gibench.models.mlp import MLP

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gibench.attacks.layer_pair.rounds import find_images
-from gibench.attacks.layer_pair.search import candidates, descend, directions, merged, minimize
+from gibench.attacks.layer_pair.search import candidates, descend, directions_by_products, merged, minimize
 from tests.attacks.layer_pair.test_layer_pair import equations
 
 
@@ -19,7 +19,7 @@ NOTHING = slice(0, 0)
 
 def ends_of(following, found, count):
     """What random starts end at, judged, with the directions of found images `[B, K]` taken out."""
-    known = directions(following, found)
+    known = directions_by_products(following, found)
     space = following.space(known.first)
     starts = following.random(count, space, torch.Generator().manual_seed(3))
     return following.judge(candidates(following, following.without(known.second), space, starts, never))
@@ -50,7 +50,7 @@ def test_with_what_is_found_out_of_both_gradients_every_start_ends_at_an_image(p
     spectrum = torch.arange(1, 61).double() ** -1.5  # as of photographs: few directions hold most of the energy
     inputs = torch.randn(40, 60, generator=generator, dtype=torch.float64) * spectrum
     following, points = equations(plant(neurons=250, size=60, inputs=inputs / inputs.std()), outputs=120, relu=True)
-    found = directions(following, points[:, :20])
+    found = directions_by_products(following, points[:, :20])
     space = following.space(found.first)
     starts = space.T @ following.random(100, space, torch.Generator().manual_seed(3))
 
@@ -65,7 +65,7 @@ def test_with_what_is_found_out_of_both_gradients_every_start_ends_at_an_image(p
 def test_directions_have_their_zeros_and_are_across_all_other_images(plant, relu):
     planted = plant(8, 100)
     following, points = equations(planted, relu=relu)
-    factors, found = following.gradient.factors, directions(following, points)
+    factors, found = following.gradient.factors, directions_by_products(following, points)
     columns = factors.basis @ found.first
     assert columns.masked_select(planted.zeros).abs().max() < 1e-6 * columns.abs().max()
     torch.testing.assert_close((found.first * planted.truth(factors).vectors).sum(0).abs(), torch.ones(8).double())

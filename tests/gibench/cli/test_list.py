@@ -171,7 +171,9 @@ def test_a_broken_and_a_duplicate_plugin_are_one_warning_each(call):
     code, out, err = call("list")
     clash, missing = err.splitlines()
     assert code == 0
-    assert clash == "warning: attack 'random' is registered by gibench 0.1.0 and gibench-broken 0.0.7: uninstall one"
+    assert clash == (
+        "warning: the attack 'random' of gibench-broken 0.0.7 is hidden by gibench's own: give it another name"
+    )
     assert missing == (
         "warning: attack 'not-installed' of gibench-broken 0.0.7 cannot be used: "
         "its package 'gibench_no_such_package' is not installed"
@@ -186,7 +188,8 @@ def test_json_holds_the_error_of_a_broken_plugin_and_the_rest(call):
     assert code == 0
     assert "RuntimeError: an old library" in errors["import-fails", "gibench-broken"]
     assert "is not a subclass of" in errors["no-attack", "gibench-broken"]
-    assert "registered by gibench" in errors["random", "gibench"]
+    assert "is hidden by gibench's own" in errors["random", "gibench-broken"]
+    assert errors["random", "gibench"] is None
     assert errors["mean-image", "gibench"] is None
 
 

@@ -98,7 +98,7 @@ def test_the_index_is_only_a_help(results, make_result):
     lines = whole.splitlines(keepends=True)
     for content in (None, b"", whole[:-20], b"".join(lines[1:]), b"\x00" * 50, b"null\n[]\n{}\n", lines[0] * 3):
         index.unlink() if content is None else index.write_bytes(content)
-        assert results.rows(Row) == rows
+        assert Results(results.root).rows(Row) == results.rows(Row) == rows
         assert index.read_bytes().count(b"\n") == 4  # it has been mended
     shutil.rmtree(results.folder / rows[0].cell)
     assert results.rows(Row) == rows[1:]
@@ -112,6 +112,25 @@ def test_an_index_that_is_right_spares_reading_the_cells(results, make_result, m
     row = results.save(make_result())
     monkeypatch.setattr("gibench.results.index.row_at", pytest.fail)
     assert Results(results.root).rows(Row) == [row]
+
+
+def test_a_row_is_read_and_checked_once_however_often_rows_are_asked_for(results, make_result, monkeypatch):
+    """What other processes store, replace or take away meanwhile is seen all the same."""
+    rows = [results.save(make_result(cell=key(number), seed=number)) for number in range(3)]
+    here, other = Results(results.root, create=True), Results(results.root, create=True)
+    assert here.rows(Row) == rows
+    with monkeypatch.context() as patch:
+        for name in ("index.entries", "index.row_at", "folder.row_of"):
+            patch.setattr(f"gibench.results.{name}", pytest.fail)
+        assert here.rows(Row) == rows
+        assert here.rows(TrialRow) == []
+    rows[1] = other.save(make_result(cell=key(1), seed=1, psnr_mean=17.0), force=True)
+    rows.append(other.save(make_result(cell=key(3), seed=3)))
+    shutil.rmtree(results.folder / key(0))
+    assert {row.run_id for row in here.rows(Row)} == {row.run_id for row in rows[1:]}
+    mine = here.save(make_result(cell=key(4), seed=4))
+    monkeypatch.setattr("gibench.results.index.row_at", pytest.fail)
+    assert mine in here.rows(Row)
 
 
 def test_a_line_after_one_that_was_cut_off_is_a_line_of_its_own(results, make_result):

@@ -53,6 +53,14 @@ def test_finished_cells_are_not_run_again():
     assert len(results.rows(Row)) == 2
 
 
+def test_what_is_stored_is_neither_checked_nor_is_anything_made_ready_to_run_it(monkeypatch):
+    rows, _, _ = run(suite("random", "mean-image"))
+    monkeypatch.setattr("gibench.cell.Cell.check", pytest.fail)
+    grid, results = suite("random", "mean-image"), Results(create=True)
+    jobs = prepare([grid], stored={row.cell for row in rows})
+    assert run_jobs(jobs, results, grid, Notes(), None) == rows
+
+
 def test_force_runs_finished_cells_again():
     first, _, _ = run(suite("random"))
     second, told, results = run(suite("random"), force=True)

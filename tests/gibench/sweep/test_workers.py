@@ -1,6 +1,9 @@
 """What jobs do to the processes they run in costs their own row, and changes no other."""
 
 import os
+import signal
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 
@@ -149,6 +152,16 @@ def test_a_wall_clock_ends_what_no_signal_reaches(honest, monkeypatch):
     assert [lasting(result) for result in found[6:]] == expected
 
 
+@pytest.mark.slow
+def test_who_starts_workers_imports_none_of_what_they_do(tmp_path):
+    heavy = ["torch._dynamo", "pandas", "skimage", "scipy", "gibench.stages", "gibench.worker"]
+    script = (
+        f"import gibench.cli.grid, gibench.sweep.pair, sys; print([each for each in {heavy} if each in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout == "[]\n"
+
+
 def test_two_workers_give_the_bits_of_one_and_of_none(honest):
     jobs, expected = honest
     found = run(jobs, Processes(2))
@@ -187,6 +200,20 @@ def test_a_worker_is_ended_at_its_deadline_and_replaced(plugins):
     with pytest.raises(WorkerError, match="not started any more"):
         pair._trusted.ask(print, None, "facts", "random")
     assert is_gone(process)
+
+
+def test_a_worker_that_ended_since_its_last_answer_is_replaced_and_no_job_pays_for_it():
+    pair = Pair()
+    try:
+        worker = pair._attacking
+        worker.ask(print, None, "facts", "random")
+        os.kill(process := worker._process.pid, signal.SIGKILL)
+        assert is_gone(process)
+        head, _ = worker.ask(print, None, "facts", "random")
+        assert head["control"] is True
+        assert worker._process.pid != process
+    finally:
+        pair.quit()
 
 
 def is_gone(process):

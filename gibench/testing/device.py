@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 NAME = "meta"
-_HERE = Path(__file__).parents[1]
+_HERE = Path(__file__).parents[2]
 _OURS = tuple(str(_HERE / folder) for folder in ("attacks", "defenses", "gibench"))
 _INDEXING = {"aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_", "aten::_unsafe_index"}
 _WAITS = {
@@ -64,7 +65,7 @@ class DeviceTensor(Tensor):
         made.held = held
         return made
 
-    def __repr__(self) -> str:
+    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
         return f"DeviceTensor({tuple(self.shape)}, {self.dtype})"
 
     def numpy(self, *_: Any, **__: Any) -> Any:
@@ -73,7 +74,9 @@ class DeviceTensor(Tensor):
     __array__ = numpy
 
     @classmethod
-    def __torch_dispatch__(cls, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]  # torch declares it without what it calls it with
+        cls, operation: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         raise AssertionError(f"{operation} on the device outside `simulated`")
 
 
@@ -92,19 +95,19 @@ class _AnyGenerator(_Generator):
 
 def _line() -> str:
     """The innermost line of this project that is being run: `folder/.../file.py:number`."""
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        if frame.f_code.co_filename.startswith(_OURS):
+        if frame.f_code.co_filename.startswith(_OURS) and frame.f_code.co_filename != __file__:
             return f"{Path(frame.f_code.co_filename).relative_to(_HERE)}:{frame.f_lineno}"
         frame = frame.f_back
     return "elsewhere:0"
 
 
-class _Operations(TorchDispatchMode):
+class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Every operation of torch, computed on the CPU."""
 
     def __init__(self, log: Log) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.log = log
 
     @classmethod
@@ -200,7 +203,7 @@ class _Functions(TorchFunctionMode):
             return function(*args, **{**kwargs, "device": "cpu"}).to(NAME)
         if isinstance(first, DeviceTensor):
             if function is Tensor.new_tensor:
-                return torch.tensor(*args[1:], dtype=kwargs.get("dtype", first.dtype)).to(NAME)
+                return torch.tensor(args[1], dtype=kwargs.get("dtype", first.dtype)).to(NAME)
             if function is Tensor.tolist:
                 self.log.waits[_line()] += 1
                 return first.held.tolist()
@@ -230,7 +233,7 @@ def simulated() -> Iterator[Log]:
     log = Log()
     replaces = torch.__future__.get_overwrite_module_params_on_conversion()
     torch.__future__.set_overwrite_module_params_on_conversion(True)  # a parameter's values cannot move to the device
-    torch.Generator = _AnyGenerator  # type: ignore[misc]
+    torch.Generator = _AnyGenerator  # type: ignore[assignment,misc]
     try:
         with _Operations(log), _Functions(log):
             yield log

@@ -12,7 +12,7 @@ from gibench.cli import options
 from gibench.cli.console import print_json, say
 from gibench.errors import UsageError
 
-Kind = Annotated[str, typer.Argument(metavar="attack|defense|dataset|model", show_default=False)]
+Kind = Annotated[str, typer.Argument(metavar="KIND", help="attack, defense, dataset or model.", show_default=False)]
 Named = Annotated[str, typer.Argument(metavar="SPEC", help="Its name, and settings that let it be quick.")]
 Home = Annotated[
     list[str] | None,

@@ -35,6 +35,12 @@ _ATTEMPTS = 3  # at a store that was reached and then fails: two writers can be 
 _POLL = 0.2  # seconds between looks at what another process is delivering
 
 
+def undelivered(results: Results) -> int:
+    """How many rows of an experiment's folder no store is noted to have."""
+    noted = _noted(results.folder / NOTES)
+    return sum(row.run_id not in noted for row in all_rows(results))
+
+
 class Delivery:
     """Delivers the rows of one experiment from a thread of its own, to be entered while cells run.
 
@@ -240,7 +246,7 @@ class _Notes:
 
     def read_all(self) -> set[str]:
         """What is noted of any store."""
-        return set().union(*(_read(file)[0] for file in self._folder.glob("*.jsonl")))
+        return _noted(self._folder)
 
 
 class _Target(NamedTuple):
@@ -248,6 +254,11 @@ class _Target(NamedTuple):
 
     recorder: Recorder
     notes: _Notes
+
+
+def _noted(folder: Path) -> set[str]:
+    """What is noted of any store."""
+    return set().union(*(_read(file)[0] for file in folder.glob("*.jsonl")))
 
 
 def _read(file: Path, offset: int = 0) -> tuple[set[str], int]:

@@ -10,12 +10,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gibench.axes import axes_of
 from gibench.mlflow_store import ONCE, environment, explained, open_store
 from gibench.plugin import format_value
+from gibench.registry import readable
 from gibench.result import Place, StoredRow, columns_of
 from gibench.results.document import RESULT, beside, leaves, parsed
 from gibench.results.grids import Ended
 from gibench.spec import parse_chain
+from gibench.text import prose, shortened, visible
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, Run
@@ -26,6 +29,7 @@ _GRID = "gibench.grid"  # which grid a parent run is
 NAME = "gibench.name"  # an experiment's, that this store has given to it and no other
 _BATCH = 100  # parameters, or tags, that MLflow takes at once
 _KEY_LENGTH = 250  # characters
+_LONGEST_NAME = 250  # characters
 _NOT_A_KEY = re.compile(r"[^\w.-]", re.ASCII)  # MLflow refuses most of them, or reads them as folders
 
 
@@ -105,6 +109,7 @@ class Recorder:
             if found and found.info.status != "RUNNING":
                 return str(found.info.run_id)
             tags = {RUN: row.run_id, FROM: self._folder} | ({"mlflow.parentRunId": parent} if parent else {})
+            tags["mlflow.note.content"] = _description(row)
             tags |= {_key(name): value for name, value in (_texts(row, "tag") | _provenance(details)).items()}
             first = dict(list(tags.items())[:_BATCH])
             run = str(found.info.run_id) if found else self._create(started, first, _title(row))
@@ -168,9 +173,19 @@ class Recorder:
 
 
 def _title(row: Any) -> str:
-    specs = [getattr(row, name, row.key_column) for name in ("attack", "defense")]
-    names = ["+".join(spec.name for spec in parse_chain(text)) for text in specs]
-    return " | ".join([*names, f"seed {row.seed}"])
+    """What a list of runs tells one by: the plugins with the settings that are not their defaults."""
+    named = [(name, axis) for name, axis in reversed(axes_of(type(row)).items()) if axis.plugin]
+    specs = [readable(axis.plugin, getattr(row, name)) for name, axis in named if axis.plugin]
+    text = " | ".join([*specs, f"batch {row.batch_size}", f"seed {row.seed}"])
+    return shortened(visible(text), _LONGEST_NAME)
+
+
+def _description(row: Any) -> str:
+    """How it ended, in a line of Markdown."""
+    scores = (("psnr_mean", "PSNR {:.1f} dB"), ("exact_rate", "exact {:.2f}"), ("accuracy", "accuracy {:.3f}"))
+    values = [(form, getattr(row, name, None)) for name, form in scores]
+    ended = ", ".join([row.status, *(form.format(value) for form, value in values if value is not None)])
+    return ended + (f": {prose(row.reason)}" if row.reason else "")
 
 
 def _key(name: str) -> str:

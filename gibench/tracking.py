@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from gibench.errors import DataWarning, StoreError, UsageError
 from gibench.mlflow_store import explained, open_store, shown
-from gibench.recording import FROM
+from gibench.recording import FROM, RUN
 from gibench.result import Column, StoredRow
 from gibench.results.document import GRID, IMAGES, RESULT, filled
 from gibench.sqlite_store import here_now
@@ -100,7 +100,7 @@ class Store(Generic[AnyRow]):
         """One stored row and what lies beside it.
 
         Args:
-            run_id: a run's id, or the beginning of one.
+            run_id: MLflow's id of a run, or that of its row, or the beginning of one.
 
         Returns:
             The row, and a mapping of `artifacts` (the folder), `grid` and `images` (paths in it, None if it has
@@ -111,7 +111,10 @@ class Store(Generic[AnyRow]):
             StoreError: the store failed, or the artifacts are gone.
         """
         is_id = _RUN_ID.fullmatch(run_id)
-        found = [as_row(run, self._kind) for run in self._runs(f"attributes.run_id LIKE '{run_id}%'")] if is_id else []
+        # A row that was run again with --force is here alone, and people have read its own id.
+        places = ("attributes.run_id", f"tags.`{RUN}`") if is_id else ()
+        runs = {run.info.run_id: run for place in places for run in self._runs(f"{place} LIKE '{run_id}%'")}
+        found = [as_row(run, self._kind) for run in runs.values()]
         if len(found) != 1:
             what = "no stored row" if not found else f"{len(found)} stored rows"
             raise UsageError(

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import typer
 
 from gibench.cli.console import print_json, say
-from gibench.cli.options import Debug, Json, TrackingUri
+from gibench.cli.options import Debug, Json, Results, TrackingUri
 from gibench.errors import GibenchError
 from gibench.registry import GROUPS, Entry, entries, load_entry
 from gibench.text import text_of
@@ -25,10 +25,12 @@ class Check(NamedTuple):
     detail: str
 
 
-def doctor(tracking_uri: TrackingUri = None, as_json: Json = False, debug: Debug = False) -> None:
-    """Check versions, device, LPIPS, the tracking store and every plugin; exit code 1 if something is broken."""
+def doctor(
+    results: Results = None, tracking_uri: TrackingUri = None, as_json: Json = False, debug: Debug = False
+) -> None:
+    """Check versions, device, LPIPS, results, the tracking store and every plugin; exit code 1 if one is broken."""
     checks: list[Check] = []
-    for check in _checks(tracking_uri):
+    for check in _checks(results, tracking_uri):
         checks.append(check)
         if not as_json:
             say(f"{'ok' if check.ok else 'BROKEN':<6}  {check.check}: {check.detail}")
@@ -38,10 +40,11 @@ def doctor(tracking_uri: TrackingUri = None, as_json: Json = False, debug: Debug
         raise typer.Exit(1)
 
 
-def _checks(tracking_uri: str | None) -> Iterator[Check]:
+def _checks(results: str | None, tracking_uri: str | None) -> Iterator[Check]:
     yield _attempt("versions", _versions)
     yield _attempt("device", _device)
     yield _attempt("LPIPS self-test", _lpips)
+    yield _attempt("results folder", lambda: _results(results))
     yield _attempt("tracking store", lambda: _store(tracking_uri))
     yield from _plugins()
 
@@ -78,6 +81,24 @@ def _lpips() -> str:
 
     errors = self_test()
     return f"{NAME}, off by at most {max(map(abs, errors.values())):.1e} on {len(errors)} reference pairs"
+
+
+def _results(results: str | None) -> str:
+    from gibench.delivery import undelivered
+    from gibench.results import Results
+    from gibench.results.claims import at_work
+    from gibench.results.kinds import all_rows
+    from gibench.results.place import check_place, experiments, root
+
+    folder = root(results)
+    check_place(folder)
+    if not folder.exists():
+        return f"none yet at {folder}: the first run makes it"
+    opened = [Results(folder, name) for name in experiments(folder)]
+    cells, left = sum(len(all_rows(each)) for each in opened), sum(map(undelivered, opened))
+    rest = f"{left} of them not in MLflow yet (gibench sync delivers them)" if left else "all of them in MLflow"
+    processes = at_work(folder)
+    return f"{folder}, {cells} cells{f', {rest}' if cells else ''}, {processes} processes at work on it"
 
 
 def _store(tracking_uri: str | None) -> str:

@@ -15,12 +15,15 @@ import json
 import os
 import platform
 import threading
+import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 LEASE = 120.0  # seconds without a sign of life after which a session on another machine is gone
+_SESSIONS_IN = ".sessions"  # the folder, in that of the results
 _BEAT = 15.0  # seconds between signs of life
 _SESSIONS: dict[tuple[Path, int], Session] = {}
 _LOCK = threading.Lock()
@@ -56,16 +59,7 @@ class Session:
         """Whether a session's process is there."""
         if name == self.name:
             return True
-        file = self._folder / name
-        try:
-            other = json.loads(file.read_text())
-            if other["machine"] == _machine():
-                return bool(_born(other["process"]) == other["born"])
-        except FileNotFoundError:
-            return False
-        except (OSError, ValueError, KeyError, TypeError):
-            pass  # it is just being written, or was cut off then
-        return self._age(file) < LEASE
+        return _is_alive(self._folder / name, self._age)
 
     def _age(self, file: Path) -> float:
         """Seconds since a sign of life, both times told by the file system, whose clock may be another machine's."""
@@ -76,12 +70,37 @@ class Session:
             return 0.0
 
 
+def _is_alive(file: Path, age: Callable[[Path], float]) -> bool:
+    """Whether the process of a session's file is there."""
+    try:
+        other = json.loads(file.read_text())
+        if other["machine"] == _machine():
+            return bool(_born(other["process"]) == other["born"])
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # it is just being written, or was cut off then
+    return age(file) < LEASE
+
+
+def at_work(root: Path) -> int:
+    """How many processes are at work on a results folder; nothing is made, so of other machines by this one's clock."""
+    return sum(_is_alive(file, _since_sign_of_life) for file in (root / _SESSIONS_IN).glob("*"))
+
+
+def _since_sign_of_life(file: Path) -> float:
+    try:
+        return time.time() - file.stat().st_mtime
+    except FileNotFoundError:  # ended just now
+        return LEASE
+
+
 def session(root: Path) -> Session:
     """This process' session in a results folder."""
     with _LOCK:
         place = (root, os.getpid())
-        if place not in _SESSIONS or not (root / ".sessions" / _SESSIONS[place].name).exists():
-            _SESSIONS[place] = Session(root / ".sessions")
+        if place not in _SESSIONS or not (root / _SESSIONS_IN / _SESSIONS[place].name).exists():
+            _SESSIONS[place] = Session(root / _SESSIONS_IN)
         return _SESSIONS[place]
 
 

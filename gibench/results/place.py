@@ -65,6 +65,18 @@ def experiments(folder: str | Path | None) -> list[str]:
     return sorted(unquote(each.name) for each in found.iterdir() if each.is_dir() and not each.name.startswith("."))
 
 
+def check_place(folder: Path) -> None:
+    """Find out whether results can be kept in a folder, which need not be there yet, without making anything.
+
+    Raises:
+        UsageError: they cannot.
+    """
+    there = next(each for each in (folder, *folder.parents) if each.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        what = "is not writable" if there.is_dir() else "is no folder"
+        raise UsageError(f"results cannot be kept in {folder}: {there} {what}: see --results, or {VARIABLE}")
+
+
 @contextmanager
 def makeable(folder: Path) -> Iterator[None]:
     """Turn a refusal to make the folder into one clear line.

@@ -116,11 +116,10 @@ def beside(result: Result, workers: int) -> Result:
 
 
 def _gpus() -> list[str]:
-    """The GPUs to share out, as the driver names them, where there are several."""
+    """The GPUs to share out, as the driver names them, where there are several: a worker finds its own as `cuda:0`."""
     import torch
 
-    if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
-        names = visible.split(",")
-    else:
-        names = list(map(str, range(torch.cuda.device_count())))
-    return names if len(names) > 1 else []
+    count = torch.cuda.device_count()  # of those that are named, those up to the first that is not there
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [name.strip() for name in visible.split(",")] if visible else list(map(str, range(count)))
+    return names[:count] if count > 1 else []

@@ -41,6 +41,17 @@ def test_a_store_that_holds_nothing_else_is_not_opened(results, make_result, mon
     assert Stored().rows(Row) == [row]
 
 
+def test_what_force_has_replaced_is_still_shown_by_its_own_id(results, make_result):
+    first = results.save(make_result(psnr_mean=17.0))
+    delivered(results)
+    second = results.save(make_result(psnr_mean=18.0), force=True)
+    delivered(results)
+    assert Stored().row(Row, second.run_id[:8])[0] == second
+    row, details = Stored().row(Row, first.run_id[:8])
+    assert (row.psnr_mean, row.cell) == (17.0, first.cell)
+    assert details["diagnostics"] == dict(make_result().diagnostics)
+
+
 def test_an_old_store_without_a_folder_is_read_as_before(workplace, record, make_result):
     row = record(None, make_result())
     assert Stored().rows(Row) == [row]

@@ -152,7 +152,10 @@ def test_mlflow_shows_parameters_metrics_and_tags(uri, store, save, make_result)
     assert (tags["status"], tags["cell"]) == ("ok", "0123456789abcdef")
     assert tags["provenance.versions.gibench"] == "0.1.0"
     assert "label_accuracy" not in metrics
-    assert run.info.run_name == "spearpp | dp+dp | seed 0"
+    assert run.info.run_name == (
+        "spearpp:preset=ours,restarts=3 | dp+dp:noise_multiplier=2.0 | mlp | photos | batch 20 | seed 0"
+    )
+    assert tags["mlflow.note.content"] == "ok, PSNR 95.5 dB, exact 0.95"
     assert run.info.end_time - run.info.start_time >= 1750  # the stages' seconds lie between
 
 

@@ -4,7 +4,11 @@ import json
 
 import pytest
 
-CHECKS = ["versions", "device", "LPIPS self-test", "tracking store", "attacks", "defenses", "datasets", "models"]
+from gibench.delivery import Delivery
+from gibench.results import Results
+
+CHECKS = ["versions", "device", "LPIPS self-test", "results folder", "tracking store"]
+CHECKS += ["attacks", "defenses", "datasets", "models"]
 
 
 @pytest.fixture
@@ -21,6 +25,7 @@ def test_a_sound_installation_passes_and_nothing_is_made(call, here):
     assert "gibench 0." in lines["versions"]
     assert "scipy 1." in lines["versions"]
     assert lines["LPIPS self-test"].startswith("LPIPS v0.1 alex, off by at most")
+    assert lines["results folder"] == f"none yet at {here}/gibench-results: the first run makes it"
     assert lines["tracking store"] == f"none yet at {here}/gibench.db: the first run makes it"
     assert "spearpp" in lines["attacks"]
     assert "clip, dp, fedavg, noise, none" in lines["defenses"]
@@ -33,7 +38,34 @@ def test_json_holds_the_same_checks(call, here, uri):
     checks = json.loads(out)
     assert [check["check"] for check in checks] == CHECKS
     assert all(check["ok"] is True for check in checks)
-    assert checks[3]["detail"] == f"{uri}, experiments Default, unused"
+    assert checks[4]["detail"] == f"{uri}, experiments Default, unused"
+
+
+def test_the_results_folder_is_told_with_what_is_in_it_and_who_is_at_work(call, here, uri, make_result):
+    results = Results(here / "kept", "one", create=True)
+    results.save(make_result(cell="0" * 16))
+    with Delivery(results, uri, None, pytest.fail, lambda message, fraction=None: None):
+        pass
+    Results(here / "kept", "two", create=True).save(make_result(cell="1" * 16))
+    gone = {"machine": json.loads(next((here / "kept" / ".sessions").iterdir()).read_text())["machine"], "born": "1"}
+    (here / "kept" / ".sessions" / ("f" * 32)).write_text(json.dumps(gone | {"process": 2**22}))
+    before = sorted(here.rglob("*"))
+    out = call("doctor", "--results", here / "kept", "--tracking-uri", uri).out
+    assert (
+        f"ok      results folder: {here}/kept, 2 cells, 1 of them not in MLflow yet (gibench sync delivers them), "
+        "1 processes at work on it"
+    ) in out.splitlines()
+    assert sorted(here.rglob("*")) == before
+
+
+@pytest.mark.parametrize(("place", "what"), [("notes.txt", "is no folder"), ("notes.txt/kept", "is no folder")])
+def test_a_place_where_no_results_can_be_kept_is_broken(call, here, place, what):
+    (here / "notes.txt").touch()
+    code, out, _ = call("doctor", "--results", here / place)
+    assert code == 1
+    assert (
+        f"BROKEN  results folder: results cannot be kept in {here}/{place}: {here}/notes.txt {what}: see --res" in out
+    )
 
 
 def test_a_store_that_cannot_be_used_is_broken(call, here):

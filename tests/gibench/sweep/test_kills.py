@@ -20,7 +20,7 @@ from gibench.sweep import workers
 from gibench.sweep.executors import Processes
 from gibench.sweep.run import prepare, run_jobs
 from gibench.sweep.suite import Suite
-from tests.gibench.test_delivery import check_exactly_once
+from tests.gibench.test_delivery import runs as delivered
 
 SMALL = {"attack": "random", "model": "linear", "dataset": "digits", "batch_size": 2, "device": "cpu", "threads": 1}
 
@@ -126,5 +126,11 @@ def test_a_sweep_whose_processes_are_killed_ends_complete(tmp_path, store_file, 
     rows = json.loads(out)
     assert (done.returncode, len(rows), {row["status"] for row in rows}) == (0, 20, {"ok"}), err
     assert {row.cell for row in results.rows(Row)} == {row["cell"] for row in rows}
-    check_exactly_once(f"sqlite:///{tmp_path}/gibench.db", Results(results.root))
+    runs, grids = delivered(f"sqlite:///{tmp_path}/gibench.db")
+    assert "RUNNING" not in {run.info.status for run in (*runs, *grids)}
+    ok = [run.data.tags["gibench.run_id"] for run in runs if run.data.tags["status"] == "ok"]
+    assert sorted(ok) == sorted(row["run_id"] for row in rows)
+    lost = [run.data.tags for run in runs if run.data.tags["status"] != "ok"]  # earlier attempts, each once
+    assert [tags["status"] == "failed" and "SIGKILL" in tags["reason"] for tags in lost] == [True] * len(lost)
+    assert len({tags["gibench.run_id"] for tags in lost}) == len(lost) <= 6
     assert list((results.folder / ".claims").iterdir()) == []

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from gibench import fingerprint, seeds, stages
+from gibench.cli.how import How
 from gibench.errors import GibenchError
 from gibench.result import Row
 from gibench.sweep.executors import Local, Processes
@@ -167,6 +168,33 @@ def test_two_workers_give_the_bits_of_one_and_of_none(honest):
     found = run(jobs, Processes(2))
     assert [lasting(result) for result in found] == expected
     assert {result.row.workers for result in found} == {2}
+
+
+@pytest.mark.parametrize(
+    ("visible", "count", "shared"),
+    [(None, 2, ["0", "1"]), ("GPU-a, GPU-b,GPU-gone", 2, ["GPU-a", "GPU-b"]), ("3", 1, ["3"]), (None, 0, ["all"])],
+)
+def test_each_pair_of_workers_is_shown_one_gpu_in_turn(monkeypatch, visible, count, shared):
+    """The processes are real, the number of GPUs is not; `--jobs auto` takes one job for each."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: count)
+    jobs = cells("tells-gpu", seed=[0, 1])
+    if count:
+        on_gpu = [replace(job, device="cuda") for job in jobs]
+        assert vars(How(jobs="auto").executor(on_gpu))["_count"] == count
+    found = run(jobs, Processes(2))
+    assert sorted({result.diagnostics["gpus"] for result in found}) == shared
+
+
+def test_more_workers_than_gpus_share_them_evenly(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    places = []
+    monkeypatch.setattr("gibench.sweep.pair.Pair", lambda memory, gpu: places.append(gpu) or Pair(memory, gpu))
+    run(cells("random"), Processes(5))
+    assert places == ["0", "1", "0", "1", "0"]
 
 
 def test_the_truth_is_not_in_the_process_that_attacks(plugins):

@@ -240,6 +240,14 @@ class Searches(Attack):
         return tensor.is_floating_point() and tuple(tensor.shape) == (observation.batch_size, *observation.image_shape)
 
 
+class TellsGpu(Attack):
+    """Reports which GPUs its process is shown."""
+
+    def reconstruct(self, observation, context):
+        images = torch.zeros(1, *observation.image_shape)
+        return Reconstruction(images, diagnostics={"gpus": os.environ.get("CUDA_VISIBLE_DEVICES", "all")})
+
+
 class BlocksFacts(Attack):
     """Never says what it is."""
 

@@ -22,6 +22,7 @@ from gibench.registry import GROUPS, clash, clashes, entries
 from gibench.result import STATUSES, StoredRow
 from gibench.results import Results
 from gibench.results.kinds import all_rows
+from gibench.results.place import makeable
 from gibench.sweep.choice import Choice
 from gibench.sweep.request import Request
 from gibench.sweep.run import prepare, run_jobs
@@ -84,7 +85,8 @@ def _interruptible() -> Iterator[None]:
 
 def _stored(results: Results, again: Collection[str]) -> frozenset[str]:
     """The keys of what is not run again: whether it can be had anew is not asked."""
-    return frozenset(row.key for row in all_rows(results) if row.status not in again)
+    with makeable(results.root):
+        return frozenset(row.key for row in all_rows(results) if row.status not in again)
 
 
 def _prepared(

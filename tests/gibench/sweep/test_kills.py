@@ -95,7 +95,7 @@ def children(process):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(4))
 def test_a_sweep_whose_processes_are_killed_ends_complete(tmp_path, store_file, seed):
     """Two sweeps share the cells; their drivers, workers and what workers are forked from are killed at random."""
     draw = random.Random(seed)

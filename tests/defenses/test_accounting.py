@@ -112,9 +112,9 @@ def test_full_batches_compose_to_one_gaussian_mechanism(noise_multiplier, steps)
     st.integers(1, 100_000),
 )
 def test_whole_run_figures_cost_no_more_than_seconds_and_are_numbers_or_none(noise_multiplier, delta, rate, steps):
-    start = time.perf_counter()
+    start = time.process_time()
     found = run_epsilon(noise_multiplier, delta, rate, steps)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5  # of this process, however busy the machine is
     assert set(found) == {"run_epsilon_rdp", "run_epsilon_pld"}
     assert all(value is None or (math.isfinite(value) and value >= 0) for value in found.values())
 

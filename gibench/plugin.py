@@ -119,9 +119,9 @@ def reason_of(plugin: Any, said: Any) -> str | None:
     """
     if said is None or isinstance(said, str):
         return said
+    shown = repr(said) if isinstance(said, bool | int | float) else f"a {type(said).__name__}"
     raise PluginError(
-        f"`supports` of {type(plugin).__name__} gave {shortened(repr(said), _LONGEST_SHOWN)}, where None (it can) or a "
-        "text (why it cannot) is due"
+        f"`supports` of {type(plugin).__name__} gave {shown}, where None (it can) or a text (why it cannot) is due"
     )
 
 

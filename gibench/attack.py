@@ -135,7 +135,7 @@ class Attack(Plugin, ABC):
         measured = found, runtime, memory.peak_mb, len(result.images)
         if late:
             return AttackRun("timeout", "the wall clock ran out: raise --timeout", *measured)
-        clamped = outside(result.images) if context.clamp else ""
+        clamped = outside(result.images.detach()[:MOST_IMAGES]) if context.clamp else ""
         return AttackRun(found.status, "; ".join(filter(None, (one_line(found.reason), clamped))), *measured)
 
 

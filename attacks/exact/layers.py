@@ -167,9 +167,7 @@ def last_called(model: nn.Module) -> str | None:
     """The name of the module whose output is the model's, or None if no module's is or the model cannot be traced."""
     try:
         nodes = list(fx.symbolic_trace(model).graph.nodes)
-    except (
-        Exception
-    ):  # fx raises whatever the model's own control flow raises; `analytic` then says why it certifies nothing
+    except Exception:  # whatever the model's own control flow makes fx raise: `analytic` says why it certifies nothing
         return None
     value = nodes[-1].args[0]
     return str(value.target) if isinstance(value, fx.Node) and value.op == "call_module" else None

@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 
 from gibench.audit.attempts import EXPLAINED, Attempt, best
 from gibench.observation import Observation, Update
+from gibench.text import one_line
 
 
 @dataclass(frozen=True)
@@ -72,15 +73,19 @@ class Features:
         return self.top.found.diagnostics.get("rank") if self.top and self.top.found else None
 
 
-def find_head(model: nn.Module, image_shape: tuple[int, int, int]) -> Head | None:
+def find_head(model: nn.Module, image_shape: tuple[int, int, int]) -> Head | str | None:
     """The head of a network whose first linear layer is fed by other layers; None where there is none.
+
+    Where the network cannot be traced, so that nobody can tell, why not, in a line.
 
     All that follows must depend on the images through what that layer is fed alone, and call it once.
     """
     try:
         traced = fx.symbolic_trace(model)
-    except Exception:  # fx raises whatever the model's own control flow raises: then nothing is told apart
-        return None
+    except (
+        Exception
+    ) as error:  # fx raises whatever the model's own control flow raises; it becomes a line of the report
+        return f"the network cannot be traced ({type(error).__name__}: {one_line(error)})"
     nodes, modules = list(traced.graph.nodes), dict(traced.named_modules())
     first = next((node for node in nodes if isinstance(_called(node, modules), nn.Linear)), None)
     if first is None or _fed_by_images(model, str(first.target), image_shape):

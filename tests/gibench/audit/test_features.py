@@ -82,7 +82,15 @@ def test_other_features_are_not_certified(sent):
     assert (report.features.certified, report.verdict) == (0, "NOT SHOWN")
 
 
-@pytest.mark.parametrize("model", [Skips, Twice, Branches])
+def test_a_network_that_cannot_be_traced_is_told():
+    model = Branches()
+    update = trained(pictures(2, SHAPE), model=model).gradient
+    report = gibench.audit(model, update, SHAPE, attacks=["random"], device="cpu")
+    (line,) = [each for each in report.assumed if "no features behind a trunk are looked for" in each]
+    assert "the network cannot be traced (TraceError: symbolically traced variables cannot be used" in line
+
+
+@pytest.mark.parametrize("model", [Skips, Twice])
 def test_where_the_layers_after_it_see_more_there_is_no_head(model):
     assert find_head(model(), SHAPE) is None
 

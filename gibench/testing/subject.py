@@ -23,7 +23,7 @@ from gibench.sweep.suite import Suite
 from gibench.testing.device import DeviceTensor
 
 PATIENCE = 30.0  # seconds that an attack may take after its deadline
-LIMIT = 120.0  # seconds of any run
+LIMIT = 900.0  # seconds of any run, which a busy machine keeps, too
 # The axes that a plugin does not set: as small as what is checked allows.
 HOME = {
     "attack": "mean-image", "dataset": "digits", "model": "mlp:width=50,depth=2", "batch_size": 2, "device": "cpu",

@@ -1,5 +1,6 @@
 """The table of clients in the audit's README: each line is what an audit of that client's update says."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,7 @@ def lines():
 
 
 def outcome(client):
-    """Verdict, certified pixels, images recovered to the last grey level, and everything that is said.
-
-    A number between none and all, where it is not what a line is about, is `some`.
-    """
+    """Verdict, certified pixels (and inputs), images recovered to the last grey level, and everything that is said."""
     sent = client()
     options = {"device": "cpu", "training": sent.told} | sent.options
     shape = options.pop("shape", tuple(sent.images.shape[1:]))
@@ -37,14 +35,14 @@ def outcome(client):
     pixels = f"; {report.pixels.reason}; std {report.pixels.std}" if report.pixels else ""
     skipped = "; ".join(each.reason for each in report.attempts)
     said = f"{report.reason}; {report.cause}; label smoothing {report.smoothing or 0:.3g}"
-    figures = told(report.certified_pixels, report.certified_inputs, recovered, len(sent.images))
+    certified, inputs = report.certified_pixels, report.certified_inputs
+    figures = [f"{certified} ({inputs} inputs)" if inputs > certified else str(certified), str(recovered)]
     return [report.verdict, *figures], f"{said}{pixels}; {skipped}"
 
 
-def told(pixels, inputs, recovered, images):
-    """The figures as the table has them."""
-    names = [str(number) if number in (0, 8, images) else "some" for number in (pixels, inputs, recovered)]
-    return [f"{names[0]} ({names[1]} inputs)" if inputs > pixels else names[0], names[2]]
+def agrees(found, shown):
+    """Whether a figure is as the table has it; `some` is any but none, where how many is a matter of rounding."""
+    return re.fullmatch(re.escape(shown).replace("some", "[1-9][0-9]*"), found) is not None
 
 
 @pytest.mark.parametrize(
@@ -53,7 +51,7 @@ def told(pixels, inputs, recovered, images):
 def test_a_line_is_what_the_audit_says(line):
     _, name, *shown, says = line
     found, said = outcome(CLIENTS[name])
-    assert found == shown
+    assert all(map(agrees, found, shown)), (found, shown)
     assert "\n" not in said
     assert all(part in said for part in says.split(" ... "))
 

@@ -22,6 +22,9 @@ UNFINISHED: frozenset[Status] = frozenset(
 
 Place = Literal["param", "metric", "tag"]
 
+# A recovered image is recognisable from either on: stated here, since tables say it and do not import the scoring.
+RECOGNISABLE_PSNR, RECOGNISABLE_SSIM = 20.0, 0.7  # dB; hardly any image of a control is
+
 
 class Column(NamedTuple):
     """One column: where a tracking run holds it, its type, and its axis if it is one. Every one may be null."""
@@ -116,6 +119,8 @@ class Row(Promise, CellAxes, StoredRow):
     ssim_mean: float | None = measured("metric")
     lpips_mean: float | None = measured("metric")
     mse_mean: float | None = measured("metric")
+    recognisable_rate: float | None = measured("metric")  # by RECOGNISABLE_PSNR and RECOGNISABLE_SSIM
+    reidentified_rate: float | None = measured("metric")  # of all images of the split the true one is the most like it
     label_accuracy: float | None = measured("metric")
     labels_found: float | None = measured("metric")
     runtime_s: float | None = measured("metric")
@@ -167,9 +172,7 @@ class Result:
     """What one job gave."""
 
     row: StoredRow
-    images: pd.DataFrame | None = (
-        None  # a row an image: truth, reconstruction, mse, psnr, ssim, lpips, exact, certified, nearest
-    )
+    images: pd.DataFrame | None = None  # a row an image: see `gibench.scoring.Score.images`
     grid_png: bytes | None = None  # truth over reconstruction
     diagnostics: Mapping[str, Any] = field(default_factory=dict)  # of the attack, as it gave them
     provenance: Mapping[str, Any] = field(default_factory=dict)  # versions, git commit, settings, defense costs, ...

@@ -189,7 +189,7 @@ class Preparation:
         assert self.truth is not None  # what was attacked is of it
         self.progress("scoring", None)
         counted = None if outcome.status == "diverged" else outcome.reconstruction
-        scored = score(self.truth.images, counted, self.truth.labels)
+        scored = score(self.truth.images, counted, self.truth.labels, experiment.attacked(self.cell).images)
         self.row |= scored.summary | {"n_reconstructed": outcome.n_reconstructed}
         return scored.images, grid_png(self.truth.images, scored)
 

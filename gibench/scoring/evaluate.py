@@ -15,6 +15,8 @@ from scipy.spatial.distance import cdist
 from torch import Tensor
 
 from gibench.attack import Reconstruction
+from gibench.result import RECOGNISABLE_PSNR, RECOGNISABLE_SSIM
+from gibench.scoring.identify import reidentified
 from gibench.scoring.lpips import lpips
 from gibench.scoring.match import is_exact, match
 from gibench.scoring.metrics import mse, psnr, ssim
@@ -27,8 +29,9 @@ class Score:
     """What a reconstruction is worth.
 
     `images`: a row a true image with the columns truth (its index), reconstruction (the index of its match, null if
-    missing), mse, psnr (dB), ssim, lpips, exact, certified, and nearest: the PSNR in dB, at most 100, of the other true
-    image that is most like it, null in a batch of one; a near-duplicate has a high one.
+    missing), mse, psnr (dB), ssim, lpips, exact, certified, nearest: the PSNR in dB, at most 100, of the other true
+    image that is most like it, null in a batch of one; a near-duplicate has a high one; and reidentified: whether it is
+    the one of all candidates that its reconstruction is most like, null where none were given.
     `summary`: the result columns from `n_true` to `labels_found`; null where nothing can be said.
     `matched`: `[B, C, H, W]` in [0, 1], the images that were scored, in the order of the truth.
     """
@@ -38,7 +41,12 @@ class Score:
     matched: Tensor
 
 
-def score(truth: Tensor, reconstruction: Reconstruction | None, true_labels: Tensor | None = None) -> Score:
+def score(
+    truth: Tensor,
+    reconstruction: Reconstruction | None,
+    true_labels: Tensor | None = None,
+    candidates: Tensor | None = None,
+) -> Score:
     """Match a reconstruction with the truth and measure every pair.
 
     Only the first B images of the reconstruction count (rule E5); missing ones, all of them if it is None, are
@@ -48,6 +56,7 @@ def score(truth: Tensor, reconstruction: Reconstruction | None, true_labels: Ten
         truth: `[B, C, H, W]` in [0, 1].
         reconstruction: images of the same shape; its labels and certificates are optional.
         true_labels: `[B]`.
+        candidates: `[N, C, H, W]` in [0, 1]: every image that the true ones may be, these among them.
 
     Raises:
         GibenchError: LPIPS fails its self-test.
@@ -57,9 +66,9 @@ def score(truth: Tensor, reconstruction: Reconstruction | None, true_labels: Ten
     originals = truth.numpy()
     matches = match(originals, images.numpy())
     matched = torch.full_like(truth, GREY)
-    for index, found in enumerate(matches):
-        if found is not None:
-            matched[index] = images[found]
+    for index, place in enumerate(matches):
+        if place is not None:
+            matched[index] = images[place]
     scored = matched.numpy()
     errors = [mse(original, image) for original, image in zip(originals, scored, strict=True)]
     table = pd.DataFrame(
@@ -73,6 +82,7 @@ def score(truth: Tensor, reconstruction: Reconstruction | None, true_labels: Ten
             "exact": [is_exact(original, image) for original, image in zip(originals, scored, strict=True)],
             "certified": _certified(reconstruction, matches),
             "nearest": _nearest(originals),
+            "reidentified": pd.array(_reidentified(truth, matched, matches, candidates), dtype="boolean"),
         }
     )
     count = 0 if reconstruction is None else len(reconstruction.images)
@@ -92,6 +102,16 @@ def _nearest(truth: NDArray[np.float32]) -> list[float]:
     errors = cdist(pixels, pixels, "sqeuclidean") / pixels.shape[1]
     np.fill_diagonal(errors, np.inf)
     return [psnr(error) for error in errors.min(axis=1)]
+
+
+def _reidentified(
+    truth: Tensor, matched: Tensor, matches: list[int | None], candidates: Tensor | None
+) -> list[bool] | list[None]:
+    """Of each true image; a missing one is not."""
+    if candidates is None:
+        return [None] * len(matches)
+    nearest = reidentified(truth, matched, candidates)
+    return [place is not None and found for place, found in zip(matches, nearest, strict=True)]
 
 
 def _certified(reconstruction: Reconstruction | None, matches: list[int | None]) -> list[bool]:
@@ -119,6 +139,8 @@ def _labels(
 def _summary(table: pd.DataFrame, n_reconstructed: int) -> dict[str, Any]:
     low, median, high = np.quantile(table["psnr"], [0.25, 0.5, 0.75])
     ssim_mean = float(table["ssim"].mean())
+    alike = (table["psnr"] >= RECOGNISABLE_PSNR) | (table["ssim"] >= RECOGNISABLE_SSIM)
+    known = table["reidentified"].notna().all()
     return {
         "n_true": len(table),
         "n_reconstructed": n_reconstructed,
@@ -132,4 +154,6 @@ def _summary(table: pd.DataFrame, n_reconstructed: int) -> dict[str, Any]:
         "ssim_mean": None if np.isnan(ssim_mean) else ssim_mean,
         "lpips_mean": float(table["lpips"].mean()),
         "mse_mean": float(table["mse"].mean()),
+        "recognisable_rate": float((alike & table["reconstruction"].notna()).mean()),
+        "reidentified_rate": float(table["reidentified"].mean()) if known else None,
     }

@@ -215,6 +215,13 @@ def test_an_attack_that_found_nothing_is_ok_and_grey():
     assert row.mse_mean == run("raises").row.mse_mean
 
 
+def test_what_is_exact_is_found_among_all_images_of_its_split():
+    exact, nothing = run("analytic", batch_size=1), run("finds-nothing").row
+    assert exact.row.exact_rate == exact.row.reidentified_rate == exact.row.recognisable_rate == 1
+    assert exact.images["reidentified"].tolist() == [True]
+    assert (nothing.reidentified_rate, nothing.recognisable_rate) == (0, 0)
+
+
 def test_a_divergence_keeps_its_reason_and_diagnostics_are_strict_json():
     result = run("diverges")
     assert (result.row.status, result.row.reason) == ("diverged", "loss is infinite")

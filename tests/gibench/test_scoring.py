@@ -2,6 +2,7 @@
 
 import io
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,15 +14,18 @@ from skimage import data
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from skimage.transform import resize
 
+from gibench import scoring
 from gibench.attack import Reconstruction
-from gibench.scoring import grid_png, score
+from gibench.result import RECOGNISABLE_PSNR, RECOGNISABLE_SSIM
+from gibench.scoring import grid_png, identify, score
+from gibench.scoring.identify import reidentified
 from gibench.scoring.match import match
 from gibench.scoring.metrics import psnr, ssim
 
 SUMMARY = [
     *("n_true", "n_reconstructed", "exact_rate", "certified_rate", "false_certificates"),
     *("psnr_mean", "psnr_median", "psnr_q25", "psnr_q75", "ssim_mean", "lpips_mean", "mse_mean"),
-    *("label_accuracy", "labels_found"),
+    *("recognisable_rate", "reidentified_rate", "label_accuracy", "labels_found"),
 ]
 
 
@@ -168,7 +172,7 @@ def test_the_summary_holds_exactly_the_result_columns_as_plain_numbers():
     truth = photos(4)
     labels = torch.tensor([0, 1, 1, 2])
     images = torch.cat([truth[:2], noise(2, 3, 16, 16)])
-    found = score(truth, Reconstruction(images, labels, torch.tensor([True, False, True, False])), labels)
+    found = score(truth, Reconstruction(images, labels, torch.tensor([True, False, True, False])), labels, truth)
     assert list(found.summary) == SUMMARY
     assert {type(value) for value in found.summary.values()} <= {int, float}
     assert found.summary["exact_rate"] == 0.5
@@ -177,7 +181,7 @@ def test_the_summary_holds_exactly_the_result_columns_as_plain_numbers():
     assert found.summary["psnr_median"] == pytest.approx(np.median(found.images["psnr"]))
     assert found.summary["psnr_q25"] <= found.summary["psnr_median"] <= found.summary["psnr_q75"]
     columns = ["truth", "reconstruction", "mse", "psnr", "ssim", "lpips", "exact", "certified", "nearest"]
-    assert list(found.images) == columns
+    assert list(found.images) == [*columns, "reidentified"]
 
 
 def test_near_duplicates_are_told_by_the_nearest_other_image():
@@ -196,6 +200,83 @@ def test_a_repeated_image_is_its_own_neighbour_and_a_single_one_has_none():
     truth = photos(1)
     assert score(truth.repeat(2, 1, 1, 1), None).images["nearest"].tolist() == [100, 100]
     assert score(truth, None).images["nearest"].isna().tolist() == [True]
+
+
+def test_recognisable_is_by_psnr_or_by_structure_and_nothing_is_no_image():
+    truth = photos(60)[[24, 34, 44, 54]] / 2 + 0.25
+    brighter = truth[1] + 0.12  # 18.4 dB, and every edge is there
+    images = torch.stack([truth[0] + 0.05 * (noise(3, 16, 16) - 0.5), brighter, noise(3, 16, 16)])
+    found = score(truth, Reconstruction(images))
+    table = found.images
+    assert table["reconstruction"][:2].tolist() == [0, 1]
+    assert table["psnr"][0] > RECOGNISABLE_PSNR > table["psnr"][1]
+    assert table["ssim"][1] > RECOGNISABLE_SSIM
+    assert found.summary["recognisable_rate"] == 0.5
+    flat = torch.full((2, 1, 8, 8), 0.45)
+    assert score(flat, None).summary["recognisable_rate"] == 0  # though mid-grey is within 26 dB of it
+    assert score(flat, Reconstruction(flat + 0.05)).summary["recognisable_rate"] == 1
+
+
+def test_the_thresholds_are_those_that_the_page_states():
+    page = Path(scoring.__file__).with_name("README.md").read_text(encoding="utf-8")
+    assert f"at least {RECOGNISABLE_PSNR:g} dB, or SSIM of at least {RECOGNISABLE_SSIM:g} " in page
+
+
+def test_an_exact_image_finds_its_original_and_a_missing_one_does_not():
+    pool = photos(40)
+    truth = pool[[7, 3, 30]]
+    found = score(truth, Reconstruction(truth[[2, 0]]), candidates=pool)
+    assert found.images["reidentified"].tolist() == [True, False, True]
+    assert found.summary["reidentified_rate"] == pytest.approx(2 / 3)
+    nothing = score(truth, None, candidates=pool)  # though mid-grey is nearest to something
+    assert nothing.summary["reidentified_rate"] == 0
+    unknown = score(truth, Reconstruction(truth))
+    assert unknown.summary["reidentified_rate"] is None
+    assert unknown.images["reidentified"].isna().all()
+
+
+def test_a_copy_of_the_true_image_is_it_and_a_near_duplicate_is_not():
+    pool = photos(6)
+    pool[0] = pool[5]  # a copy that stands before it
+    pool[1] = pool[5]
+    pool[1, 0, 0, 0] += 1 / 255  # one grey level in one pixel
+    assert reidentified(pool[[5, 5]], torch.stack([pool[5], pool[1]]), pool) == [True, False]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 5), st.integers(1, 40), st.integers(0, 2**16), st.integers(1, 64))
+def test_the_nearest_of_all_is_that_of_plain_distances(n_images, n_candidates, seed, chunk):
+    generator = np.random.default_rng(seed)
+    pool = torch.tensor(generator.integers(0, 256, (n_candidates, 1, 2, 2)) / 255, dtype=torch.float32)
+    images = torch.tensor(generator.random((n_images, 1, 2, 2), np.float32))
+    places = generator.integers(n_candidates, size=n_images)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(identify, "_CHUNK", chunk)
+        found = reidentified(pool[places], images, pool)
+    distances = (images[:, None].double() - pool[None]).square().sum((2, 3, 4))
+    assert found == [
+        torch.equal(pool[place], pool[int(row.argmin())]) for place, row in zip(places, distances, strict=True)
+    ]
+
+
+def test_images_of_chance_find_their_original_once_in_n():
+    pool, seeds = photos(40, 8), 20_000
+    generator = torch.Generator().manual_seed(0)
+    truth = pool[torch.randint(len(pool), (seeds,), generator=generator)]  # batches of one, all in one call
+    rate = np.mean(reidentified(truth, torch.rand(truth.shape, generator=generator), pool))
+    chance = 1 / len(pool)
+    assert abs(rate - chance) < 5 * (chance * (1 - chance) / seeds) ** 0.5
+
+
+def test_matching_a_batch_finds_no_more_than_its_size_in_n():
+    pool, batch, seeds = photos(40, 8), 4, 300
+    generator, hits = torch.Generator().manual_seed(0), 0
+    for _ in range(seeds):
+        truth = pool[torch.randperm(len(pool), generator=generator)[:batch]]
+        images = torch.rand(truth.shape, generator=generator)
+        hits += sum(reidentified(truth, images[match(truth.numpy(), images.numpy())], pool))
+    expected = seeds * batch / len(pool)
+    assert expected - 5 * expected**0.5 < hits < batch * expected
 
 
 def test_labels_are_judged_with_the_image_they_belong_to():

@@ -1,4 +1,4 @@
-.PHONY: demo test lint types unit test-slow results clean
+.PHONY: demo test lint types unit test-slow defaults results clean
 
 VENV ?= .venv
 PYTHON ?= python3
@@ -24,6 +24,9 @@ unit: $(VENV)/.installed
 
 test-slow: $(VENV)/.installed  ## the tests that run real attacks at size
 	$(BIN)/python -m pytest -m slow --numprocesses auto --dist worksteal
+
+defaults: $(VENV)/.installed  ## note the plugins' default settings anew, in gibench/defaults.json
+	$(BIN)/python -m gibench.defaults
 
 results: $(VENV)/.installed  ## render the published tables and figures from the rows in leaderboard/results
 	$(BIN)/python -m gibench.leaderboard.publish

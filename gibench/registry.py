@@ -14,6 +14,7 @@ from functools import lru_cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
 
+from gibench import defaults
 from gibench.errors import GibenchError, PluginError, UsageError
 from gibench.spec import Spec, format_chain, parse, parse_chain
 from gibench.text import RENAME, is_storable, one_line
@@ -202,15 +203,30 @@ def shorten(kind: str, spec: Spec | str) -> Spec:
     spec = parse(spec) if isinstance(spec, str) else spec
     if not spec.settings:
         return spec  # without importing it
-    plugin = load(kind, spec.name)
-    settings = plugin.renamed(dict(spec.settings))
-    needed = {key for key, field in plugin.model_fields.items() if field.is_required()}
-    defaults = plugin.from_settings(spec.name, {key: settings[key] for key in needed & settings.keys()}).settings()
-    given = {key: value for key, value in settings.items() if key in needed or defaults.get(key) != value}
+    if (known := _known_defaults(kind, spec)) is not None:
+        given = {key: value for key, value in spec.settings if known[key] != value}
+    else:
+        plugin = load(kind, spec.name)
+        settings = plugin.renamed(dict(spec.settings))
+        needed = {key for key, field in plugin.model_fields.items() if field.is_required()}
+        theirs = plugin.from_settings(spec.name, {key: settings[key] for key in needed & settings.keys()}).settings()
+        given = {key: value for key, value in settings.items() if key in needed or theirs.get(key) != value}
     # A setting that is called as a kind of plugin is a spec itself.
     return Spec.of(
         spec.name, {key: str(shorten(key, value)) if key in GROUPS else value for key, value in given.items()}
     )
+
+
+def _known_defaults(kind: str, spec: Spec) -> Mapping[str, str] | None:
+    """The defaults of a plugin of ours, without importing it; None where it is to be asked itself.
+
+    It has been imported already, or the spec has settings that it has not now and may have renamed.
+    """
+    entry = find(kind, spec.name)
+    if entry.distribution != _OURS or _loaded(entry) is not None:
+        return None
+    found = defaults.kept()[kind].get(spec.name)
+    return found if found is not None and all(key in found for key, _ in spec.settings) else None
 
 
 def readable(kind: str, text: str) -> str:

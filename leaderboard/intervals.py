@@ -1,9 +1,10 @@
-"""How sure a figure is: bootstrap intervals over cells, and what a count of none of n allows."""
+"""How sure a figure is: bootstrap intervals over cells, what a count of none of n allows, and the sign test."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from math import comb
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +46,18 @@ def at_most(found: int, of: int) -> float | None:
         return None
     if found == 0:
         return float(1 - (1 - LEVEL) ** (1 / of))
-    from scipy.stats import beta
+    from scipy.special import betaincinv  # the quantile of the beta distribution; scipy.stats takes a second to import
 
-    return 1.0 if found >= of else float(beta.ppf(LEVEL, found + 1, of - found))
+    return 1.0 if found >= of else float(betaincinv(found + 1, of - found, LEVEL))
+
+
+def sign_test(better: int, worse: int) -> float | None:
+    """The probability of so uneven a split, either way, if each pair were as likely to fall on one side as the other.
+
+    Pairs that are equal say nothing and are left out, as Dixon and Mood do. None where no pair differs.
+    """
+    of = better + worse
+    if not of:
+        return None
+    tail = sum(comb(of, each) for each in range(min(better, worse) + 1))
+    return float(min(1.0, 2 * tail / 2**of))

@@ -99,11 +99,11 @@ def strength(cells: Cells, seeds: Iterable[int]) -> tuple[float, ...]:
     that half of the seeds may not be lost: two exact and two failed ones are behind four of 55 dB.
     """
     rows = [cells[seed] for seed in seeds]
-    scores = [sorted((getattr(row, name) or 0.0 for row in rows), reverse=True) for name in _COMPARED]
+    scores = [sorted((getattr(row, name) or 0.0 for row in rows), reverse=True) for name in COMPARED]
     return (*(each[len(each) // 2] for each in scores), *(sum(each) / len(each) for each in scores))
 
 
-_COMPARED = ("exact_rate", "psnr_median")
+COMPARED = ("exact_rate", "psnr_median")
 
 
 def _above(cells: Cells, controls: Iterable[Cells]) -> bool | None:

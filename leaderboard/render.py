@@ -16,11 +16,12 @@ from gibench.spec import parse
 from gibench.text import code, prose
 from gibench.utility.job import TrialRow
 
-from .formats import certified, claims, markdown_table, number, place, records, within
+from .columns import certified, claims, number, place, within
+from .formats import markdown_table
 from .intervals import at_most
 from .published import read, seeds
 from .ranks import SCENARIO
-from .table import newest, summarize
+from .table import newest, records, summarize
 from .utility import newest as newest_trials
 from .utility import summarize as costs
 

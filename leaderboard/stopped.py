@@ -8,9 +8,8 @@ from typing import Any
 
 from gibench.result import Row
 
-from .formats import records
 from .ranks import SCENARIO
-from .table import summarize
+from .table import records, summarize
 
 
 def stopped(rows: Iterable[Row]) -> list[dict[str, Any]]:

@@ -5,7 +5,8 @@ Pure functions: what they know of a run is in its row. Rules E1, E2, E9, E10, E1
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,23 +16,26 @@ from gibench.result import COLUMNS, Row, StoredRow, columns_of
 
 from .intervals import at_most, bootstrap
 from .ranks import SCENARIO, is_control, places, tried
+from .relative import Group, Place, above_guess, times
 
-_GROUP = (*SCENARIO, "defense", "attack")  # one row of the summary: everything but the seed
+GROUP = (*SCENARIO, "defense", "attack")  # one row of the summary: everything but the seed
 _FLAGS = ("adaptive", "oracle", "control")
+_NEW = ("recognisable_rate", "reidentified_rate")  # which older rows lack: a mean of the others would not be theirs
 _MEANS = (
-    *("exact_rate", "certified_rate", "psnr_mean", "ssim_mean", "lpips_mean", "mse_mean"),
+    *("exact_rate", "certified_rate", "psnr_mean", "ssim_mean", "lpips_mean", "mse_mean", *_NEW),
     *("label_accuracy", "labels_found"),
     *("runtime_s", "peak_memory_mb", "model_accuracy", "grad_norm", "utility_accuracy"),
 )
-_INTERVALS = ("exact_low", "exact_high", "psnr_median", "psnr_low", "psnr_high")
+_INTERVALS = (*("exact_low", "exact_high", "psnr_mean_low", "psnr_mean_high", "psnr_median", "psnr_low", "psnr_high"),)
+_RELATIVE = ("above_mean_image", "times_baseline")
 _LARGEST = ("epsilon", "delta", "run_epsilon", "run_steps", "max_grad_norm")  # of a promise: the weakest
 _TEXTS = ("accountant", "sampling", "budget", "torch")
 _DTYPES = {bool: "boolean", int: "Int64", float: "Float64", str: "object"}
 _SUMMARY: dict[str, str] = {
-    **{name: _DTYPES[COLUMNS[name].type] for name in (*_GROUP, *_FLAGS)},
+    **{name: _DTYPES[COLUMNS[name].type] for name in (*GROUP, *_FLAGS)},
     **{"rank": "Int64", "unranked": "object", "above_control": "boolean"},
     **dict.fromkeys(("n_ok", "n_tried", "n_skipped", "n_certified", "false_certificates"), "Int64"),
-    **dict.fromkeys(("false_rate_at_most", *_MEANS, *_INTERVALS), "Float64"),
+    **dict.fromkeys(("false_rate_at_most", *_MEANS, *_INTERVALS, *_RELATIVE, "chance"), "Float64"),
     **{name: _DTYPES[COLUMNS[name].type] for name in (*_LARGEST, "noise_multiplier")},
     **dict.fromkeys((*_TEXTS, "hardware", "reason"), "object"),
 }
@@ -57,17 +61,32 @@ def newest(rows: Iterable[Row]) -> list[Row]:
     """
     latest: dict[tuple[Any, ...], Row] = {}
     for row in sorted(rows, key=lambda row: (row.started, row.run_id)):
-        latest[tuple(getattr(row, name) for name in (*_GROUP, "seed"))] = row
+        latest[*group_of(row), row.seed] = row
     return sorted(latest.values(), key=lambda row: (row.started, row.run_id))
 
 
-def summarize(rows: Iterable[Row]) -> pd.DataFrame:
+def grouped(rows: Iterable[Row]) -> list[list[Row]]:
+    """The newest row of each cell, those of one attack against one defense in one scenario together."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in newest(rows):
+        groups.setdefault(group_of(row), []).append(row)
+    return list(groups.values())
+
+
+def group_of(row: Row) -> tuple[Any, ...]:
+    """What one line of the summary is of: the scenario, the defense, the attack."""
+    return tuple(getattr(row, name) for name in GROUP)
+
+
+def summarize(rows: Iterable[Row], baselines: Mapping[Place, Group] | None = None) -> pd.DataFrame:
     """One line for every attack against every defense in every scenario, over all seeds.
 
     `n_tried` counts the cells whose attack ran and `n_ok` those that ended `ok`; a mean is over all that ran, the
     failed ones with the score of mid-grey images that their rows hold (rule E9). `n_skipped` cells did not run and have
     no score. `exact_low` to `exact_high` and `psnr_low` to `psnr_high` are 95 % bootstrap intervals, over cells, of the
-    mean exact rate and of `psnr_median`, the median of the cells' medians. `false_certificates` is a sum, and
+    mean exact rate and of `psnr_median`, the median of the cells' medians; `psnr_mean_low` to `psnr_mean_high` is that
+    of `psnr_mean`. `above_mean_image` (dB) and `times_baseline` are those of `gibench.leaderboard.relative`, and
+    `chance` the rate at which images are re-identified by chance. `false_certificates` is a sum, and
     `false_rate_at_most` the 95 % upper bound of their rate that it leaves open. Of what defenses promise the weakest
     counts. `runtime_s` is null where the cells ran on different hardware, or
     not as many at a time (rule E16). `rank`, `unranked` (why there is
@@ -75,22 +94,33 @@ def summarize(rows: Iterable[Row]) -> pd.DataFrame:
 
     Args:
         rows: stored rows in any order; of several for one cell the newest counts.
+        baselines: the groups that times are compared with, by their place; without it there are no such ratios.
     """
-    groups: dict[tuple[Any, ...], list[Row]] = {}
-    for row in newest(rows):
-        groups.setdefault(tuple(getattr(row, name) for name in _GROUP), []).append(row)
-    found = list(groups.values())
-    lines = [_line(group) | place._asdict() for group, place in zip(found, places(found), strict=True)]
+    found = grouped(rows)
+    relative = zip(above_guess(found), times(found, baselines or {}), strict=True)
+    lines = [
+        _line(group) | place._asdict() | dict(zip(_RELATIVE, beside, strict=True))
+        for group, place, beside in zip(found, places(found), relative, strict=True)
+    ]
     return _frame(sorted(lines, key=_order), _SUMMARY)
+
+
+def kept(summary: pd.DataFrame, rows: Iterable[Row]) -> pd.DataFrame:
+    """The lines of the summary that are of one of these rows."""
+    wanted = {group_of(row) for row in rows}
+    places = zip(*(summary[name].tolist() for name in GROUP), strict=True)
+    return summary[[place in wanted for place in places]].reset_index(drop=True)
 
 
 def _line(group: Sequence[Row]) -> dict[str, Any]:
     """The summary of the seeds of one attack against one defense."""
     ran = tried(group)
     hardware = sorted({row.machine for row in ran if row.machine})
-    line: dict[str, Any] = {name: getattr(group[-1], name) for name in (*_GROUP, *_FLAGS)}
+    line: dict[str, Any] = {name: getattr(group[-1], name) for name in (*GROUP, *_FLAGS)}
     line |= {"control": is_control(group[-1])}
     line |= {name: _mean(_values(ran, name)) for name in _MEANS}
+    line |= {name: None for name in _NEW if len(_values(ran, name)) < len(ran)}
+    line |= {"chance": 1 / min(sizes) if (sizes := _values(ran, "split_size")) else None}
     for name in ("label_accuracy", "labels_found"):
         if line[name] is not None:  # a cell that gave no labels where others did has none right
             line[name] = _mean([getattr(row, name) or 0.0 for row in ran])
@@ -114,7 +144,8 @@ def _intervals(ran: Sequence[Row]) -> dict[str, float | None]:
     medians = _values(ran, "psnr_median")
     exact = bootstrap(_values(ran, "exact_rate"), np.mean)
     psnr = bootstrap(medians, np.median)
-    found = (*exact, float(np.median(medians)) if medians else None, *psnr)
+    mean = bootstrap(_values(ran, "psnr_mean"), np.mean)
+    found = (*exact, *mean, float(np.median(medians)) if medians else None, *psnr)
     return dict(zip(_INTERVALS, found, strict=True))
 
 
@@ -160,3 +191,13 @@ def _frame(lines: Sequence[dict[str, Any]], types: dict[str, str]) -> pd.DataFra
     return pd.DataFrame(
         {name: pd.Series([line.get(name) for line in lines], dtype=dtype) for name, dtype in types.items()}
     )
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The table's lines as plain Python values, nulls as None."""
+    columns = {str(name): [None if _null(value) else value for value in table[name].tolist()] for name in table}
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def _null(value: Any) -> bool:
+    return value is None or value is pd.NA or (isinstance(value, float) and not math.isfinite(value))

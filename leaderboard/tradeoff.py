@@ -11,8 +11,8 @@ import pandas as pd
 from gibench.spec import Spec, parse, parse_chain
 
 from .figures import BLACK, HUES, RED, new_figure, signed
-from .formats import records
 from .pick import most
+from .table import records
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -45,6 +45,14 @@ Only = Annotated[
     list[str] | None,
     typer.Option("--only", metavar="AXIS=VALUE", help="Only cells with this value, as attack=spearpp."),
 ]
+Filter = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--filter",
+        metavar="AXIS=VALUE",
+        help="Only stored rows with this value of an axis or of status, as attack=spearpp; repeat it for others.",
+    ),
+]
 Shard = Annotated[
     str | None,
     typer.Option("--shard", metavar="I/N", help="Only this one of N shares, for N machines or jobs of an array."),

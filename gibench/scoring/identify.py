@@ -21,7 +21,7 @@ def reidentified(truth: Tensor, images: Tensor, candidates: Tensor) -> list[bool
     best = torch.full((len(wanted),), torch.inf, dtype=torch.float64)
     nearest = torch.zeros(len(wanted), dtype=torch.int64)
     size = max(1, _CHUNK // max(1, candidates[0].numel()))
-    for start, some in zip(range(0, len(candidates), size), candidates.split(size), strict=True):
+    for start, some in zip(range(0, len(candidates), size), torch.split(candidates, size), strict=True):
         pixels = some.flatten(1).double()
         # |image - candidate|^2 without the image's own part, which is the same for all
         least, place = (pixels.square().sum(1) - 2 * wanted @ pixels.T).min(1)

@@ -8,8 +8,8 @@ from gibench.result import COLUMNS
 
 SCORES = (
     "n_reconstructed", "exact_rate", "certified_rate", "false_certificates", "psnr_mean", "psnr_median", "psnr_q25",
-    "psnr_q75", "ssim_mean", "lpips_mean", "mse_mean", "recognisable_rate", "reidentified_rate", "label_accuracy", "labels_found",
-    "runtime_s", "peak_memory_mb",
+    "psnr_q75", "ssim_mean", "lpips_mean", "mse_mean", "recognisable_rate", "reidentified_rate", "label_accuracy",
+    "labels_found", "runtime_s", "peak_memory_mb",
 )  # fmt: skip
 RESNET = {"dataset": "digits", "model": "resnet18"}  # digits of 8x8 reach its last layers as one pixel
 

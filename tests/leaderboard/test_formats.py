@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from gibench.leaderboard.formats import to_csv, to_json, to_markdown, to_terminal
+from gibench.leaderboard.formats import to_csv, to_json, to_markdown
+from gibench.leaderboard.sections import of_summary
 from gibench.leaderboard.table import summarize, table
+from gibench.leaderboard.terminal import to_terminal
 from gibench.result import COLUMNS
 
 NAMES = [*COLUMNS, "run_id", "started"]
@@ -20,7 +22,7 @@ NAMES = [*COLUMNS, "run_id", "started"]
 
 def printed(summary):
     console = Console(width=200, file=io.StringIO())
-    console.print(to_terminal(summary))
+    console.print(to_terminal(of_summary(summary)))
     return console.file.getvalue()
 
 

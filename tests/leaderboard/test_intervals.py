@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binom
+from scipy.stats import binom, binomtest
 
-from gibench.leaderboard.intervals import at_most, bootstrap
+from gibench.leaderboard.intervals import at_most, bootstrap, sign_test
 
 
 @given(found=st.integers(0, 20), of=st.integers(1, 400))
@@ -38,3 +38,21 @@ def test_it_is_as_wide_as_theory_says():
 
 def test_one_cell_has_none():
     assert bootstrap([1.0], np.median) == (None, None)
+
+
+@given(better=st.integers(0, 300), worse=st.integers(0, 300))
+def test_the_sign_test_is_the_exact_binomial_one(better, worse):
+    found = sign_test(better, worse)
+    if better + worse == 0:
+        assert found is None
+        return
+    assert found == pytest.approx(binomtest(better, better + worse).pvalue, rel=1e-9)
+    assert found == sign_test(worse, better)
+
+
+def test_an_interval_covers_the_mean_nearly_as_often_as_it_says():
+    generator = np.random.default_rng(3)
+    samples = generator.exponential(size=(400, 30))
+    ends = [bootstrap(sample.tolist(), np.mean) for sample in samples]
+    covered = np.mean([low <= 1 <= high for low, high in ends])
+    assert 0.87 < covered < 0.98  # percentile intervals of 30 skewed values are a little too short

@@ -60,7 +60,7 @@ def test_json_holds_every_row(call, stored, option):
     assert json.loads(out) == [row.as_dict() for row in Store(Row, stored).rows()]
 
 
-@pytest.mark.parametrize("form", ["table", "md", "csv", "json"])
+@pytest.mark.parametrize("form", ["table", "md", "latex", "csv", "json"])
 def test_output_goes_to_a_file(call, stored, tmp_path, form):
     _, printed, _ = call("leaderboard", "--tracking-uri", stored, "--format", form)
     code, out, err = call("leaderboard", "--tracking-uri", stored, "--format", form, "--output", tmp_path / "file")
@@ -77,7 +77,7 @@ def test_an_output_that_cannot_be_written_is_one_clear_line(call, stored, tmp_pa
 def test_an_unknown_format_says_which_there_are(call, stored):
     code, _, err = call("leaderboard", "--tracking-uri", stored, "--format", "xml")
     assert code == 2
-    assert "'table', 'md', 'csv', 'json'" in " ".join(err.replace("│", " ").split())
+    assert "'table', 'md', 'latex', 'csv', 'json'" in " ".join(err.replace("│", " ").split())
 
 
 def test_no_store_is_one_clear_line_and_none_is_made(call, tmp_path, monkeypatch):

@@ -34,6 +34,36 @@ def test_a_figure_is_written_of_the_newest_rows_that_it_is_of(call, stored, tmp_
     assert Image.open(file).size[0] > 1000
 
 
+@pytest.mark.parametrize(
+    ("options", "cells"),
+    [
+        (("--attack", "spearpp:preset=full", "--model", "mlp:width=200"), 2),
+        (("--filter", "labels=iid", "--filter", "labels=same"), 2),
+        (("--filter", "labels=same"), None),  # of two label policies or more
+        (("--attack", "mean-image"), None),
+    ],
+)
+def test_a_figure_is_of_the_rows_that_are_asked_for(call, stored, tmp_path, options, cells):
+    file = tmp_path / "figure.png"
+    code, _, err = call("plot", "hard_batches", *options, "--tracking-uri", stored, "--output", file)
+    if cells is None:
+        assert code == 2
+        assert " among the 1 rows asked for for the plot hard_batches" in err
+    else:
+        assert (code, err) == (0, f"{file}: {cells} of 3 stored cells\n")
+
+
+def test_a_plot_of_what_is_not_stored_says_what_is(call, stored, tmp_path):
+    where = ("--tracking-uri", stored, "--output", tmp_path / "a.png")
+    assert call("plot", "scaling", "--model", "lenet", *where).err == (
+        "error: none of 3 rows has model=lenet: there are mlp:depth=5,width=200\n"
+    )
+    assert (
+        "error: --filter has no axis 'colour': there are attack, "
+        in call("plot", "scaling", "--filter", "colour=red", *where).err
+    )
+
+
 @pytest.mark.parametrize(("suffix", "begin"), [("svg", b"<?xml"), ("pdf", b"%PDF")])
 def test_the_suffix_says_what_is_written(call, stored, tmp_path, suffix, begin):
     file = tmp_path / f"figure.{suffix}"

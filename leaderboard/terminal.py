@@ -1,0 +1,129 @@
+"""The summary for rich to print, also where there are only 80 columns."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from gibench.text import visible
+
+from .columns import Line, Shorten, Shown
+from .sections import Report, Section, in_full, quoting, sections
+
+_BESIDE = ("defense", "attack")  # what every table of a section begins with
+_WORD = 12  # characters that a spec needs at least
+_RANK = 7  # as many as `control` has
+_GAP, _WIDE_GAP = 1, 2  # between columns
+_BREAKS = re.compile(r"(?<=[,:=+/ -])")  # where a spec is broken first
+
+Cells = Mapping[str, Sequence[str]]  # by column, a text a line
+
+
+def to_terminal(report: Report, shorten: Shorten = in_full, width: int = 200) -> Group:
+    """A section for each scenario and threat model.
+
+    Where the usual columns do not fit, words and intervals are folded first, then the last columns are left out and
+    named; of those that are asked for none is left out, and what does not fit follows as another table.
+
+    Args:
+        report, shorten: see `gibench.leaderboard.formats.markdown`.
+        width: characters of a line.
+    """
+    quoted = quoting(shorten, visible)
+    parts: list[Table | Text] = []
+    for section in sections(report, quoted, visible, visible):
+        parts += [Text()] if parts else []
+        parts += [Text(section.title, "bold"), Text(), *_tables(section, report, quoted, width)]
+        parts += [Text(note) for note in section.notes]
+    return Group(*(parts or [Text("no stored rows")]))
+
+
+def _tables(section: Section, report: Report, quoted: Shorten, width: int) -> Iterator[Table | Text]:
+    chosen, whole = report.chosen, report.is_asked
+    cells = {name: [_text(each, line, quoted) for line in section.lines] for name, each in chosen.items()}
+    widths = {name: max(map(len, (chosen[name].heading, *texts))) for name, texts in cells.items()}
+    if sum(widths.values()) + _WIDE_GAP * len(widths) <= width:
+        yield _table(chosen, cells, widths, _WIDE_GAP)
+        return
+    cells = {name: [text.replace(" [", "\n[") for text in texts] for name, texts in cells.items()}
+    widths = {name: _folded(chosen[name], cells[name]) for name in cells}
+    first = {name: widths[name] for name in _BESIDE if name in widths}
+    room = width - sum(first.values()) - _GAP * len(first)
+    blocks = _blocks({name: each for name, each in widths.items() if name not in first}, room)
+    for number, block in enumerate(blocks if whole else blocks[:1]):
+        if number:
+            yield Text()
+        spare = room - sum(widths[name] + _GAP for name in block)
+        wide = _shared_out(first, cells, max(0, spare))
+        yield _table({name: chosen[name] for name in chosen if name in (*first, *block)}, cells, widths | wide, _GAP)
+    if not whole and (out := [name for block in blocks[1:] for name in block]):
+        yield Text(f"left out for want of room, see --columns: {', '.join(out)}", "dim")
+
+
+def _blocks(widths: Mapping[str, int], room: int) -> list[list[str]]:
+    """The columns, as many as there is room for at a time; one that never fits stands alone."""
+    blocks: list[list[str]] = []
+    rest = list(widths)
+    while rest or not blocks:
+        block, left = rest[:1], room - sum(widths[name] + _GAP for name in rest[:1])
+        for name in rest[1:]:
+            if widths[name] + _GAP <= left:
+                block.append(name)
+                left -= widths[name] + _GAP
+        blocks.append(block)
+        rest = [name for name in rest if name not in block]
+    return blocks
+
+
+def _text(column: Shown, line: Line, quoted: Shorten) -> str:
+    return visible(column.show(line, quoted))
+
+
+def _longest(heading: str) -> int:
+    """The width of a heading that is folded between words."""
+    return max(map(len, heading.split()))
+
+
+def _folded(column: Shown, texts: Sequence[str]) -> int:
+    """The least width that a column can be read at."""
+    longest = max(len(part) for text in texts for part in text.split("\n"))
+    least = _RANK if column.heading == "rank" else _WORD
+    return max(_longest(column.heading), min(longest, least) if column.is_text else longest)
+
+
+def _shared_out(first: Mapping[str, int], cells: Cells, spare: int) -> dict[str, int]:
+    """The room that is left goes to the specs, to the narrower first."""
+    wide = dict(first)
+    wanted = {name: max(map(len, cells[name])) for name in first}
+    for _ in range(spare):
+        if short := [name for name in wide if wide[name] < wanted[name]]:
+            wide[min(short, key=wide.__getitem__)] += 1
+    return wide
+
+
+def _table(chosen: Mapping[str, Shown], cells: Cells, widths: Mapping[str, int], gap: int) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, gap - 1, 0, 0))
+    for name, each in chosen.items():
+        side: Literal["left", "right"] = "left" if each.is_text else "right"
+        table.add_column(Text(each.heading), justify=side, overflow="fold", width=widths[name])
+    for texts in zip(*(cells[name] for name in chosen), strict=True):
+        table.add_row(*(Text(_broken(text, widths[name])) for name, text in zip(chosen, texts, strict=True)))
+    return table
+
+
+def _broken(text: str, width: int) -> str:
+    """The text on lines of a width, broken after punctuation where it can be."""
+    lines: list[str] = []
+    for given in text.split("\n"):
+        lines.append("")
+        for part in _BREAKS.split(given):
+            if lines[-1] and len(lines[-1]) + len(part.rstrip()) > width:
+                lines.append("")
+            lines[-1] += part
+    return "\n".join(line.rstrip(" ") for line in lines)

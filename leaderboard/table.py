@@ -109,7 +109,7 @@ def kept(summary: pd.DataFrame, rows: Iterable[Row]) -> pd.DataFrame:
     """The lines of the summary that are of one of these rows."""
     wanted = {group_of(row) for row in rows}
     places = zip(*(summary[name].tolist() for name in GROUP), strict=True)
-    return summary[[place in wanted for place in places]].reset_index(drop=True)
+    return summary[pd.Series([place in wanted for place in places], dtype=bool)].reset_index(drop=True)
 
 
 def _line(group: Sequence[Row]) -> dict[str, Any]:

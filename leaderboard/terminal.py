@@ -67,17 +67,15 @@ def _tables(section: Section, report: Report, quoted: Shorten, width: int) -> It
 
 
 def _blocks(widths: Mapping[str, int], room: int) -> list[list[str]]:
-    """The columns, as many as there is room for at a time; one that never fits stands alone."""
-    blocks: list[list[str]] = []
-    rest = list(widths)
-    while rest or not blocks:
-        block, left = rest[:1], room - sum(widths[name] + _GAP for name in rest[:1])
-        for name in rest[1:]:
-            if widths[name] + _GAP <= left:
-                block.append(name)
-                left -= widths[name] + _GAP
-        blocks.append(block)
-        rest = [name for name in rest if name not in block]
+    """The columns in their order, as many as there is room for at a time; one that never fits stands alone."""
+    blocks: list[list[str]] = [[]]
+    left = room
+    for name, width in widths.items():
+        if blocks[-1] and width + _GAP > left:
+            blocks.append([])
+            left = room
+        blocks[-1].append(name)
+        left -= width + _GAP
     return blocks
 
 

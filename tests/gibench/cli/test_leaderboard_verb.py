@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,6 +15,7 @@ import gibench as package
 from gibench.mlflow_store import open_store
 from gibench.registry import readable
 from gibench.result import COLUMNS, Result, Row
+from gibench.results import Results
 from gibench.tracking import Store
 from gibench.utility.job import TrialRow
 
@@ -142,3 +144,130 @@ def test_a_spec_within_a_spec_is_shortened_too():
         "wrong-gradient:attack=layer-pair"
     )
     assert readable("attack", "gone:attack='x:y=1'") == "gone:attack='x:y=1'"
+
+
+@pytest.fixture
+def folder(tmp_path, make_result, monkeypatch):
+    """A folder of results of three attacks on three seeds against one defense; no store."""
+    monkeypatch.chdir(tmp_path)
+    results = Results("gibench-results", create=True)
+    scores = {
+        "layer-pair": (1.0, 100.0, 2.0),
+        "mean-image": (0.0, 10.0, 0.5),
+        "analytic:tolerance=0.001": (0.0, 30.0, 1),
+    }
+    for attack, (exact, psnr, seconds) in scores.items():
+        for seed in range(3):
+            more = {"exact_rate": exact, "psnr_median": psnr + seed, "runtime_s": seconds, "cell": ""}
+            more |= {"defense": DP, "seed": seed, "control": attack == "mean-image", "reidentified_rate": exact}
+            row = make_result(attack=attack, **more)
+            results.save(replace(row, row=replace(row.row, cell=f"{attack[0]}{seed}".ljust(16, "0"))))
+    return tmp_path
+
+
+def test_filters_take_lines_away_and_change_no_rank(call, folder):
+    (line,) = [line for line in call("leaderboard", "--filter", "attack=analytic").out.splitlines() if "dp " in line]
+    assert line.split()[:3] == ["dp", "analytic", "2"]
+    assert "20.0" in line.split()  # dB above the control, whose line is not shown
+    assert "no control was run" not in line
+    rows = json.loads(call("leaderboard", "--filter", "attack=analytic", "--filter", "seed=1-2", "--json").out)
+    assert [row["seed"] for row in rows] == [1, 2]
+
+
+def test_columns_and_order_are_chosen(call, folder):
+    where = ("--columns", "attack, psnr_mean,n_ok,reidentified_rate", "--format", "md")
+    lines = call("leaderboard", *where, "--sort", "psnr_median").out.splitlines()
+    assert lines[2] == "| attack | mean PSNR dB [95 %] | ok / tried | re-identified |"
+    assert [line.split(" | ")[0] for line in lines[4:7]] == ["| `layer-pair`", "| `analytic`", "| `mean-image`"]
+    assert call("leaderboard", *where, "--sort", "runtime_s").out.splitlines()[4].startswith("| `mean-image`")
+    csv_text = call("leaderboard", "--format", "csv", "--columns", "seed,attack", "--sort", "seed").out
+    assert csv_text.splitlines()[:2] == ["seed,attack", "0,layer-pair"]
+
+
+def test_a_failed_cell_is_found_by_its_status_and_its_line_stays_strict(call, folder, make_result):
+    row = make_result(
+        attack="layer-pair", defense=DP, seed=3, status="failed", exact_rate=0.0, reason="NaN", cell="f" * 16
+    )
+    Results("gibench-results", create=True).save(row)
+    out = call("leaderboard", "--filter", "status=failed", "--format", "md").out
+    (line,) = [line for line in out.splitlines() if line.startswith(f"| `{DP}`")]
+    assert "| `layer-pair` |" in line
+    assert "| 3 / 4 | 0.750 [" in line
+    assert "every figure is strict" in out
+
+
+def test_seconds_over_those_of_a_baseline(call, folder):
+    out = call("leaderboard", "--baseline", "mean-image", "--columns", "attack,times_baseline", "--format", "md").out
+    assert {"| `layer-pair` | 4x |", "| `mean-image` | 1x |", "| `analytic` | 2x |"} <= set(out.splitlines())
+
+
+@pytest.mark.parametrize("form", ["table", "md", "latex", "csv", "json"])
+def test_two_attacks_are_compared_pair_by_pair(call, folder, form):
+    code, out, err = call("leaderboard", "--compare", "layer-pair", "analytic", "--format", form)
+    assert (code, err) == (0, "")
+    if form == "json":
+        (line,) = json.loads(out)
+        assert (line["n_pairs"], line["n_better"], line["p_value"], line["psnr_difference"]) == (3, 3, 0.25, 70)
+    else:
+        assert "0.25" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (("--columns", "attack,colour"), "--columns has no column 'colour': there are dataset, "),
+        (("--columns", "n_ok", "--json"), "--columns has no column 'n_ok': there are cell, attack, "),
+        (("--sort", "colour"), "--sort has no column 'colour': there are dataset, "),
+        (("--filter", "colour=red"), "--filter has no axis 'colour': there are attack, batch_size, "),
+        (("--filter", "attack=dlg"), "none of 9 rows has attack=dlg: there are "),
+        (("--baseline", "dlg"), "--baseline dlg is no attack among the rows: there are "),
+        (("--compare", "dlg", "analytic"), "--compare dlg is no attack among the rows: there are "),
+        (("--compare", "analytic", "analytic"), "analytic is compared with itself: name two attacks"),
+        (("--compare", "analytic", "a:b"), "'b' in 'a:b' is no setting: write key=value"),
+        (("--compare", "analytic", "layer-pair", "--columns", "attack"), "--compare has columns of its own"),
+        (("--baseline", "analytic", "--json"), "--baseline is for the means of --format table, md or latex"),
+        (("--costs", "--json", "--filter", "seed=0"), "--costs is of training runs, no cells: leave out --filter"),
+    ],
+)
+def test_a_mistake_says_what_there_is(call, folder, options, complaint):
+    code, out, err = call("leaderboard", *options)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {complaint}")
+    assert err.count("\n") == 1
+
+
+def test_attacks_that_share_no_seed_are_one_clear_line(call, folder):
+    results = Results("gibench-results", create=True)
+    for row in results.rows(Row):
+        if row.attack == ("analytic:tolerance=0.001" if row.seed else "layer-pair"):
+            shutil.rmtree(results.folder / row.cell)
+    assert call("leaderboard", "--compare", "analytic", "layer-pair") == (
+        2,
+        "",
+        "error: analytic and layer-pair share no seed in any scenario and defense: run both on the same --seed\n",
+    )
+
+
+def test_a_terminal_of_eighty_columns_is_enough(call, folder, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    out = call("leaderboard").out
+    assert max(map(len, out.splitlines())) <= 80
+    assert "[100.00, 102.00]" in out
+
+
+def test_the_table_is_made_without_what_takes_seconds_to_import(folder):
+    program = (
+        "import sys\n"
+        "from gibench.cli.app import main\n"
+        "for options in ([], ['--format', 'latex'], ['--compare', 'analytic', 'layer-pair'], ['--sort', 'rank']):\n"
+        "    try:\n"
+        "        main(['leaderboard', '--filter', 'attack=analytic', '--filter', 'attack=layer-pair', *options])\n"
+        "    except SystemExit as end:\n"
+        "        assert not end.code, end.code\n"
+        "heavy = {'torch', 'mlflow', 'scipy.stats', 'matplotlib', 'skimage', 'sklearn'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("analytic") >= 4

@@ -59,8 +59,8 @@ def _tables(section: Section, report: Report, quoted: Shorten, width: int) -> It
     for number, block in enumerate(blocks if whole else blocks[:1]):
         if number:
             yield Text()
-        spare = room - sum(widths[name] + _GAP for name in block)
-        wide = _shared_out(first, cells, max(0, spare))
+        words = first | {name: widths[name] for name in block if chosen[name].is_text}
+        wide = _shared_out(words, cells, max(0, room - sum(widths[name] + _GAP for name in block)))
         yield _table({name: chosen[name] for name in chosen if name in (*first, *block)}, cells, widths | wide, _GAP)
     if not whole and (out := [name for block in blocks[1:] for name in block]):
         yield Text(f"left out for want of room, see --columns: {', '.join(out)}", "dim")
@@ -95,13 +95,13 @@ def _folded(column: Shown, texts: Sequence[str]) -> int:
     return max(_longest(column.heading), min(longest, least) if column.is_text else longest)
 
 
-def _shared_out(first: Mapping[str, int], cells: Cells, spare: int) -> dict[str, int]:
-    """The room that is left goes to the specs, to the narrower first."""
-    wide = dict(first)
-    wanted = {name: max(map(len, cells[name])) for name in first}
+def _shared_out(words: Mapping[str, int], cells: Cells, spare: int) -> dict[str, int]:
+    """The room that is left goes to the columns of words, each time to the one that lacks most of what it could use."""
+    wide = dict(words)
+    wanted = {name: max(map(len, cells[name])) for name in words}
     for _ in range(spare):
         if short := [name for name in wide if wide[name] < wanted[name]]:
-            wide[min(short, key=wide.__getitem__)] += 1
+            wide[min(short, key=lambda name: wide[name] / wanted[name])] += 1
     return wide
 
 

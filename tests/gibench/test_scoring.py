@@ -228,7 +228,8 @@ def test_an_exact_image_finds_its_original_and_a_missing_one_does_not():
     found = score(truth, Reconstruction(truth[[2, 0]]), candidates=pool)
     assert found.images["reidentified"].tolist() == [True, False, True]
     assert found.summary["reidentified_rate"] == pytest.approx(2 / 3)
-    nothing = score(truth, None, candidates=pool)  # though mid-grey is nearest to something
+    pool[3] = 128 / 255  # nearer than all others to the mid-grey that a missing image is scored as
+    nothing = score(pool[[3, 7]], None, candidates=pool)
     assert nothing.summary["reidentified_rate"] == 0
     unknown = score(truth, Reconstruction(truth))
     assert unknown.summary["reidentified_rate"] is None

@@ -43,6 +43,7 @@ def assert_whole(text):
     assert open_ones == []
     assert not re.search(r"\\[a-zA-Z]", re.sub(COMMANDS, "", bare))
     assert not re.search(r"[#_^~]", re.sub(r"\$_\{[^}]*\}\$", "", bare.replace("_{[", "")))
+    assert "%" not in bare.partition("\n")[2]  # the rest of the line would be a comment
     assert text.isascii()
     for table in re.findall(r"\\toprule\n(.*?)\\bottomrule", text, re.DOTALL):
         lines = [line for line in table.splitlines() if line.endswith(r"\\")]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -35,7 +35,7 @@ class Cluster:
 
     def results(
         self, jobs: Iterator[Numbered | None], kind: type[StoredRow], progress: Progress
-    ) -> Generator[tuple[int, Result], None, None]:
+    ) -> Iterator[tuple[int, Result]]:
         """See `Executor`. A job that is lost with its node is run again on another.
 
         Raises:

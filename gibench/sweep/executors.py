@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import replace
@@ -26,7 +26,7 @@ class Executor(Protocol):
 
     def results(
         self, jobs: Iterator[Numbered | None], kind: type[StoredRow], progress: Progress
-    ) -> Generator[tuple[int, Result], None, None]:
+    ) -> Iterator[tuple[int, Result]]:
         """The number and result of each job as it is done; what they run in ends with the iteration.
 
         Args:
@@ -41,7 +41,7 @@ class Local:
 
     def results(
         self, jobs: Iterator[Numbered | None], kind: type[StoredRow], progress: Progress
-    ) -> Generator[tuple[int, Result], None, None]:
+    ) -> Iterator[tuple[int, Result]]:
         """See `Executor`."""
         for each in jobs:
             if each is None:
@@ -64,7 +64,7 @@ class Processes:
 
     def results(
         self, jobs: Iterator[Numbered | None], kind: type[StoredRow], progress: Progress
-    ) -> Generator[tuple[int, Result], None, None]:
+    ) -> Iterator[tuple[int, Result]]:
         """See `Executor`. At the end, also one by Ctrl-C, all workers are killed."""
         from gibench.sweep.pair import Pair
 

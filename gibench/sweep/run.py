@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import closing
 from itertools import chain
 from textwrap import shorten
 from typing import Protocol
@@ -90,10 +89,8 @@ def run_jobs(
     try:
         due = grid.due()
         for first in due:  # with everything stored, what runs jobs is not even imported
-            # Closed at once, as what raised may be kept, in a notebook for one, and the workers with it.
-            with closing(executor.results(chain([first], due), request.row, listener.working)) as results_of:
-                for number, result in results_of:
-                    grid.done(number, result)
+            for number, result in executor.results(chain([first], due), request.row, listener.working):
+                grid.done(number, result)
         ended = "FINISHED"
     except Exception:
         ended = "FAILED"

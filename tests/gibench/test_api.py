@@ -11,10 +11,12 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import gibench
 from gibench.api import _listed
+from gibench.attack import Reconstruction
 from gibench.axes import axes_of
 from gibench.cell import Cell
 from gibench.errors import DataWarning
@@ -141,10 +143,17 @@ def test_a_cell_without_a_score_has_no_images(make_stored):
     assert found.pictures == {}
 
 
-def test_ctrl_c_keeps_what_is_finished():
+def test_ctrl_c_keeps_what_is_finished_and_the_same_call_goes_on(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
-        gibench.run(["random", "interrupts"], **SMALL)
-    assert [row.attack for row in Folder().rows(Row)] == ["random"]
+        gibench.run(["random", "interrupts", "mean-image"], **SMALL)
+    (kept,) = Folder().rows(Row)
+    assert kept.attack == "random"
+    monkeypatch.setattr(
+        "gibench_misbehaving.Interrupts.reconstruct", lambda *_: Reconstruction(torch.zeros(4, 3, 32, 32))
+    )
+    found = gibench.run(["random", "interrupts", "mean-image"], **SMALL)
+    assert list(found.rows["status"]) == ["ok"] * 3
+    assert found.rows["run_id"][0] == kept.run_id
 
 
 def test_it_is_quiet_unless_progress_is_wanted(capsys):

@@ -167,7 +167,8 @@ def test_the_tutorial_runs_as_a_script_without_a_guard(tmp_path):
     blocks = [block for kind, block in FENCED.findall(text("gibench/TUTORIAL.md")) if kind == "python"]
     script = tmp_path / "tutorial.py"
     script.write_text("print('begun')\n" + "\n".join(blocks), encoding="utf-8")
-    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, check=False)
+    run = [sys.executable, str(script)]
+    done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=1800)
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert lines.count("begun") == 1  # no worker runs the script again

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,13 @@ class _CallablePackage(ModuleType):
         from gibench.api import sweep
 
         return sweep(suite, **options)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        """That of the function, for those who look it up."""
+        from gibench.api import sweep
+
+        return inspect.signature(sweep)
 
 
 sys.modules[__name__].__class__ = _CallablePackage

@@ -49,6 +49,7 @@ def test_the_signature_and_the_help_name_every_axis_with_its_default():
         assert name == "attack" or parameters[name].default == axis.default
         assert name == "attack" or f"{name}: {axis.help} Default: {axis.default}." in gibench.run.__doc__
     assert "axes" not in parameters
+    assert list(inspect.signature(gibench.sweep).parameters)[:3] == ["suite", "device", "threads"]
 
 
 def test_rows_are_those_of_the_command_line_and_neither_runs_again_what_the_other_has(call, capsys):

@@ -23,7 +23,7 @@ from .published import read
 from .render import RESULTS, Line, Table, costs_table, hostile_table, inventory, reach_table, rendered
 from .table import newest, table
 
-PAGES = ("*.md", "attacks/**/*.md", "defenses/**/*.md", "gibench/**/*.md", "leaderboard/**/*.md")
+_FOLDERS = ("attacks", "defenses", "leaderboard", "gibench")  # whose pages have markers, beside the front page
 DIGEST = "gibench rows"  # the key in a PNG's metadata of the hash of the rows it was drawn from
 _MARKED = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -91,8 +91,9 @@ def tables(root: Path) -> dict[str, str]:
 
 
 def pages(root: Path) -> list[Path]:
-    """Every page that tables may stand in."""
-    return [file for pattern in PAGES for file in sorted(root.glob(pattern))]
+    """Every page that may have markers: the front page, and Markdown in the folders of the package."""
+    found = (file for folder in _FOLDERS for file in (root / folder).rglob("*.md"))
+    return [root / "README.md", *sorted(found)]
 
 
 def readmes(root: Path) -> dict[Path, str]:

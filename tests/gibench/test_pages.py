@@ -21,7 +21,7 @@ from gibench.sweep.suite import Suite
 from gibench.utility.job import TrialRow
 
 ROOT = Path(__file__).parents[2]
-PAGES = {file.relative_to(ROOT).as_posix(): file for file in pages(ROOT)}
+PAGES = {file.relative_to(ROOT).as_posix(): file for file in sorted({*pages(ROOT), *ROOT.glob("*.md")})}
 LINK = re.compile(r"\[(?:[^\]\[]|\[[^\]]*\])*\]\(([^()\s]+)\)")
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 OTHERS = {"mine", "grey", "signs"}  # plugins that a page lets its reader write

@@ -47,7 +47,7 @@ def test_what_is_committed_is_what_the_committed_rows_say():
 
 
 def test_every_table_has_a_place_and_no_file_of_rows_is_left_out():
-    texts = [file.read_text(encoding="utf-8") for file in publish.pages(ROOT)]
+    texts = [page.read_text(encoding="utf-8") for page in publish.pages(ROOT)]
     placed = [name for text in texts for name in re.findall(r"^<!-- results: (\S+) -->", text, re.MULTILINE)]
     assert sorted(placed) == sorted(publish.tables(ROOT))
     used = {spec.suite for spec in publish.TABLES.values()} | {suite for suite, _ in publish.FIGURES.values()}
@@ -86,10 +86,10 @@ def measured(make_stored):
 @pytest.fixture
 def root(tmp_path):
     """A copy of what is published, without rows."""
-    for file in publish.pages(ROOT):
-        copy = tmp_path / file.relative_to(ROOT)
+    for page in publish.pages(ROOT):
+        copy = tmp_path / page.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(file, copy)
+        shutil.copy(page, copy)
     (tmp_path / RESULTS).mkdir()
     return tmp_path
 

@@ -1,0 +1,56 @@
+"""The leaderboard as a static site: plain files that a browser opens from a folder, without a network.
+
+A file a job: `place` owns the folder, `rows` says which rows there are and what lies beside them, `overview` makes the
+table, `heat` the heat maps, `curves` says which rows a curve is of and `chart` draws it, `cell` makes the page of one
+row, `pages` fills the templates.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gibench.leaderboard.formats import sections
+from gibench.leaderboard.table import newest, summarize
+from gibench.result import Row
+from gibench.text import visible
+
+from . import cell, curves, heat, overview
+from .pages import asset, render
+from .place import Place
+from .rows import Shown
+
+_ASSETS = ("style.css", "script.js")
+
+
+def build(folder: Path, shown: Shown) -> list[Row]:
+    """Write the site, in the place of an older one; returns the rows that it shows.
+
+    Of several rows for one cell the newest counts. The pages of rows are written first and the index last, each at
+    once, so that whoever ends this leaves an index whose pages are all there.
+
+    Args:
+        folder: made if need be; empty, or a site of ours.
+        shown: the rows, and what lies beside each.
+
+    Raises:
+        UsageError: the folder holds something else, or cannot be written.
+    """
+    rows = newest(shown.rows)
+    summary = list(sections(summarize(rows), visible))
+    pages = [(row, cell.name_of(row)) for row in rows]
+    fixed = {
+        "map.html": render("map.html", title="Heat map", maps=list(heat.maps(summary))),
+        "curves.html": render("curves.html", title="Curves", groups=curves.groups(summary)),
+        "index.html": render("index.html", title="Leaderboard", **overview.table(summary, pages)),
+    }
+    with Place(folder) as place:
+        for row, name in pages:
+            page, picture = cell.page(row, name, shown.beside(row))
+            if picture:
+                place.write(f"rows/{name}.png", picture)
+            place.write(f"rows/{name}.html", page)
+        for name in _ASSETS:
+            place.write(name, asset(name))
+        for name, page in fixed.items():
+            place.write(name, page)
+    return rows

@@ -42,6 +42,7 @@ class Stored:
         check_address(tracking_uri)
         self._results = Results(results, experiment)
         self._uri, self._experiment = tracking_uri, experiment
+        self.experiment = self._results.experiment  # its name
 
     def rows(self, kind: type[AnyRow], diagnostics: bool = False) -> list[AnyRow]:
         """Every row of a kind, oldest first.

@@ -7,6 +7,7 @@ row, `pages` fills the templates.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from gibench.leaderboard.formats import sections
@@ -35,22 +36,28 @@ def build(folder: Path, shown: Shown) -> list[Row]:
     Raises:
         UsageError: the folder holds something else, or cannot be written.
     """
-    rows = newest(shown.rows)
-    summary = list(sections(summarize(rows), visible))
-    pages = [(row, cell.name_of(row)) for row in rows]
-    fixed = {
-        "map.html": render("map.html", title="Heat map", maps=list(heat.maps(summary))),
-        "curves.html": render("curves.html", title="Curves", groups=curves.groups(summary)),
-        "index.html": render("index.html", title="Leaderboard", **overview.table(summary, pages)),
-    }
     with Place(folder) as place:
+        rows = newest(shown.rows)
+        pages = [(row, cell.name_of(row)) for row in rows]
+        shared = _shared(shown.source, rows, pages)
         for row, name in pages:
             page, picture = cell.page(row, name, shown.beside(row))
             if picture:
                 place.write(f"rows/{name}.png", picture)
             place.write(f"rows/{name}.html", page)
-        for name in _ASSETS:
-            place.write(name, asset(name))
-        for name, page in fixed.items():
-            place.write(name, page)
+        for file, content in shared.items():
+            place.write(file, content)
     return rows
+
+
+def _shared(source: str, rows: Sequence[Row], pages: Sequence[tuple[Row, str]]) -> dict[str, bytes]:
+    """The files that are of all rows, the index last."""
+    summary = list(sections(summarize(rows), visible))
+    days = sorted({row.started[:10] for row in rows})
+    about = f"{len(rows)} cells of {source}" + (f", run from {days[0]} to {days[-1]}" if days else "")
+    return {
+        **{name: asset(name) for name in _ASSETS},
+        "map.html": render("map.html", title="Heat map", maps=list(heat.maps(summary))),
+        "curves.html": render("curves.html", title="Curves", groups=curves.groups(summary)),
+        "index.html": render("index.html", title="Leaderboard", about=about, **overview.table(summary, pages)),
+    }

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 WIDTH, HEIGHT = 400, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 60, 12, 12, 46
-_LEAST_GAP = 44  # between two labels of the horizontal axis
+_INSET = 20  # of the first and last value
+_LETTER, _GAP = 7.5, 6  # how wide one is at most, and what is between two labels of the horizontal axis
 _HUES = 7  # classes of colour; further series have them again, dashed
 _MARKERS = (
     "M-3.5,0a3.5,3.5 0 1 0 7,0a3.5,3.5 0 1 0 -7,0z",
@@ -93,7 +95,7 @@ def styles(names: Mapping[str, bool]) -> dict[str, Style]:
     number = 0
     for name, is_control in names.items():
         classes = "control" if is_control else f"hue{number % _HUES}" + (" again" if number >= _HUES else "")
-        found[name] = Style(name, classes, _MARKERS[number % len(_MARKERS)])
+        found[name] = Style(name, classes, _MARKERS[len(found) % len(_MARKERS)])
         number += not is_control
     return found
 
@@ -110,7 +112,7 @@ def draw(over: str, label: str, series: Sequence[Series], logarithmic: bool, end
     """
     points = [point for each in series for point in each.points]
     values = sorted({point.x for point in points})
-    x = _scale(values[0], values[-1], _LEFT + 16, WIDTH - _RIGHT - 16, logarithmic)
+    x = _scale(values[0], values[-1], _LEFT + _INSET, WIDTH - _RIGHT - _INSET, logarithmic)
     if ends:
         ticks = [ends[0] + (ends[1] - ends[0]) * step / 4 for step in range(5)]
     else:
@@ -121,8 +123,8 @@ def draw(over: str, label: str, series: Sequence[Series], logarithmic: bool, end
     return Chart(
         over,
         label,
-        _apart([Tick(x(value), f"{value:.4g}") for value in values]),
-        [Tick(y(value), f"{value:g}") for value in ticks],
+        _apart([Tick(x(value), _short(value)) for value in values]),
+        [Tick(y(value), _short(value)) for value in ticks],
         [_drawn(each, x, y) for each in series],
     )
 
@@ -142,11 +144,17 @@ def _scale(least: float, most: float, start: float, end: float, logarithmic: boo
     return scale
 
 
+def _short(value: float) -> str:
+    if 100 <= value < 1e5:
+        return f"{value:.0f}"
+    return re.sub(r"e([+-])0*", lambda found: "e" + found[1].strip("+"), f"{value:.3g}")
+
+
 def _apart(ticks: Sequence[Tick]) -> list[Tick]:
     """Those whose labels do not touch, from the left."""
     kept: list[Tick] = []
     for tick in ticks:
-        if not kept or tick.at - kept[-1].at >= _LEAST_GAP:
+        if not kept or tick.at - kept[-1].at >= _LETTER * (len(tick.text) + len(kept[-1].text)) / 2 + _GAP:
             kept.append(tick)
     return kept
 

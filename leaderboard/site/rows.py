@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,13 @@ from gibench.utility.job import TrialRow
 
 @dataclass(frozen=True)
 class Shown:
-    """The rows, and a function from one of them to what `gibench.stored.Stored.details` gives; nothing of nothing."""
+    """Rows, where they are from in words, and a function that gives what lies beside one of them.
+
+    That is what `gibench.stored.Stored.details` gives; nothing where only the rows are known.
+    """
 
     rows: list[Row]
+    source: str
     beside: Callable[[Row], Mapping[str, Any]] = lambda row: {}
 
 
@@ -40,10 +44,11 @@ def of_store(stored: Stored) -> Shown:
             warnings.warn(str(error), DataWarning, stacklevel=2)
             return {}
 
-    return Shown(joined(stored.rows(Row), stored.rows(TrialRow)), beside)
+    source = f"the experiment {stored.experiment}"
+    return Shown(joined(stored.rows(Row), stored.rows(TrialRow)), source, beside)
 
 
-def of_files(files: Iterable[Path]) -> Shown:
+def of_files(files: Sequence[Path]) -> Shown:
     """The rows of files that `gibench leaderboard --format csv` wrote, `--costs` included; nothing lies beside them.
 
     Raises:
@@ -62,7 +67,7 @@ def of_files(files: Iterable[Path]) -> Shown:
             raise UsageError(
                 f"{file} cannot be read: {cause}: name a file that gibench leaderboard --format csv wrote"
             ) from None
-    return Shown(joined(rows, trials))
+    return Shown(joined(rows, trials), ", ".join(file.name for file in files))
 
 
 def _header(file: Path) -> list[str]:

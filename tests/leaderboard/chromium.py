@@ -92,9 +92,10 @@ class Chromium:
         """Show a page and wait until all of it is there; forgets earlier events."""
         self.events.clear()
         self.command("Page.navigate", url=file.as_uri())
-        self._wait_for_load()
+        self.wait_for_load()
 
-    def _wait_for_load(self):
+    def wait_for_load(self):
+        """Wait until the page that was asked for last is there."""
         while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
             self.events.append(self._message())
 

@@ -54,7 +54,8 @@ def _shared(source: str, rows: Sequence[Row], pages: Sequence[tuple[Row, str]]) 
     """The files that are of all rows, the index last."""
     summary = list(sections(summarize(rows), visible))
     days = sorted({row.started[:10] for row in rows})
-    about = f"{len(rows)} cells of {source}" + (f", run from {days[0]} to {days[-1]}" if days else "")
+    when = " to ".join(dict.fromkeys((*days[:1], *days[-1:])))
+    about = f"{len(rows)} cells of {source}" + (f", run {when}" if when else "")
     return {
         **{name: asset(name) for name in _ASSETS},
         "map.html": render("map.html", title="Heat map", maps=list(heat.maps(summary))),

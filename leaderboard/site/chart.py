@@ -116,9 +116,7 @@ def draw(over: str, label: str, series: Sequence[Series], logarithmic: bool, end
     if ends:
         ticks = [ends[0] + (ends[1] - ends[0]) * step / 4 for step in range(5)]
     else:
-        lowest, highest = (math.log10(pick(point.y for point in points)) for pick in (min, max))
-        first = math.floor(lowest)
-        ticks = [10.0**power for power in range(first, max(first + 1, math.ceil(highest)) + 1)]
+        ticks = _decades(min(point.y for point in points), max(point.y for point in points))
     y = _scale(ticks[0], ticks[-1], HEIGHT - _BOTTOM, _TOP, not ends)
     return Chart(
         over,
@@ -127,6 +125,14 @@ def draw(over: str, label: str, series: Sequence[Series], logarithmic: bool, end
         [Tick(y(value), _short(value)) for value in ticks],
         [_drawn(each, x, y) for each in series],
     )
+
+
+def _decades(least: float, most: float) -> list[float]:
+    """Powers of ten around two values, with the steps between them where there are few."""
+    first, last = math.floor(math.log10(least)), math.ceil(math.log10(most))
+    last = max(last, first + 1)
+    steps = (1, 2, 5) if last - first < 3 else (1,)
+    return [step * 10.0**power for power in range(first, last) for step in steps] + [10.0**last]
 
 
 def _scale(least: float, most: float, start: float, end: float, logarithmic: bool) -> Callable[[float], float]:

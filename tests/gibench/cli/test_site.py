@@ -7,7 +7,7 @@ def test_it_writes_what_is_stored(call, workplace, make_result):
     Results(workplace / "results", create=True).save(make_result(attack="mean-image"))
     code, out, err = call("site", "pages", "--results", "results")
     assert (code, out, err) == (0, "", "pages/index.html: 1 cells\n")
-    assert "1 cells of the experiment gibench, run from 20" in (workplace / "pages" / "index.html").read_text()
+    assert "1 cells of the experiment gibench, run 20" in (workplace / "pages" / "index.html").read_text()
     assert len(list((workplace / "pages" / "rows").glob("*.html"))) == 1
 
 

@@ -103,8 +103,12 @@ class Stored:
             )
         return store.row(text)
 
-    def details(self, row: StoredRow) -> dict[str, Any]:
+    def details(self, row: StoredRow, copies: str | None = None) -> dict[str, Any]:
         """What lies beside a row, see `gibench.results.Results.details`.
+
+        Args:
+            row: one that `rows` gave.
+            copies: the folder for copies of files that are not on this machine; MLflow's own choice without it.
 
         Raises:
             UsageError: its files are gone or damaged.
@@ -115,7 +119,7 @@ class Stored:
         store = self._store(type(row))
         if store is None:
             raise UsageError(f"the files of the run {row.run_id} are gone: run its cell again with --force")
-        return store.row(row.run_id)[1]
+        return store.row(row.run_id, copies)[1]
 
     def images(self, rows: Iterable[StoredRow]) -> pd.DataFrame:
         """The per-image tables of some rows, see `gibench.results.Results.images`.

@@ -41,10 +41,10 @@ def build(folder: Path, shown: Shown) -> list[Row]:
         pages = [(row, cell.name_of(row)) for row in rows]
         shared = _shared(shown.source, rows, pages)
         for row, name in pages:
-            page, picture = cell.page(row, name, shown.beside(row))
-            if picture:
-                place.write(f"rows/{name}.png", picture)
-            place.write(f"rows/{name}.html", page)
+            beside = shown.beside(row)
+            if beside and beside.picture is not None:
+                place.write(f"rows/{name}.png", beside.picture)
+            place.write(f"rows/{name}.html", cell.page(row, name, beside))
         for file, content in shared.items():
             place.write(file, content)
     return rows

@@ -5,23 +5,20 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from PIL import Image
 
 from gibench.axes import axes_of
 from gibench.cell import CellAxes
-from gibench.errors import DataWarning
 from gibench.registry import readable
 from gibench.result import Row
 from gibench.text import outline
 
 from .pages import render
+from .rows import Beside
 
-_BESIDE = ("diagnostics", "provenance", "seconds")
 _ABOUT = ("status", "reason")  # stand above the table of columns
 
 
@@ -30,43 +27,31 @@ def name_of(row: Row) -> str:
     return hashlib.sha256(f"{row.key} {row.run_id}".encode("utf-8", "backslashreplace")).hexdigest()[:16]
 
 
-def page(row: Row, name: str, beside: Mapping[str, Any]) -> tuple[bytes, bytes | None]:
-    """The page, and the picture that it shows, if there is one.
+def page(row: Row, name: str, beside: Beside | None) -> bytes:
+    """The page.
 
     Args:
         row: as it is stored.
-        name: from `name_of`.
-        beside: what `gibench.stored.Stored.details` gives; nothing where only the row is known.
+        name: from `name_of`; its picture has it too.
+        beside: its files; None where only the row is known.
     """
-    picture = _read(beside.get("grid"))
     columns = row.as_dict()
     axes = axes_of(CellAxes)
-    made = render(
+    picture, images, noted = beside or (None, None, {})
+    return render(
         "cell.html",
         root="../",
         title=f"{readable('attack', row.attack)} against {readable('defense', row.defense)}, seed {row.seed}",
         row=row,
         name=name,
-        has_files=bool(beside),
-        size=_size(picture),
+        has_files=beside is not None,
         has_picture=picture is not None,
-        images=list(_images(_read(beside.get("images")))),
+        size=_size(picture),
+        images=list(_images(images)),
         settings=[(each, _text(columns[each])) for each in reversed(axes)],
         columns=[(each, _text(value)) for each, value in columns.items() if each not in axes and each not in _ABOUT],
-        noted=[(each, list(outline(beside[each]))) for each in _BESIDE if beside.get(each)],
+        noted=[(part, list(outline(values))) for part, values in noted.items()],
     )
-    return made, picture
-
-
-def _read(file: str | None) -> bytes | None:
-    """A file's content; None where there is none, or it is gone."""
-    if file is None:
-        return None
-    try:
-        return Path(file).read_bytes()
-    except OSError as error:
-        warnings.warn(f"{file} cannot be read and is left out: {error.strerror or error}", DataWarning, stacklevel=2)
-        return None
 
 
 def _size(picture: bytes | None) -> tuple[int, int] | None:

@@ -7,7 +7,8 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
 from gibench.errors import DataWarning, GibenchError, UsageError
 from gibench.leaderboard.published import read
@@ -17,16 +18,21 @@ from gibench.stored import Stored
 from gibench.utility.job import TrialRow
 
 
+class Beside(NamedTuple):
+    """What lies beside a row: its picture (PNG), the table of its images (CSV), and what was noted, part by part."""
+
+    picture: bytes | None
+    images: bytes | None
+    noted: Mapping[str, Any]
+
+
 @dataclass(frozen=True)
 class Shown:
-    """Rows, where they are from in words, and a function that gives what lies beside one of them.
-
-    That is what `gibench.stored.Stored.details` gives; nothing where only the rows are known.
-    """
+    """Rows, where they are from in words, and a function from one of them to its files; None where there are none."""
 
     rows: list[Row]
     source: str
-    beside: Callable[[Row], Mapping[str, Any]] = lambda row: {}
+    beside: Callable[[Row], Beside | None] = lambda row: None
 
 
 def of_store(stored: Stored) -> Shown:
@@ -36,16 +42,28 @@ def of_store(stored: Stored) -> Shown:
         UsageError: see `gibench.stored.Stored.rows`.
         StoreError: likewise.
     """
-
-    def beside(row: Row) -> Mapping[str, Any]:
-        try:
-            return stored.details(row)
-        except GibenchError as error:  # its row is shown all the same
-            warnings.warn(str(error), DataWarning, stacklevel=2)
-            return {}
-
     source = f"the experiment {stored.experiment}"
-    return Shown(joined(stored.rows(Row), stored.rows(TrialRow)), source, beside)
+    rows = joined(stored.rows(Row), stored.rows(TrialRow))
+    return Shown(rows, source, lambda row: _beside(stored, row))
+
+
+def _beside(stored: Stored, row: Row) -> Beside | None:
+    """The files of a row, which is shown all the same where they cannot be read."""
+    try:
+        with TemporaryDirectory() as copies:
+            found = stored.details(row, copies)
+            return Beside(
+                _content(found["grid"]),
+                _content(found["images"]),
+                {name: found[name] for name in ("diagnostics", "provenance", "seconds") if found[name]},
+            )
+    except (GibenchError, OSError) as error:
+        warnings.warn(f"the page of the run {row.run_id} lacks its files: {error}", DataWarning, stacklevel=2)
+        return None
+
+
+def _content(file: str | None) -> bytes | None:
+    return Path(file).read_bytes() if file else None
 
 
 def of_files(files: Sequence[Path]) -> Shown:

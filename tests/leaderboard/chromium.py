@@ -50,11 +50,18 @@ class Chromium:
             os.close(descriptor)
         self._numbers, self._unread, self.events = count(1), b"", []
         self._session = None
+        try:
+            self._open_page()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _open_page(self):
         target = self.command("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.command("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Network", "Log", "Runtime"):
             self.command(f"{domain}.enable")
-        return self
 
     def __exit__(self, *_):
         os.close(self._out)

@@ -1,6 +1,7 @@
 """The leaderboard as a static site: what its pages say, and that nothing which rows hold does more than be read."""
 
 import csv
+import io
 import re
 from base64 import b64decode
 from collections import Counter
@@ -16,7 +17,7 @@ from gibench.leaderboard import formats
 from gibench.leaderboard.site import build
 from gibench.leaderboard.site.cell import name_of
 from gibench.leaderboard.site.pages import render
-from gibench.leaderboard.site.rows import Shown, of_files, of_store
+from gibench.leaderboard.site.rows import Beside, Shown, of_files, of_store
 from gibench.leaderboard.table import summarize, table
 from gibench.registry import readable
 from gibench.result import COLUMNS
@@ -55,7 +56,7 @@ def rows(make_stored):
 def site(tmp_path):
     """A function that builds a site of rows and gives its pages by name."""
 
-    def make(rows, beside=lambda row: {}):
+    def make(rows, beside=lambda row: None):
         folder = tmp_path / "site"
         build(folder, Shown(rows, "a source", beside))
         return {file.relative_to(folder).as_posix(): Page(file.read_bytes()) for file in folder.rglob("*.html")}
@@ -155,11 +156,11 @@ def test_nothing_that_a_row_holds_is_more_than_text(make_stored, site, tmp_path)
     words = {name: HOSTILE for name, column in COLUMNS.items() if column.type is str}
     row = make_stored("../../../" + HOSTILE, HOSTILE, **words | {"status": "failed"})
     other = replace(row, attack=HOSTILE + "2", defense=HOSTILE + "2", run_id="other", cell="other", batch_size=4)
-    images = tmp_path / "images.csv"
-    with images.open("w", encoding="utf-8", newline="", errors="surrogatepass") as stream:
-        csv.writer(stream).writerows([["truth", HOSTILE], ["0", HOSTILE]])
-    noted = {"diagnostics": {HOSTILE: HOSTILE}, "provenance": {"a": {HOSTILE: [HOSTILE]}}, "images": str(images)}
-    pages = site([row, other, replace(row, defense=other.defense, run_id="third", cell="third")], lambda row: noted)
+    images = io.StringIO(newline="")
+    csv.writer(images).writerows([["truth", HOSTILE], ["0", HOSTILE]])
+    noted = {"diagnostics": {HOSTILE: HOSTILE}, "provenance": {"a": {HOSTILE: [HOSTILE]}}}
+    files = Beside(None, images.getvalue().encode("utf-8", "surrogatepass"), noted)
+    pages = site([row, other, replace(row, defense=other.defense, run_id="third", cell="third")], lambda row: files)
     assert len(pages) == 6
     for page in pages.values():
         assert page.faults == []

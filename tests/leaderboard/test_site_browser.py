@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from gibench.leaderboard.site import build
-from gibench.leaderboard.site.rows import Shown
+from gibench.leaderboard.site.rows import Beside, Shown
 from tests.leaderboard.chromium import PROGRAM, Chromium
 from tests.leaderboard.test_site import HOSTILE, PNG
 
@@ -30,9 +30,7 @@ def browser():
 def site(tmp_path_factory, make_stored):
     """A site of three attacks against defenses of two strengths and a hostile one, in batches of two sizes."""
     folder = tmp_path_factory.mktemp("site")
-    picture, images = folder / "picture.png", folder / "images.csv"
-    picture.write_bytes(PNG)
-    images.write_text("truth,psnr\n0,9.5\n1,100.0\n2,20.25\n")
+    files = Beside(PNG, b"truth,psnr\n0,9.5\n1,100.0\n2,20.25\n", {"seconds": {"attack": 1.0}})
     cells = [
         (attack, defense, size)
         for size in (4, 16)
@@ -49,7 +47,7 @@ def site(tmp_path_factory, make_stored):
         for number, (attack, defense, size) in enumerate(cells)
     ]
     rows.append(replace(rows[-1], defense=HOSTILE, reason=HOSTILE, status="failed", run_id="e" * 32))
-    build(folder / "site", Shown(rows, "rows", lambda row: {"grid": str(picture), "images": str(images)}))
+    build(folder / "site", Shown(rows, "rows", lambda row: files))
     return folder / "site"
 
 

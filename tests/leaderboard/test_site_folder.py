@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gibench.errors import UsageError
 from gibench.leaderboard.site import build
 from gibench.leaderboard.site.place import MARKER
-from gibench.leaderboard.site.rows import Shown
+from gibench.leaderboard.site.rows import Beside, Shown
 from tests.leaderboard.markup import Page
 
 
@@ -31,9 +31,7 @@ def test_the_same_rows_make_the_same_bytes_in_whatever_order_they_come(rows, tmp
 
 
 def test_a_site_over_another_is_as_one_in_a_new_folder(rows, tmp_path):
-    picture = tmp_path / "picture.png"
-    picture.write_bytes(b"a picture")
-    build(tmp_path / "old", Shown(rows, "rows", lambda row: {"grid": str(picture)}))
+    build(tmp_path / "old", Shown(rows, "rows", lambda row: Beside(b"a picture", None, {})))
     assert any(name.endswith(".png") for name in content(tmp_path / "old"))
     changed = [rows[0], replace(rows[1], run_id="f" * 32, psnr_mean=1.0)]
     for folder in ("old", "new"):

@@ -102,6 +102,20 @@ class Stored:
             )
         return store.row(text)
 
+    def details(self, row: StoredRow) -> dict[str, Any]:
+        """What lies beside a row that `rows` gave, see `gibench.results.Results.details`.
+
+        Raises:
+            UsageError: its files are gone or damaged.
+            StoreError: they are in the store alone, which failed.
+        """
+        if self._results.has(row):
+            return self._results.details(row.key)
+        store = self._store(type(row))
+        if store is None:
+            raise UsageError(f"the files of the cell {row.key} are gone: run it again")
+        return store.row(row.run_id)[1]
+
     def images(self, rows: Iterable[StoredRow]) -> pd.DataFrame:
         """The per-image tables of some rows, see `gibench.results.Results.images`.
 

@@ -14,8 +14,10 @@ import typer
 from gibench import __version__
 from gibench.cli.audit import audit
 from gibench.cli.check import check
+from gibench.cli.check_submission import check_submission
 from gibench.cli.console import note, warn
 from gibench.cli.doctor import doctor
+from gibench.cli.export import export
 from gibench.cli.leaderboard import leaderboard
 from gibench.cli.list import USAGE, list_plugins
 from gibench.cli.merge import merge
@@ -39,7 +41,9 @@ app = typer.Typer(
     help="Which gradient-inversion attack recovers a client's images from its gradients, under which defense.",
 )
 app.command("list", cls=QuickCommand, options_metavar=USAGE, context_settings={"allow_extra_args": True})(list_plugins)
-for verb in (run, sweep, utility, leaderboard, plot, show, audit, sync, merge, new, check, doctor):
+for verb in (
+    *(run, sweep, utility, leaderboard, plot, show, audit, sync, merge, export, check_submission, new, check, doctor),
+):
     app.command()(verb)
 
 

@@ -55,13 +55,21 @@ class Suite(Axes):
         Raises:
             UsageError: the file cannot be read, or what it says is no suite.
         """
-        found = document.read(path, f"the suite {path}")
+        return cls._of(document.read(path, f"the suite {path}"), f"the suite {path}", path.stem, overrides)
+
+    @classmethod
+    def parsed(cls, text: bytes, what: str, overrides: Mapping[str, Any]) -> Self:
+        """The same of what such a file holds; `what` it is, in error messages."""
+        return cls._of(document.parsed(text, what), what, what, overrides)
+
+    @classmethod
+    def _of(cls, found: Any, what: str, name: str, overrides: Mapping[str, Any]) -> Self:
         if not isinstance(found, dict):
-            raise UsageError(f"the suite {path} holds no keys: write them as in 'attack: [spearpp, random]'")
+            raise UsageError(f"{what} holds no keys: write them as in 'attack: [spearpp, random]'")
         settings = {str(key): value for key, value in found.items()}
         if isinstance(grids := settings.get("grids"), list):
             settings["grids"] = [_overridden(grid, overrides) for grid in grids]
-        return cls.from_settings(f"the suite {path}", {"name": path.stem, **settings, **overrides})
+        return cls.from_settings(what, {"name": name, **settings, **overrides})
 
     def jobs(self) -> list[Job]:
         return list(self.cells())

@@ -49,6 +49,7 @@ class StoredRow:
     workers: int | None = measured("metric")  # jobs that ran at a time, which share processors and caches
     run_id: str = field(default="", kw_only=True)  # of the tracking run, once it is stored
     started: str = field(default="", kw_only=True)  # UTC, ISO 8601
+    source: str = field(default="", kw_only=True)  # the file it was read from, where rows of several stand together
     beside: Mapping[str, float] = field(default_factory=dict, kw_only=True)  # numbers that were noted, where asked for
 
     @property
@@ -68,10 +69,9 @@ class StoredRow:
         return self.status not in UNFINISHED
 
     def as_dict(self) -> dict[str, Any]:
-        """The columns, then `run_id` and `started`, then what stands beside them."""
-        return {name: getattr(self, name) for name in (*columns_of(type(self)), "run_id", "started")} | dict(
-            self.beside
-        )
+        """The columns, then `run_id` and `started`, then `source` where there is one and what stands beside them."""
+        last = ("run_id", "started", "source") if self.source else ("run_id", "started")
+        return {name: getattr(self, name) for name in (*columns_of(type(self)), *last)} | dict(self.beside)
 
 
 @dataclass(frozen=True)

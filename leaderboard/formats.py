@@ -24,8 +24,8 @@ from .reported import compare
 Shorten = Callable[[str, str], str]  # kind of plugin and canonical spec to what people read
 _Quote = Callable[[str], str]  # what others wrote, to text that does nothing but be read
 _Show = Callable[[dict[str, Any], Shorten], str]  # a line of the summary to one of its cells
-_WORDS = ("defense", "attack", "rank", "budget", "hardware")  # the columns that are no numbers
-_PROSE = ("budget", "hardware")  # of these, what attacks and machines say in words
+_WORDS = ("defense", "attack", "rank", "from", "budget", "hardware")  # the columns that are no numbers
+_PROSE = ("from", "budget", "hardware")  # of these, what files, attacks and machines are called in words
 
 
 def in_full(kind: str, spec: str) -> str:
@@ -248,6 +248,7 @@ _SHOWN: tuple[tuple[str, _Show], ...] = (
     ("seconds", number("runtime_s", 3)),
 )
 _OPTIONAL: tuple[tuple[str, str, _Show], ...] = (  # the column that says whether there is something to show
+    ("source", "from", _text("source")),
     ("budget", "budget", _text("budget")),
     ("max_grad_norm", "clip norm, noise", _mechanism),
     ("epsilon", "epsilon, delta", _promise),

@@ -67,6 +67,7 @@ TABLES: Mapping[str, Table] = {
     "defenses-psnr": Table("defenses", ("defense",), ("PSNR dB",), ("attack",), _plain),
     "defenses-trained": Table("defenses", ("defense",), _SIZES, ("attack",), lambda line: not _plain(line)),
 }
+FRONT_PAGE = ("demo", "headline")  # the suites whose tables README.md shows
 FIGURES: Mapping[str, tuple[str, str]] = {  # the file, of which suite's rows, and the plot
     "defenses.png": ("defenses", "matrix"),
     "privacy-utility.png": ("privacy-utility", "privacy_utility"),

@@ -24,6 +24,7 @@ from gibench.cli.merge import merge
 from gibench.cli.new import new
 from gibench.cli.plot import plot
 from gibench.cli.quick import QuickCommand, QuickGroup
+from gibench.cli.reproduce import reproduce
 from gibench.cli.run import run
 from gibench.cli.show import show
 from gibench.cli.sweep import sweep
@@ -41,9 +42,9 @@ app = typer.Typer(
     help="Which gradient-inversion attack recovers a client's images from its gradients, under which defense.",
 )
 app.command("list", cls=QuickCommand, options_metavar=USAGE, context_settings={"allow_extra_args": True})(list_plugins)
-for verb in (
-    *(run, sweep, utility, leaderboard, plot, show, audit, sync, merge, export, check_submission, new, check, doctor),
-):
+for verb in (run, sweep, utility, leaderboard, plot, show, audit, sync, merge, new, check, doctor):
+    app.command()(verb)
+for verb in (export, check_submission, reproduce):
     app.command()(verb)
 
 

@@ -74,6 +74,18 @@ def run_utility(request: Utility, how: How, choice: Choice, force: bool, as_json
         _finish(rows, as_json, lambda: table.print_trials(rows))
 
 
+def run_cells(request: Request, cells: Sequence[Job], how: How) -> list[StoredRow]:
+    """Run these cells as those of a request, without printing them; the stored row of each.
+
+    Raises:
+        typer.Exit: with 130 on Ctrl-C.
+    """
+    with _interruptible():
+        results = Results(request.results, request.experiment)
+        jobs = _prepared([request], how, False, _stored(results, how.retried), lambda _: list(cells))
+        return _run(request, jobs, results, how, force=False)
+
+
 @contextmanager
 def _interruptible() -> Iterator[None]:
     try:

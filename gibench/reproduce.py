@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from gibench.axes import axes_of
+from gibench.axes import axes_of, canonical_defense
 from gibench.cell import Cell
 from gibench.errors import UsageError
 from gibench.leaderboard import results as published_results
@@ -19,7 +20,7 @@ from gibench.leaderboard.published import read
 from gibench.leaderboard.published import seeds as as_ranges
 from gibench.leaderboard.ranks import SCENARIO
 from gibench.leaderboard.table import newest, summarize
-from gibench.registry import GROUPS, load, readable
+from gibench.registry import GROUPS, load, readable, resolve
 from gibench.result import Row
 from gibench.spec import Spec, format_chain, parse, parse_chain
 from gibench.sweep import named
@@ -77,10 +78,11 @@ def plan(suite: str, quick: bool = False, machine: Mapping[str, Any] | None = No
     """
     rows = newest(read(Row, _file(suite)))
     patience = {_axes(cell): cell.timeout for cell in Suite.read(named.find(Path(suite)), {}).cells()}
+    current = lru_cache(maxsize=None)(_current)  # a table has few specs and many cells
     pairs, refused = [], dict[str, int]()
     for row in rows:
         try:
-            cell = _cell(row, machine or {})
+            cell = _cell(row, machine or {}, current)
         except UsageError as error:
             line = f"{_shown(row)} cannot be run here ({error})"
             refused[line] = refused.get(line, 0) + 1
@@ -94,7 +96,7 @@ def _axes(cell: Cell) -> tuple[Any, ...]:
     return tuple(getattr(cell, name) for name, axis in axes_of(Cell).items() if not axis.of_machine)
 
 
-def _cell(row: Row, machine: Mapping[str, Any]) -> Cell:
+def _cell(row: Row, machine: Mapping[str, Any], current: Callable[[str, str], str]) -> Cell:
     """The cell of a row, its specs with the settings and names that plugins have now."""
     axes = axes_of(Cell)
     values = {name: getattr(row, name) for name in axes} | dict(machine)
@@ -102,8 +104,14 @@ def _cell(row: Row, machine: Mapping[str, Any]) -> Cell:
         raise UsageError("it was run on a GPU, and there is none: see --device")
     for name, axis in axes.items():
         if axis.plugin:
-            values[name] = axis.canonical(_renamed(axis.plugin, values[name]))
+            values[name] = current(axis.plugin, values[name])
     return Cell(**values)
+
+
+def _current(kind: str, text: str) -> str:
+    """A stored spec, or chain of them, in the canonical form of today."""
+    renamed = _renamed(kind, text)
+    return canonical_defense(renamed) if kind == "defense" else str(resolve(kind, renamed))
 
 
 def _renamed(kind: str, text: str) -> str:

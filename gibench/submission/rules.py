@@ -183,7 +183,7 @@ def against_suite(rows: Sequence[Row], text: bytes, name: str | None) -> Iterato
             missing[(cell.attack, cell.defense, cell.batch_size, cell.model, cell.labels)].append(cell)
     for (attack, defense, batch, *_), some in missing.items():
         where = f"{readable('attack', str(attack))} | {readable('defense', str(defense))} | batch {batch}"
-        told = f"the seeds {as_ranges(cell.seed for cell in some)} of the suite are missing"
+        told = f"the seeds {as_ranges(cell.seed for cell in some)} of the suite are missing (rule E9)"
         yield Finding(where, told, "run and export them, whatever they give")
     for row in rows:
         if place_of(row) not in wanted:

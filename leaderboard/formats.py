@@ -78,11 +78,16 @@ def _quoting(shorten: Shorten, quote: _Quote) -> Shorten:
 
 
 def _reported(summary: pd.DataFrame, shorten: Shorten) -> Iterator[str]:
-    """A section that puts what papers report beside what was measured here, if something was."""
-    if lines := records(compare(summary, shorten)):
-        header = ["", "attack", "images", "batch", "width", "what", "value", "seconds", ""]
-        body = [["-" if value is None else prose(_plain(value)) for value in line.values()] for line in lines]
-        yield f"### What papers report, and what was measured here\n\n{markdown_table(header, body)}"
+    if table := reported_lines(summary, shorten):
+        yield f"### What papers report, and what was measured here\n\n{table}"
+
+
+def reported_lines(summary: pd.DataFrame, shorten: Shorten) -> str:
+    """What papers report beside what was measured here, as Markdown; nothing where nothing of it was."""
+    lines = records(compare(summary, shorten))
+    header = ["", "attack", "images", "batch", "width", "what", "value", "seconds", ""]
+    body = [["-" if value is None else prose(_plain(value)) for value in line.values()] for line in lines]
+    return markdown_table(header, body) if body else ""
 
 
 def _plain(value: Any) -> str:

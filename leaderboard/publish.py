@@ -19,7 +19,7 @@ from gibench.result import Row
 
 from . import pick, plots
 from .published import read
-from .render import RESULTS, Line, Table, costs_table, hostile_table, inventory, reach_table, rendered
+from .render import RESULTS, Line, Table, costs_table, hostile_table, inventory, reach_table, rendered, reported_table
 from .table import newest, table
 from .values import VALUES
 
@@ -70,6 +70,7 @@ TABLES: Mapping[str, Table] = {
     "defenses-psnr": Table("defenses", ("defense",), ("PSNR dB",), ("attack",), _plain),
     "defenses-trained": Table("defenses", ("defense",), _SIZES, ("attack",), lambda line: not _plain(line)),
 }
+_AS_IN_PAPERS = ("headline", "baselines", "scaling", "spear-wall", "training")  # attacks at their defaults
 FRONT_PAGE = ("demo", "headline")  # the suites whose tables README.md shows
 FIGURES: Mapping[str, tuple[str, str]] = {  # the file, of which suite's rows, and the plot
     "defenses.png": ("defenses", "matrix"),
@@ -86,6 +87,7 @@ def tables(root: Path) -> dict[str, str]:
         "costs": costs_table(root / RESULTS / "defenses-utility.csv"),
         "hostile-batches": hostile_table(root / RESULTS / "hostile-batches.csv"),
         "reach": reach_table(root / RESULTS / "reach.csv"),
+        "reported": reported_table(root / RESULTS / f"{suite}.csv" for suite in _AS_IN_PAPERS),
         "published": inventory(root / RESULTS, suites),
     }
 

@@ -156,8 +156,8 @@ def _order(line: dict[str, Any]) -> tuple[Any, ...]:
     where = tuple((line[name] is None, line[name]) for name in SCENARIO)
     where = (*where, (line["defense"] != "none", line["defense"]))
     rank = line["rank"]
-    where = (*where, bool(line["control"]), bool(line["adaptive"]), rank is None, rank or 0)
-    return (*where, line["attack"], line["source"] or "")
+    last = (bool(line["control"]), bool(line["adaptive"]), rank is None, rank or 0, line["attack"])
+    return (*where, *last, line["source"] or "")
 
 
 def _frame(lines: Sequence[dict[str, Any]], types: dict[str, str]) -> pd.DataFrame:

@@ -80,9 +80,13 @@ def _run_again(report: Report, count: int, seed: int | None) -> list[Finding]:
             found.append(Finding(named(row), f"its cell cannot be run ({error})", "export what was run"))
             del jobs[number]
     executor = How().executor(list(jobs.values()))
-    for number, result in executor.results(iter(jobs.items()), Row, lambda message, fraction=None: None):
+    for number, result in executor.results(iter(jobs.items()), Row, _quietly):
         row = picked[number]
         note(f"ran {named(row)}")
         images = submission.images.get(row.cell)
         found += rerun.differences(row, images, result, submission.codes.get(row.cell))
     return found
+
+
+def _quietly(message: str, fraction: float | None = None) -> None:
+    """A line a cell is enough."""

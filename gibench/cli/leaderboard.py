@@ -91,7 +91,7 @@ def leaderboard(
         raise UsageError(f"{output} cannot be written: {error.strerror or error}: choose another --output") from None
 
 
-def _rows(files: list[Path] | None, where: tuple[str | None, ...]) -> list[Row]:
+def _rows(files: list[Path] | None, where: tuple[str | None, str | None, str | None]) -> list[Row]:
     """The rows that are asked for: stored ones, those of files, or both."""
     from gibench.leaderboard import sources, stored
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,9 +91,3 @@ def _code(noted: dict[str, dict[str, str]], row: Row) -> Code | None:
 def axes_named(row: Row) -> dict[str, object]:
     """The axes of a row's cell by name."""
     return {name: getattr(row, name) for name in axes_of(Cell)}
-
-
-def missing_of(suite: Sequence[Cell], rows: Sequence[Row]) -> list[Cell]:
-    """The cells of a suite that no row is of."""
-    there = set(map(place_of, rows))
-    return [cell for cell in suite if place_of(cell) not in there]

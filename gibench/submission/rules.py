@@ -20,9 +20,11 @@ from gibench.sweep import named as suites
 from gibench.sweep.suite import Suite
 
 _PROMISE = ("epsilon", "delta", "max_grad_norm", "noise_multiplier", "accountant", "sampling", "run_steps")
-# What the batch and the model alone decide: rows that share both must agree in it.
+# What the batch and the model alone decide: rows that share both, and the machine, must agree in it.
 _FACTS = ("grad_norm", "model_accuracy", "training_shares", "duplicate_labels", "split_size")
-_DRAWN = ("dataset", "split", "model", "train_steps", "dtype", "device", "threads", "batch_size", "labels", "seed")
+_BATCH = ("dataset", "split", "batch_size", "labels", "seed", "n_true", "hardware", "torch")
+_DRAWN = (*_BATCH, "model", "train_steps", "dtype", "device", "threads")
+_MANY = 4  # images that two seeds do not draw alike; one image they sometimes do
 Groups = Mapping[tuple[Any, ...], list[Row]]
 
 
@@ -129,7 +131,7 @@ def _promises(rows: Sequence[Row]) -> Iterator[Finding]:
 def _facts(rows: Sequence[Row]) -> Iterator[Finding]:
     """Every attack in a column sees the same batch and the same model (rules E10, E11)."""
     scored = [row for row in rows if row.psnr_mean is not None]
-    groups = _grouped(scored, lambda row: (*(getattr(row, name) for name in _DRAWN), row.n_true))
+    groups = _grouped(scored, lambda row: tuple(getattr(row, name) for name in _DRAWN))
     for same in groups.values():
         for name in _FACTS:
             values = _grouped(same, lambda row, name=name: getattr(row, name))  # type: ignore[misc]
@@ -138,8 +140,9 @@ def _facts(rows: Sequence[Row]) -> Iterator[Finding]:
                 others = ", ".join(str(value) for value in values if value != getattr(odd, name))
                 told = f"{name} is {getattr(odd, name)}, where others of its batch and model have {others}"
                 yield Finding(named(odd), told, "run its cell again")
-    for norm, same in _grouped(scored, lambda row: row.grad_norm).items():
-        first, *others = (some[0] for some in _grouped(same, lambda row: row.seed).values())
+    large = [row for row in scored if (row.n_true or 0) >= _MANY]
+    for norm, alike in _grouped(large, lambda row: row.grad_norm).items():
+        first, *others = (some[0] for some in _grouped(alike, lambda row: row.seed).values())
         if norm and others:
             told = f"its gradient has the norm of that of {named(first)}"
             yield Finding(named(others[0]), told, "run it: another seed is another batch")
@@ -155,8 +158,8 @@ def _copies(rows: Sequence[Row], texts: Mapping[str, str]) -> Iterator[Finding]:
         except ValueError:
             continue  # which is a finding of its own
         errors = tuple(table["mse"])
-        batch = (*(getattr(row, name) for name in ("dataset", "split", "batch_size", "labels", "seed")), row.n_true)
-        if sum(errors) > 0:
+        batch = tuple(getattr(row, name) for name in _BATCH)
+        if len(errors) >= _MANY and sum(errors) > 0:
             first = seen.setdefault(errors, row)
             if first.seed != row.seed:
                 yield Finding(named(row), f"its images have the errors of those of {named(first)}", "run its own seed")

@@ -80,9 +80,11 @@ class Suite(Axes):
         Raises:
             UsageError: see `gibench.axes.expand`; or there are too many.
         """
-        found = [cast(Cell, cell) for grid in self._products() for cell in grid.expanded(timeout=grid.timeout)]
-        if len(found) > MAX_JOBS:
-            raise UsageError(f"{len(found)} cells are more than the {MAX_JOBS} of one suite: take fewer values")
+        found: list[Cell] = []
+        for grid in self._products():
+            found += cast(list[Cell], grid.expanded(timeout=grid.timeout))
+            if len(found) > MAX_JOBS:  # before the next grid takes as much memory again
+                raise UsageError(f"{len(found)} cells are more than the {MAX_JOBS} of one suite: take fewer values")
         kept = self._without_excluded(found) if self.exclude else found
         if self.grids is None:
             return kept

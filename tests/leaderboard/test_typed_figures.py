@@ -32,6 +32,7 @@ KEPT = {  # what stands on a page, and why no row says it
         "a\n  steady 55 dB": "an example of a rule",
         "are 95 % bootstrap": "the level of an interval",
         "leaves open at 95 %": "the level of a bound",
+        "PSNR 1 dB": "a tolerance",
     },
     "gibench/audit/README.md": {
         "std 10 % off": "a setting; the table is held against audits by its own test",

@@ -10,8 +10,10 @@ import pytest
 from gibench.cli.how import How
 from gibench.leaderboard.formats import to_csv
 from gibench.leaderboard.table import table
-from gibench.result import Row
+from gibench.result import Result, Row
 from gibench.results import Results
+from gibench.submission import content
+from gibench.utility.job import TrialRow
 
 SUITE = """
 name: small
@@ -144,6 +146,29 @@ def test_a_file_that_holds_no_rows_is_one_clear_line(call, here, text):
     code, out, err = call("leaderboard", "--from", "file")
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert err.startswith("error: file ")
+
+
+def test_what_defenses_cost_goes_with_the_rows(call, here):
+    (row, *_) = Results().rows(Row)
+    where = {name: getattr(row, name) for name in ("model", "device", "threads", "batch_size", "defense")}
+    run = TrialRow(dataset="digits", rounds=3, seed=0, **where, utility="f" * 16, accuracy=0.5, loss=1.5, hardware="it")
+    Results(None, None, create=True).save(Result(run))
+    call("export", "-o", "rows.zip")
+    code, _, err = call("check-submission", "rows.zip", "--rerun", "0")
+    assert (code, err.splitlines()[-1]) == (0, "3 rows checked: 0 faults")
+    listed = json.loads(call("leaderboard", "--from", "rows.zip", "--json").out)
+    assert {each["utility_accuracy"] for each in listed} == {0.5}
+
+
+def test_rows_that_are_in_a_store_alone_are_exported_too(call, uri, record, make_result, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = make_result(cell="a" * 16)
+    record(uri, made)
+    code, _, err = call("export", "-o", "rows.zip", "--tracking-uri", uri)
+    assert (code, err.split()[0]) == (0, "1")
+    _, found = content.read(tmp_path / "rows.zip")
+    assert found.images == {"a" * 16: made.images.to_csv(index=False)}
+    assert found.codes == {}
 
 
 def test_costs_are_of_no_file(call, here):

@@ -18,7 +18,7 @@ name: little
 attack: [analytic, mean-image, random, "wrong-gradient:attack=analytic"]
 defense: [none, dp]
 model: mlp:width=20,depth=2
-batch_size: 3
+batch_size: 4
 seed: [0, 1]
 device: cpu
 threads: 1

@@ -245,7 +245,7 @@ def other(value, drawn):
     return value * drawn.choice([0.5, 0.999, 1.001, 2.0]) if value else drawn.choice([1e-9, 0.25])
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(number=st.integers(0, 15), column=st.integers(0, 10**6), in_images=st.booleans(), seed=st.integers(0, 99))
 def test_any_single_change_of_a_figure_is_found(honest, agains, tmp_path_factory, number, column, in_images, seed):
     drawn, row = random.Random(seed), honest.rows[number]

@@ -31,6 +31,8 @@ def check(file: Path) -> Report:
     manifest, found = content.read(file)
     faults = [Finding(name, "it is not what the manifest was made of", _MEND) for name in found.altered]
     unchecked = list(claims.unchecked(found.rows, found.codes))
+    if found.costs:
+        unchecked.append(f"{len(found.costs)} training runs say what defenses cost, which is not checked")
     if not found.rows:
         faults.append(Finding("rows.csv", "it has no rows", _MEND))
     faults += schema.faults(found.rows)

@@ -156,6 +156,7 @@ def test_what_defenses_cost_goes_with_the_rows(call, here):
     call("export", "-o", "rows.zip")
     code, _, err = call("check-submission", "rows.zip", "--rerun", "0")
     assert (code, err.splitlines()[-1]) == (0, "3 rows checked: 0 faults")
+    assert "warning: 1 training runs say what defenses cost, which is not checked" in err
     listed = json.loads(call("leaderboard", "--from", "rows.zip", "--json").out)
     assert {each["utility_accuracy"] for each in listed} == {0.5}
 

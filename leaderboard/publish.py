@@ -16,8 +16,10 @@ from pathlib import Path
 from gibench.errors import UsageError
 from gibench.registry import readable
 from gibench.result import Row
+from gibench.utility.job import TrialRow
 
 from . import pick, plots
+from .columns import columns_table
 from .published import read
 from .render import RESULTS, Line, Table, costs_table, hostile_table, inventory, reach_table, rendered, reported_table
 from .table import newest, table
@@ -71,7 +73,7 @@ TABLES: Mapping[str, Table] = {
     "defenses-trained": Table("defenses", ("defense",), _SIZES, ("attack",), lambda line: not _plain(line)),
 }
 _AS_IN_PAPERS = ("headline", "baselines", "scaling", "spear-wall", "training")  # attacks at their defaults
-FRONT_PAGE = ("demo", "headline")  # the suites whose tables README.md shows
+FRONT_PAGE = ("demo",)  # the suites whose tables README.md shows
 FIGURES: Mapping[str, tuple[str, str]] = {  # the file, of which suite's rows, and the plot
     "defenses.png": ("defenses", "matrix"),
     "privacy-utility.png": ("privacy-utility", "privacy_utility"),
@@ -89,6 +91,8 @@ def tables(root: Path) -> dict[str, str]:
         "reach": reach_table(root / RESULTS / "reach.csv"),
         "reported": reported_table(root / RESULTS / f"{suite}.csv" for suite in _AS_IN_PAPERS),
         "published": inventory(root / RESULTS, suites),
+        "columns": columns_table(Row),
+        "training-columns": columns_table(TrialRow),
     }
 
 
@@ -140,7 +144,7 @@ def figures(root: Path) -> dict[Path, bytes]:
 
 
 def main(root: Path) -> None:
-    """Write every README and every figure anew.
+    """Write every page and every figure anew.
 
     Raises:
         UsageError: see `readmes`; or rows cannot be read.

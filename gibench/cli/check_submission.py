@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gibench.cli.console import note, print_json, say, warn
-from gibench.cli.how import How
 from gibench.cli.options import Debug, Json
+from gibench.sweep.how import How
 
 if TYPE_CHECKING:
     from gibench.submission.check import Report

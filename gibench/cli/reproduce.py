@@ -12,7 +12,7 @@ import typer
 from gibench.cell import CellAxes
 from gibench.cli import options
 from gibench.cli.console import note, print_rows, warn
-from gibench.cli.how import How
+from gibench.sweep.how import How
 
 if TYPE_CHECKING:
     from gibench.reproduce import Line

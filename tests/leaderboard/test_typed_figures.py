@@ -14,12 +14,10 @@ LOOKS_MEASURED = re.compile(
     r"|\b(?:none|\d[\d.,]*)(?: [a-z]+){0,3} (?:out )?of (?:the |all )?\d[\d,]*|\bepsilon`? of \d|\brate of \d"
 )
 KEPT = {  # what stands on a page, and why no row says it
-    "README.md": {"at 95 %": "the level of a bound"},
-    "attacks/README.md": {
+    "attacks/README.md": {"20,000 values of 20 levels": "a limit"},
+    "attacks/spearpp/README.md": {
         "with 95 % confidence": "the level of a bound",
         "standard deviations, 65 dB": "arithmetic: half a grey level over its standard deviation",
-        "batches of 210 at a width of 4000": "a paper's",
-        "20,000 values of 20 levels": "a limit",
     },
     "defenses/README.md": {
         "300 rounds of 20 out of 658": "the setting that the figures beside it are computed for",

@@ -7,12 +7,12 @@ import shutil
 
 import pytest
 
-from gibench.cli.how import How
 from gibench.leaderboard.formats import to_csv
 from gibench.leaderboard.table import table
 from gibench.result import Result, Row
 from gibench.results import Results
 from gibench.submission import content
+from gibench.sweep.how import How
 from gibench.utility.job import TrialRow
 
 SUITE = """

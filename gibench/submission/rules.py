@@ -142,10 +142,10 @@ def _facts(rows: Sequence[Row]) -> Iterator[Finding]:
                 yield Finding(named(odd), told, "run its cell again")
     large = [row for row in scored if (row.n_true or 0) >= _MANY]
     for norm, alike in _grouped(large, lambda row: row.grad_norm).items():
-        first, *others = (some[0] for some in _grouped(alike, lambda row: row.seed).values())
-        if norm and others:
+        first, *copied = (some[0] for some in _grouped(alike, lambda row: row.seed).values())
+        if norm and copied:
             told = f"its gradient has the norm of that of {named(first)}"
-            yield Finding(named(others[0]), told, "run it: another seed is another batch")
+            yield Finding(named(copied[0]), told, "run it: another seed is another batch")
 
 
 def _copies(rows: Sequence[Row], texts: Mapping[str, str]) -> Iterator[Finding]:

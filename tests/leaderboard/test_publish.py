@@ -178,7 +178,7 @@ def test_a_figure_in_a_sentence_is_that_of_the_rows(root, measured):
     assert page in outdated(root)
     publish.main(root)
     assert page.read_text() == shown.format(345)
-    assert "<!-- figure: false-rate -->0.86 %<!-- end -->" in (root / "README.md").read_text()
+    assert "<!-- figure: false-rate -->0.86 %<!-- end -->" in (root / "attacks/spearpp/README.md").read_text()
     assert not outdated(root)
     page.write_text("<!-- figure: nothing -->7<!-- end -->")
     with pytest.raises(UsageError, match="no published figure 'nothing': there are private-tiles"):

@@ -57,6 +57,7 @@ class StoredRow:
     workers: int | None = measured("metric", "Cells that ran at a time, which share processors and caches.")
     run_id: str = _noted("Identifies the stored row; the run in MLflow has it as a tag.", default="")
     started: str = _noted("When it began: UTC, ISO 8601.", default="")
+    source: str = field(default="", kw_only=True)  # the file it was read from, where rows of several stand together
     beside: Mapping[str, float] = field(default_factory=dict, kw_only=True)  # numbers that were noted, where asked for
 
     @property
@@ -76,10 +77,9 @@ class StoredRow:
         return self.status not in UNFINISHED
 
     def as_dict(self) -> dict[str, Any]:
-        """The columns, then `run_id` and `started`, then what stands beside them."""
-        return {name: getattr(self, name) for name in (*columns_of(type(self)), "run_id", "started")} | dict(
-            self.beside
-        )
+        """The columns, then `run_id` and `started`, then `source` where there is one and what stands beside them."""
+        last = ("run_id", "started", "source") if self.source else ("run_id", "started")
+        return {name: getattr(self, name) for name in (*columns_of(type(self)), *last)} | dict(self.beside)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from gibench.cli import table
 from gibench.cli.console import note, print_rows, warn
 from gibench.cli.plan import print_plan
 from gibench.cli.progress import GridProgress
+from gibench.job import Job
 from gibench.result import StoredRow
 from gibench.sweep.call import Call
 from gibench.sweep.choice import Choice
@@ -45,6 +46,16 @@ def run_request(
                 table.print_trials(rows)
 
         _finish(rows, as_json, print_table)
+
+
+def run_cells(request: Request, cells: Sequence[Job], how: How) -> list[StoredRow]:
+    """Run these cells as those of a request, without printing them; the stored row of each.
+
+    Raises:
+        typer.Exit: with 130 on Ctrl-C.
+    """
+    with _interruptible(), redirect_stdout(sys.stderr):
+        return Call.of_jobs(request, cells, how).run(GridProgress, warn)[0]
 
 
 @contextmanager

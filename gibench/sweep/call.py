@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import cast
@@ -56,9 +56,8 @@ class Call:
         for kind in GROUPS:
             for same in clashes(entries(kind)).values():
                 warn(clash(same))
-        results, again = Results(request.results, request.experiment), how.run_again(force)
-        with makeable(results.root):  # whether what is stored can be had anew is not asked
-            stored = frozenset(row.key for row in all_rows(results) if row.status not in again)
+        results = Results(request.results, request.experiment)
+        stored = _stored(results, how.run_again(force))
         with how.sharing_threads():
             chosen = prepare([request], choice.values, plan, how.apart, stored)
             costs = _costs(request, chosen)
@@ -66,6 +65,17 @@ class Call:
             trials = prepare(costs, plan=plan, apart=how.apart, stored=stored)
         parts: list[tuple[Request, list[Job]]] = [(request, choice.part(chosen))]
         return cls(how, results, [*parts, *((costs[0], choice.part(trials)) for _ in costs[:1])], force)
+
+    @classmethod
+    def of_jobs(cls, request: Request, jobs: Sequence[Job], how: How) -> Call:
+        """The same of certain jobs, which are run as those of a request.
+
+        Raises:
+            UsageError: see `of`.
+        """
+        results = Results(request.results, request.experiment)
+        stored = _stored(results, how.retried)
+        return cls(how, results, [(request, prepare([request], lambda _: list(jobs), apart=how.apart, stored=stored))])
 
     def run(self, listening: Listening, warn: Warn, pictures: bool = True) -> list[list[StoredRow]]:
         """Run what is not stored yet; the rows of each part.
@@ -91,6 +101,12 @@ class Call:
                 how = self.force, pictures, self.how.retried
                 found.append(run_jobs(jobs, self.results, request, listener, executor, *how))
         return found
+
+
+def _stored(results: Results, again: Collection[str]) -> frozenset[str]:
+    """The keys of what is not run again: whether it can be had anew is not asked."""
+    with makeable(results.root):
+        return frozenset(row.key for row in all_rows(results) if row.status not in again)
 
 
 def _costs(request: Request, chosen: Sequence[Job]) -> list[Utility]:

@@ -55,10 +55,18 @@ class Suite(Axes):
         Raises:
             UsageError: the file cannot be read, or what it says is no suite.
         """
-        found = document.read(path, f"the suite {path}")
+        return cls._read(document.read(path, f"the suite {path}"), f"the suite {path}", path.stem, overrides)
+
+    @classmethod
+    def parsed(cls, text: bytes, what: str, overrides: Mapping[str, Any]) -> Self:
+        """The same of what such a file holds; `what` it is, in error messages."""
+        return cls._read(document.parsed(text, what), what, what, overrides)
+
+    @classmethod
+    def _read(cls, found: Any, what: str, name: str, overrides: Mapping[str, Any]) -> Self:
         if not isinstance(found, dict):
-            raise UsageError(f"the suite {path} holds no keys: write them as in 'attack: [spearpp, random]'")
-        return cls.of(f"the suite {path}", {"name": path.stem, **found}, overrides)
+            raise UsageError(f"{what} holds no keys: write them as in 'attack: [spearpp, random]'")
+        return cls.of(what, {"name": name, **found}, overrides)
 
     @classmethod
     def of(cls, called: str, found: Mapping[Any, Any], overrides: Mapping[str, Any]) -> Self:
@@ -86,9 +94,11 @@ class Suite(Axes):
         Raises:
             UsageError: see `gibench.axes.expand`; or there are too many.
         """
-        found = [cast(Cell, cell) for grid in self._products() for cell in grid.expanded(timeout=grid.timeout)]
-        if len(found) > MAX_JOBS:
-            raise UsageError(f"{len(found)} cells are more than the {MAX_JOBS} of one suite: take fewer values")
+        found: list[Cell] = []
+        for grid in self._products():
+            found += cast(list[Cell], grid.expanded(timeout=grid.timeout))
+            if len(found) > MAX_JOBS:  # before the next grid takes as much memory again
+                raise UsageError(f"{len(found)} cells are more than the {MAX_JOBS} of one suite: take fewer values")
         kept = self._without_excluded(found) if self.exclude else found
         if self.grids is None:
             return kept

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gibench.attack import Context, Reconstruction
 from gibench.observation import Observation
@@ -144,6 +144,7 @@ def _shared(behind: Behind, observation: Observation, rows: Tensor) -> Shared | 
     """What the trunk's gradient says, where the features `[N, d]` found are those of all images; else nothing."""
     gradient = {name: each for name, each in observation.gradient().items() if name in behind.trunk.parameters}
     layer = behind.head.model.get_submodule(behind.head.layer)
+    assert isinstance(layer, nn.Linear)  # as `find_head` looks for it
     weight, bias = (each.detach().double() for each in (layer.weight, layer.bias))
     sent = observation.gradient()[f"{behind.head.layer}.weight"].double()
     wide = rows.double()

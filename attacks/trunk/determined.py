@@ -65,7 +65,7 @@ def _not_found_again(equations: FeatureEquations, points: Tensor, room: float, c
     sizes = [len(points), *(mask[0].numel() for mask in free.values())]
 
     def features(unknown: Tensor) -> Tensor:
-        moved, *others = unknown.split(sizes)
+        moved, *others = torch.split(unknown, sizes)
         free_moves = {
             name: other.T.reshape(mask.shape) * mask for (name, mask), other in zip(free.items(), others, strict=True)
         }
@@ -74,7 +74,8 @@ def _not_found_again(equations: FeatureEquations, points: Tensor, room: float, c
             return left + free_moves[name]
 
         made = equations.trunk.bent(equations.trunk.of_columns(points + moved), moved_on)
-        return (made * equations.known / equations.lengths).T
+        told: Tensor = (made * equations.known / equations.lengths).T
+        return told
 
     at = torch.zeros(sum(sizes), points.shape[1], dtype=points.dtype, device=points.device)
     derivative = Derivative(features, at)

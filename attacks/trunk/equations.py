@@ -28,7 +28,8 @@ class FeatureEquations:
     @property
     def lengths(self) -> Tensor:
         """Of each row of features, `[K, 1]`."""
-        return self.features.norm(dim=1, keepdim=True)
+        lengths: Tensor = self.features.norm(dim=1, keepdim=True)
+        return lengths
 
     @property
     def count(self) -> Tensor:

@@ -37,8 +37,10 @@ class Derivative:
     """
 
     def __init__(self, function: Callable[[Tensor], Tensor], at: Tensor) -> None:
-        self.value, self._pull = torch.func.vjp(function, at)
-        self._push = torch.func.vjp(lambda u: self._pull(u)[0], torch.zeros_like(self.value))[1]
+        value, pull, *_ = torch.func.vjp(function, at)
+        self.value: Tensor = value
+        self._pull = pull
+        self._push = torch.func.vjp(lambda u: pull(u)[0], torch.zeros_like(value))[1]
 
     def push(self, vectors: Tensor) -> Tensor:
         """`J v`."""

@@ -208,7 +208,7 @@ def _unrectified(trunk: fx.GraphModule) -> tuple[fx.GraphModule, bool]:
     last = _last_relu(trunk.graph, modules)
     graph, known = fx.Graph(), dict[fx.Node, fx.Node]()
     for node in trunk.graph.nodes:
-        if node is last:
+        if last is not None and node is last:
             known[node] = known[node.all_input_nodes[0]]
         elif _rectifies(node, modules):
             known[node] = graph.call_function(torch.relu, (known[node.all_input_nodes[0]],))

@@ -31,6 +31,9 @@ class LayerPair(Attack):
     within the noise is certified, if no image of the batch may hide in the mean of several. Under noise a whole batch
     is moved to where all layers' gradients are most likely, see `exact/likelihood.py`.
 
+    Behind convolutions what is recovered are the features that enter the first of the two layers, and each image is
+    sought by its own, see `trunk/`.
+
     Beside SPEAR and SPEAR++ it needs one layer more, and in exchange no sparse columns: near-duplicates, trained
     networks and widths below four times the batch are no obstacles in themselves.
 

@@ -63,6 +63,9 @@ class SpearPP(Attack):
     rounding can mend. `huber` and `logcosh` are the absolute value with a parabola at zero, and `rtr` takes several
     times the seconds of `radam` for as many directions.
 
+    Behind convolutions what is recovered are the features that enter the layer, and each image is sought by its own,
+    see `trunk/`.
+
     In trained networks sparsity fails twice. In the first training steps activation patterns align: few rows are zero
     for an image but active for its nearest one, so that some directions are not determined by their zeros; there the
     next layer knows the images still. Late, well-classified images send back almost nothing: columns differ by orders

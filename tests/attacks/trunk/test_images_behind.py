@@ -167,3 +167,21 @@ def test_what_depends_on_other_images_or_chance_is_skipped_in_train_mode_alone(s
     assert reason in SpearPP().supports(observation)
     assert LayerPair().supports(observation) == SpearPP().supports(observation)
     assert all(torch.equal(each, before[name]) for name, each in model.state_dict().items())
+
+
+@pytest.mark.parametrize("attack", [SpearPP(), LayerPair()])
+def test_where_no_features_are_found_there_are_no_images(see_small, context, attack):
+    observation = see_small(two_layers(), 2).observation
+    nothing = {name: torch.zeros_like(each) for name, each in observation.update.tensors.items()}
+    run = attack(replace(observation, update=replace(observation.update, tensors=nothing)), context())
+    assert (run.status, len(run.reconstruction.images)) == ("ok", 0)
+    assert run.reconstruction.diagnostics["features_certified"] == 0
+
+
+def test_what_is_sent_in_half_precision_gives_no_certificate(see_small, context, monkeypatch):
+    monkeypatch.setattr(prior, "_STEPS", 1)
+    observation = see_small(two_layers(), 2).observation
+    half = {name: each.to(torch.bfloat16) for name, each in observation.update.tensors.items()}
+    run = LayerPair()(replace(observation, update=replace(observation.update, tensors=half)), context())
+    assert run.status == "ok"
+    assert run.reconstruction.certified is None or not run.reconstruction.certified.any()

@@ -20,7 +20,6 @@ from . import document
 from .choice import pattern
 from .request import MAX_JOBS, Request, listed, with_axes
 
-LONGEST_TIMEOUT = 1e8  # seconds, three years; the system's timers overflow later
 # The keys that all grids of a suite share.
 _WHOLE = ("name", "grids", "exclude", "utility", "results", "tracking_uri", "experiment")
 
@@ -46,7 +45,6 @@ class Suite(Axes):
     utility: Annotated[list[str], BeforeValidator(listed)] = Field(
         [], description="data sets to train on with each defense, model and batch size afterwards; see gibench utility"
     )
-    timeout: float | None = Field(None, ge=0.001, le=LONGEST_TIMEOUT, description="seconds for the attack of each cell")
 
     @classmethod
     def read(cls, path: Path, overrides: Mapping[str, Any]) -> Self:
@@ -72,7 +70,7 @@ class Suite(Axes):
         Raises:
             UsageError: see `gibench.axes.expand`; or there are too many.
         """
-        found = [cast(Cell, cell) for grid in self._products() for cell in grid.expanded(timeout=grid.timeout)]
+        found = [cast(Cell, cell) for grid in self._products() for cell in Request.jobs(grid)]
         if len(found) > MAX_JOBS:
             raise UsageError(f"{len(found)} cells are more than the {MAX_JOBS} of one suite: take fewer values")
         kept = self._without_excluded(found) if self.exclude else found

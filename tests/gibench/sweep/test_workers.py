@@ -18,7 +18,7 @@ from gibench.sweep.pair import Pair
 from gibench.sweep.suite import Suite
 from gibench.sweep.workers import WorkerError
 
-SMALL = {"model": "mlp:width=20,depth=2", "batch_size": 4, "device": "cpu", "threads": 1}
+SMALL = {"dataset": "digits", "model": "mlp:width=20,depth=2", "batch_size": 4, "device": "cpu", "threads": 1}
 HONEST = ("random", "mean-image", "global-rng", "dlg:max_iterations=3")
 MEMORY = 4 * 10**9  # bytes, which honest cells are far from
 

@@ -1,6 +1,6 @@
 """Renders all that is published from the rows in `results/`: every table between markers, every figure.
 
-`make results` runs it. A README says where a table goes by `<!-- results: NAME -->` and `<!-- end -->`.
+`make results` runs it. A page says where a table goes by `<!-- results: NAME -->` and `<!-- end -->`.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ from pathlib import Path
 from gibench.errors import UsageError
 from gibench.registry import readable
 from gibench.result import Row
+from gibench.utility.job import TrialRow
 
 from . import pick, plots
+from .columns import columns_table
 from .published import read
 from .render import RESULTS, Line, Table, costs_table, hostile_table, inventory, reach_table, rendered
 from .table import newest, table
 
-READMES = ("README.md", "attacks/README.md", "defenses/README.md", "leaderboard/README.md")
+_FOLDERS = ("attacks", "defenses", "leaderboard", "gibench")  # whose pages have markers, beside the front page
 DIGEST = "gibench rows"  # the key in a PNG's metadata of the hash of the rows it was drawn from
 _MARKED = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -83,11 +85,19 @@ def tables(root: Path) -> dict[str, str]:
         "hostile-batches": hostile_table(root / RESULTS / "hostile-batches.csv"),
         "reach": reach_table(root / RESULTS / "reach.csv"),
         "published": inventory(root / RESULTS, suites),
+        "columns": columns_table(Row),
+        "training-columns": columns_table(TrialRow),
     }
 
 
+def pages(root: Path) -> list[Path]:
+    """Every page that may have markers: the front page, and Markdown in the folders of the package."""
+    found = (file for folder in _FOLDERS for file in (root / folder).rglob("*.md"))
+    return [root / "README.md", *sorted(found)]
+
+
 def readmes(root: Path) -> dict[Path, str]:
-    """The READMEs with every table in its place.
+    """The pages with every table in its place.
 
     Raises:
         UsageError: a marker names no table.
@@ -99,7 +109,7 @@ def readmes(root: Path) -> dict[Path, str]:
             raise UsageError(f"there is no published table '{match[2]}': there are {', '.join(made)}")
         return f"{match[1]}{made[match[2]]}\n{match[3]}"
 
-    return {root / name: _MARKED.sub(put, (root / name).read_text(encoding="utf-8")) for name in READMES}
+    return {file: _MARKED.sub(put, file.read_text(encoding="utf-8")) for file in pages(root)}
 
 
 def digest(file: Path) -> str:
@@ -122,7 +132,7 @@ def figures(root: Path) -> dict[Path, bytes]:
 
 
 def main(root: Path) -> None:
-    """Write every README and every figure anew.
+    """Write every page and every figure anew.
 
     Raises:
         UsageError: see `readmes`; or rows cannot be read.

@@ -24,6 +24,7 @@ from gibench.cli.plot import plot
 from gibench.cli.quick import QuickCommand, QuickGroup
 from gibench.cli.run import run
 from gibench.cli.show import show
+from gibench.cli.site import site
 from gibench.cli.sweep import sweep
 from gibench.cli.sync import sync
 from gibench.cli.utility import utility
@@ -39,7 +40,7 @@ app = typer.Typer(
     help="Which gradient-inversion attack recovers a client's images from its gradients, under which defense.",
 )
 app.command("list", cls=QuickCommand, options_metavar=USAGE, context_settings={"allow_extra_args": True})(list_plugins)
-for verb in (run, sweep, utility, leaderboard, plot, show, audit, sync, merge, new, check, doctor):
+for verb in (run, sweep, utility, leaderboard, plot, site, show, audit, sync, merge, new, check, doctor):
     app.command()(verb)
 
 

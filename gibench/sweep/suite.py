@@ -56,10 +56,24 @@ class Suite(Axes):
         found = document.read(path, f"the suite {path}")
         if not isinstance(found, dict):
             raise UsageError(f"the suite {path} holds no keys: write them as in 'attack: [spearpp, random]'")
+        return cls.of(f"the suite {path}", {"name": path.stem, **found}, overrides)
+
+    @classmethod
+    def of(cls, called: str, found: Mapping[Any, Any], overrides: Mapping[str, Any]) -> Self:
+        """The suite that a file or a mapping holds, with `overrides` in place of what it says.
+
+        Args:
+            called: what it is called in error messages.
+            found: what it holds.
+            overrides: keys and values; of several grids each has them.
+
+        Raises:
+            UsageError: it is no suite.
+        """
         settings = {str(key): value for key, value in found.items()}
         if isinstance(grids := settings.get("grids"), list):
             settings["grids"] = [_overridden(grid, overrides) for grid in grids]
-        return cls.from_settings(f"the suite {path}", {"name": path.stem, **settings, **overrides})
+        return cls.from_settings(called, {**settings, **overrides})
 
     def jobs(self) -> list[Job]:
         return list(self.cells())

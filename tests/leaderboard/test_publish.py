@@ -47,9 +47,9 @@ def test_what_is_committed_is_what_the_committed_rows_say():
 
 
 def test_every_table_has_a_place_and_no_file_of_rows_is_left_out():
-    texts = [(ROOT / name).read_text(encoding="utf-8") for name in publish.READMES]
-    placed = {name for text in texts for name in re.findall(r"<!-- results: (\S+) -->", text)}
-    assert placed - {"NAME"} <= set(publish.tables(ROOT))
+    texts = [page.read_text(encoding="utf-8") for page in publish.pages(ROOT)]
+    placed = [name for text in texts for name in re.findall(r"^<!-- results: (\S+) -->", text, re.MULTILINE)]
+    assert sorted(placed) == sorted(publish.tables(ROOT))
     used = {spec.suite for spec in publish.TABLES.values()} | {suite for suite, _ in publish.FIGURES.values()}
     assert {file.stem for file in (ROOT / RESULTS).glob("*.csv")} <= used | {
         "reported",
@@ -86,9 +86,10 @@ def measured(make_stored):
 @pytest.fixture
 def root(tmp_path):
     """A copy of what is published, without rows."""
-    for name in publish.READMES:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        shutil.copy(ROOT / name, tmp_path / name)
+    for page in publish.pages(ROOT):
+        copy = tmp_path / page.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(page, copy)
     (tmp_path / RESULTS).mkdir()
     return tmp_path
 

@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from gibench.cli.how import How
 from gibench.result import Row
 from gibench.results import Results
+from gibench.sweep.how import How
 from gibench.sweep.run import prepare
 from gibench.sweep.suite import Suite
 
@@ -25,7 +25,7 @@ def rows_of(out):
 
 def test_an_attack_that_ends_its_process_or_takes_too_much_memory_is_a_row_and_exit_code_1(call, monkeypatch):
     """In processes of their own, as many as there are cores; each cell has one thread then."""
-    monkeypatch.setattr("gibench.cli.how._cores", lambda: 2)
+    monkeypatch.setattr("gibench.sweep.how._cores", lambda: 2)
     names = ("hostile:what=exit", "hostile:what=exhaust", "random")
     how = ("--executor", "process", "--jobs", "auto", "--memory", "4")
     code, out, _ = call("run", *attacks(*names), *SMALL, *how, "--json")
@@ -57,7 +57,7 @@ def test_an_attack_that_ends_its_process_or_takes_too_much_memory_is_a_row_and_e
     ],
 )
 def test_cells_at_a_time_share_the_cores(monkeypatch, jobs, given, threads, count):
-    monkeypatch.setattr("gibench.cli.how._cores", lambda: 6)
+    monkeypatch.setattr("gibench.sweep.how._cores", lambda: 6)
     how = How(jobs=jobs)
     with how.sharing_threads():
         cells = prepare(

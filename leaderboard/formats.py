@@ -24,8 +24,8 @@ from .reported import compare
 Shorten = Callable[[str, str], str]  # kind of plugin and canonical spec to what people read
 _Quote = Callable[[str], str]  # what others wrote, to text that does nothing but be read
 _Show = Callable[[dict[str, Any], Shorten], str]  # a line of the summary to one of its cells
-WORDS = ("defense", "attack", "rank", "budget", "hardware")  # the columns that are no numbers
-_PROSE = ("budget", "hardware")  # of these, what attacks and machines say in words
+WORDS = ("defense", "attack", "rank", "from", "budget", "hardware")  # the columns that are no numbers
+_PROSE = ("from", "budget", "hardware")  # of these, what files, attacks and machines are called in words
 
 
 def in_full(kind: str, spec: str) -> str:
@@ -78,11 +78,16 @@ def _quoting(shorten: Shorten, quote: _Quote) -> Shorten:
 
 
 def _reported(summary: pd.DataFrame, shorten: Shorten) -> Iterator[str]:
-    """A section that puts what papers report beside what was measured here, if something was."""
-    if lines := records(compare(summary, shorten)):
-        header = ["", "attack", "images", "batch", "width", "what", "value", "seconds", ""]
-        body = [["-" if value is None else prose(_plain(value)) for value in line.values()] for line in lines]
-        yield f"### What papers report, and what was measured here\n\n{markdown_table(header, body)}"
+    if table := reported_lines(summary, shorten):
+        yield f"### What papers report, and what was measured here\n\n{table}"
+
+
+def reported_lines(summary: pd.DataFrame, shorten: Shorten) -> str:
+    """What papers report beside what was measured here, as Markdown; nothing where nothing of it was."""
+    lines = records(compare(summary, shorten))
+    header = ["", "attack", "images", "batch", "width", "what", "value", "seconds", ""]
+    body = [["-" if value is None else prose(_plain(value)) for value in line.values()] for line in lines]
+    return markdown_table(header, body) if body else ""
 
 
 def _plain(value: Any) -> str:
@@ -255,6 +260,7 @@ _SHOWN: tuple[tuple[str, _Show], ...] = (
     ("seconds", number("runtime_s", 3)),
 )
 _OPTIONAL: tuple[tuple[str, str, _Show], ...] = (  # the column that says whether there is something to show
+    ("source", "from", _text("source")),
     ("budget", "budget", _text("budget")),
     ("max_grad_norm", "clip norm, noise", _mechanism),
     ("epsilon", "epsilon, delta", _promise),

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from gibench import fingerprint, seeds, stages
-from gibench.cli.how import How
 from gibench.errors import GibenchError
 from gibench.result import Row
 from gibench.sweep.executors import Local, Processes
+from gibench.sweep.how import How
 from gibench.sweep.pair import Pair
 from gibench.sweep.suite import Suite
 from gibench.sweep.workers import WorkerError

@@ -81,6 +81,11 @@ def attack(line: Line, shorten: Shorten) -> str:
     return " ".join([shorten("attack", line["attack"]), *(f"({mark})" for mark in marks)])
 
 
+def trials(line: Line, shorten: Shorten) -> str:
+    """How many cells ended `ok`, of those whose attack ran."""
+    return f"{line['n_ok']} / {line['n_tried']}"
+
+
 def _promise(line: Line, shorten: Shorten) -> str:
     return "-" if line["epsilon"] is None else f"{line['epsilon']:.4g}, {plain(line['delta'])}"
 
@@ -111,7 +116,7 @@ SHOWN: Mapping[str, Shown] = {  # by the column of the summary that it is of, in
     "defense": Shown("defense", _spec("defense"), is_text=True),
     "attack": Shown("attack", attack, is_text=True),
     "rank": Shown("rank", place, -1, is_text=True),
-    "n_ok": Shown("ok / tried", lambda line, shorten: f"{line['n_ok']} / {line['n_tried']}", 1),
+    "n_ok": Shown("ok / tried", trials, 1),
     "exact_rate": Shown("exact [95 %]", within("exact_rate", "exact_low", "exact_high", 3), 1),
     "psnr_median": Shown("median PSNR dB [95 %]", within("psnr_median", "psnr_low", "psnr_high", 2), 1),
     "psnr_mean": Shown(
@@ -144,6 +149,7 @@ SHOWN: Mapping[str, Shown] = {  # by the column of the summary that it is of, in
     "false_certificates": Shown("false certificates", claims, -1),
     "runtime_s": Shown("seconds", number("runtime_s", 3), -1),
     "times_baseline": Shown("times the baseline", _ratio, -1, when="known"),
+    "source": Shown("from", _any("source"), is_text=True, when="known"),
     "budget": Shown("budget", _any("budget"), is_text=True, when="known"),
     "max_grad_norm": Shown("clip norm, noise", _mechanism, when="known"),
     "epsilon": Shown("epsilon, delta", _promise, -1, when="known"),

@@ -17,7 +17,7 @@ from .reported import compare
 from .sections import Report, in_full, of_summary, quoting, sections
 from .table import records
 
-_PROSE = ("budget", "hardware")  # the columns of what attacks and machines say in words
+_PROSE = ("source", "budget", "hardware")  # the columns of what files, attacks and machines say in words
 
 
 def to_csv(table: pd.DataFrame) -> str:
@@ -70,11 +70,16 @@ def _worded(name: str, text: str) -> str:
 
 
 def _reported(summary: pd.DataFrame, shorten: Shorten) -> Iterator[str]:
-    """A section that puts what papers report beside what was measured here, if something was."""
-    if lines := records(compare(summary, shorten)):
-        header = ["", "attack", "images", "batch", "width", "what", "value", "seconds", ""]
-        body = [["-" if value is None else prose(plain(value)) for value in line.values()] for line in lines]
-        yield f"### What papers report, and what was measured here\n\n{markdown_table(header, body)}"
+    if table := reported_lines(summary, shorten):
+        yield f"### What papers report, and what was measured here\n\n{table}"
+
+
+def reported_lines(summary: pd.DataFrame, shorten: Shorten) -> str:
+    """What papers report beside what was measured here, as Markdown; nothing where nothing of it was."""
+    lines = records(compare(summary, shorten))
+    header = ["", "attack", "images", "batch", "width", "what", "value", "seconds", ""]
+    body = [["-" if value is None else prose(plain(value)) for value in line.values()] for line in lines]
+    return markdown_table(header, body) if body else ""
 
 
 def markdown_table(header: list[str], body: list[list[str]]) -> str:

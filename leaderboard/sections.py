@@ -67,27 +67,24 @@ def sections(report: Report, quoted: Shorten, quote: Quote, say: Quote) -> Itera
     for line in records(report.lines):
         found.setdefault(tuple(line[name] for name in SCENARIO), []).append(line)
     for lines in found.values():
-        yield Section(_scenario(lines, quote), lines, list(report.notes(lines, report.chosen, quoted, say)))
+        yield Section(scenario(lines, quote), lines, list(report.notes(lines, report.chosen, quoted, say)))
 
 
-def _scenario(lines: list[dict[str, Any]], quote: Quote) -> str:
-    """What the lines share: rules E1 and E10."""
+def scenario(lines: Sequence[Line], quote: Quote) -> str:
+    """What the lines share, which may differ in their batch size: rules E1 and E10."""
     line = lines[0]
     steps = line["train_steps"]
     state = f"{quote(line['model'])} {f'after {steps} training steps' if steps else 'untrained'}"
     accuracies = [each["model_accuracy"] for each in lines if each.get("model_accuracy") is not None]
     if accuracies:
         state += f" (accuracy {sum(accuracies) / len(accuracies):.2f})"
-    batch = f"batch {line['batch_size']} {line['labels']}"
+    batch = f"batch {', '.join(map(str, sorted({each['batch_size'] for each in lines})))} {line['labels']}"
     source = quote(line["dataset"]) + ("" if line["split"] == "private" else f", {line['split']} split")
     return "; ".join([source, state, batch, f"server knows {line['knows']}", f"{line['dtype']} on {line['device']}"])
 
 
-def _notes(lines: list[Line], chosen: Mapping[str, Shown], shorten: Shorten, quote: Quote) -> Iterator[str]:
-    """The hardware where all times are from one, where there is no control, and why cells are not `ok` (rule E9).
-
-    And what the words of the columns mean that are not everybody's.
-    """
+def notes(lines: Sequence[Line], shorten: Shorten, quote: Quote) -> Iterator[str]:
+    """The hardware where all times are from one, versions that are mixed, and where there is no control."""
     if len(hardware := {line["hardware"] for line in lines if line["hardware"]}) == 1:
         yield f"seconds of the attack alone on {quote(hardware.pop())}"
     if mixed := mixture(version for line in lines for version in (line["torch"] or "").split("; ")):
@@ -95,10 +92,14 @@ def _notes(lines: list[Line], chosen: Mapping[str, Shown], shorten: Shorten, quo
     rivals = [line for line in lines if not line["control"] and line["n_tried"]]
     if without := dict.fromkeys(line["defense"] for line in rivals if line["above_control"] is None):
         yield f"no control was run against {', '.join(shorten('defense', each) for each in without)}"
+
+
+def _notes(lines: list[Line], chosen: Mapping[str, Shown], shorten: Shorten, quote: Quote) -> Iterator[str]:
+    """What `notes` says, why cells are not `ok` (rule E9), and what words of the columns mean."""
+    yield from notes(lines, shorten, quote)
     for line in lines:
         if line["reason"]:
             yield f"{attack(line, shorten)} against {shorten('defense', line['defense'])}: {quote(line['reason'])}"
-
     for each in chosen.values():
         if each.says:
             yield f"{each.heading}: {each.says}"

@@ -69,6 +69,15 @@ def leaderboard(
     costs: Annotated[
         bool, typer.Option("--costs", help="csv and json: every stored training run of gibench utility instead.")
     ] = False,
+    files: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--from",
+            metavar="FILE",
+            help="Show rows of this file, of gibench export or a CSV of rows, and stored ones only if an option says "
+            "where they are.",
+        ),
+    ] = None,
     results: Results = None,
     tracking_uri: TrackingUri = None,
     experiment: Experiment = None,
@@ -84,16 +93,22 @@ def leaderboard(
     names = None if columns is None else [name.strip() for name in columns.split(",")]
     _check(form, names, baseline, compare, filters, costs)
     where = (tracking_uri, experiment, results)
+    if costs and files:
+        raise UsageError("--costs is of stored training runs: leave --from out")
+
+    def read(kept: Sequence[str]) -> list[Row]:
+        return _rows(files, where, kept)
+
     if costs:
         text = _written(_training(where), form, names, sort)
     elif compare:
-        text = _compared(_rows(where, filters or ()), compare, form, sort, output)
+        text = _compared(read(filters or ()), compare, form, sort, output)
     elif form in _ROWS:
         from gibench.leaderboard.table import table
 
-        text = _written(table(_rows(where, filters or ())), form, names, sort)
+        text = _written(table(read(filters or ())), form, names, sort)
     else:
-        text = _summary(_rows(where, ()), form, filters or (), names, sort, baseline, output)
+        text = _summary(read(()), form, filters or (), names, sort, baseline, output)
     if output is None:
         typer.echo(text, nl=False)
         return
@@ -125,11 +140,13 @@ def _check(
         raise UsageError("--baseline is for the means of --format table, md or latex: leave it out")
 
 
-def _rows(where: Where, filters: Sequence[str]) -> list[Row]:
-    from gibench.leaderboard import choose, stored
+def _rows(files: Sequence[Path] | None, where: Where, filters: Sequence[str]) -> list[Row]:
+    """The rows that are asked for: stored ones, those of files, or both."""
+    from gibench.leaderboard import choose, sources, stored
 
     wanted = choose.wanted(filters)  # a mistake is told before anything is read
-    return choose.filtered(stored.rows(*where), wanted)
+    found = sources.rows(files, stored.rows(*where) if any(where) else None) if files else stored.rows(*where)
+    return choose.filtered(found, wanted)
 
 
 def _training(where: Where) -> pd.DataFrame:

@@ -7,7 +7,7 @@ import json
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -29,6 +29,9 @@ class Job(ABC):
     """Base of what is run. The axes are in canonical form, defaults included, as `gibench.axes.expand` makes them."""
 
     harness: ClassVar[str]  # the module that runs it
+
+    # Seconds, of a cell for its attack alone; no part of the key, since only unfinished rows depend on it.
+    timeout: float | None = field(default=None, kw_only=True)
 
     @cached_property
     def key(self) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, get_args, 
 
 from gibench.axes import Axis, axes_of
 from gibench.cell import CellAxes
+from gibench.job import Job
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -198,3 +199,10 @@ class Result:
     diagnostics: Mapping[str, Any] = field(default_factory=dict)  # of the attack, as it gave them
     provenance: Mapping[str, Any] = field(default_factory=dict)  # versions, git commit, settings, defense costs, ...
     seconds: Mapping[str, float] = field(default_factory=dict)  # wall clock by stage of the harness
+
+
+def without_score(job: Job, kind: type[StoredRow], status: Status, reason: str) -> Result:
+    """The result of a job that ended before it could give one."""
+    row: dict[str, Any] = {name: getattr(job, name) for name in axes_of(type(job))}
+    row |= {kind.key_column: job.key, "status": status, "reason": " ".join(reason.split())}
+    return Result(kind(**row))

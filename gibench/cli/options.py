@@ -17,7 +17,8 @@ _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 _SHOWN = 20  # characters of a default that a narrow terminal has room for
 
 Timeout = Annotated[
-    float | None, typer.Option("--timeout", metavar="SECONDS", help="Wall clock of each attack; none without it.")
+    float | None,
+    typer.Option("--timeout", metavar="SECONDS", help="Wall clock of each attack or training run; none without it."),
 ]
 Results = Annotated[
     str | None,

@@ -13,6 +13,7 @@ from gibench.utility.job import TrialAxes
 def utility(
     axes: dict[str, Any],
     how: How,
+    timeout: options.Timeout = None,
     results: options.Results = None,
     tracking_uri: options.TrackingUri = None,
     experiment: options.Experiment = None,
@@ -34,6 +35,6 @@ def utility(
     from gibench.utility.request import Utility
 
     choice = Choice.of_options(only or (), shard, limit)
-    given = axes | options.given(results=results, tracking_uri=tracking_uri, experiment=experiment)
+    given = axes | options.given(timeout=timeout, results=results, tracking_uri=tracking_uri, experiment=experiment)
     asked = Utility.from_settings("gibench utility", given)
     run_request(asked, how, choice, force=force, as_json=as_json, dry_run=dry_run)

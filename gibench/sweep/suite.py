@@ -20,7 +20,6 @@ from . import document
 from .choice import pattern
 from .request import MAX_JOBS, Request, listed, with_axes
 
-LONGEST_TIMEOUT = 1e8  # seconds, three years; the system's timers overflow later
 # The keys that all grids of a suite share.
 _WHOLE = ("name", "grids", "exclude", "utility", "results", "tracking_uri", "experiment")
 
@@ -46,7 +45,6 @@ class Suite(Axes):
     utility: Annotated[list[str], BeforeValidator(listed)] = Field(
         [], description="data sets to train on with each defense, model and batch size afterwards; see gibench utility"
     )
-    timeout: float | None = Field(None, ge=0.001, le=LONGEST_TIMEOUT, description="seconds for the attack of each cell")
 
     @classmethod
     def read(cls, path: Path, overrides: Mapping[str, Any]) -> Self:
@@ -96,7 +94,7 @@ class Suite(Axes):
         """
         found: list[Cell] = []
         for grid in self._products():
-            found += cast(list[Cell], grid.expanded(timeout=grid.timeout))
+            found += [cast(Cell, cell) for cell in Request.jobs(grid)]
             if len(found) > MAX_JOBS:  # before the next grid takes as much memory again
                 raise UsageError(f"{len(found)} cells are more than the {MAX_JOBS} of one suite: take fewer values")
         kept = self._without_excluded(found) if self.exclude else found

@@ -43,11 +43,9 @@ class Trial(TrialAxes, Job):
             trial.check(self, load(self.dataset))
 
     def run(self, progress: Progress) -> Result:
-        from gibench.device import threads
         from gibench.utility import trial
 
-        with threads(self.threads):
-            return trial.run_trial(self, progress)
+        return trial.run(self, progress)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 ATTACKS = Path(__file__).parents[2] / "attacks"
-ORDER = ("exact", "layer_pair", "two_valued", "spearpp", "optimization", "adaptive", "")  # each may import those before
+ORDER = (
+    "exact",
+    "trunk",
+    "layer_pair",
+    "two_valued",
+    "spearpp",
+    "optimization",
+    "adaptive",
+    "",
+)  # each may import those before
 
 
 def imports(root):

@@ -124,8 +124,9 @@ def test_the_heat_map_has_every_pair(site, rows):
 
 
 @pytest.fixture
-def stored(tmp_path, make_result):
+def stored(tmp_path, make_result, monkeypatch):
     """A results folder with one cell, its picture and its per-image table included."""
+    monkeypatch.chdir(tmp_path)  # where no other rows are stored
     results = Results(tmp_path / "results", create=True)
     result = make_result(attack="spearpp")
     results.save(replace(result, grid_png=PNG, diagnostics={"note": HOSTILE, "nested": {HOSTILE: [1, None]}}))

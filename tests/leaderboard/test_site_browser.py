@@ -157,6 +157,21 @@ def test_filters_combine_and_are_taken_back(browser, site):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_attack_stays_in_sight_under_its_heading(browser, site, width):
+    browser.size(width, 844)
+    browser.open(site / "index.html")
+    browser.script(
+        "document.querySelector('#summary').scrollIntoView(); document.querySelector('.box').scrollLeft = 1e6"
+    )
+    both = f"[{HEADING.format('attack')}, document.querySelector('#summary th[scope=row]')]"
+    places = browser.script(f"{both}.map(each => each.getBoundingClientRect().left)")
+    assert places[0] == places[1] < width / 2
+    on_top = "(({left, top}) => document.elementFromPoint(left + 20, top + 10))(each.getBoundingClientRect())"
+    assert browser.script(f"{both}.map(each => each.contains({on_top}))") == [True, True]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [320, 390, 1280])

@@ -29,6 +29,7 @@ from gibench import modules
 from gibench.errors import UsageError
 from gibench.spec import parse
 
+_GRAMMAR = "write MODULE:FACTORY or FILE.py:FACTORY"
 _INSTALLED = {"site-packages", "dist-packages"}  # folders
 
 
@@ -51,7 +52,7 @@ class Factory:
         head, opened, arguments = text.partition("(")
         place, colon, name = head.rpartition(":")
         if not (colon and place and name.isidentifier()) or (opened and not arguments.endswith(")")):
-            raise UsageError(f"'{text}' names no model: write MODULE:FACTORY or FILE.py:FACTORY, or :FACTORY(key=value)")
+            raise UsageError(f"'{text}' names no model: {_GRAMMAR}, or :FACTORY(key=value)")
         settings = parse(f"{name}:{arguments[:-1]}").settings if arguments[:-1].strip() else ()
         return cls(text, place, name, {key: _value(value) for key, value in settings})
 
@@ -97,14 +98,13 @@ class Factory:
         if self.place.endswith(".py"):
             file = Path(self.place).expanduser().resolve()
             if not file.is_file():
-                raise UsageError(f"there is no file '{self.place}': name the model as MODULE:FACTORY or FILE.py:FACTORY")
+                raise UsageError(f"there is no file '{self.place}': {_GRAMMAR}")
             return file.parent, _closure(file.parent, file)
         with _importing(Path.cwd(), []):
             spec = modules.find(self.place)
         if spec is None or not spec.origin or not os.path.isfile(spec.origin):
             raise UsageError(
-                f"'{self.place}' cannot be imported (ModuleNotFoundError: there is no such module): name the model as "
-                "MODULE:FACTORY or FILE.py:FACTORY, and run where it can be"
+                f"'{self.place}' cannot be imported (ModuleNotFoundError): {_GRAMMAR}, and run where it can be"
             )
         file = Path(spec.origin).resolve()
         up = self.place.count(".") + (file.name == "__init__.py")
@@ -230,7 +230,10 @@ def _wanted(factory: Any, offered: Mapping[str, Any]) -> dict[str, Any]:
         parameters = inspect.signature(factory).parameters
     except (TypeError, ValueError):  # nothing that is called, or nothing that says how
         return {}
-    return {name: value for name, value in offered.items() if name in parameters}
+    known = {name for name, each in parameters.items() if each.kind is not each.VAR_KEYWORD}
+    if len(known) < len(parameters):
+        known.add("num_classes")  # which torchvision's and timm's factories hand on
+    return {name: value for name, value in offered.items() if name in known}
 
 
 def _value(text: str) -> Any:

@@ -21,7 +21,7 @@ class Module(Model):
 
     A function, a class or a network: `path='net.py:make'`, `path='package.net:Net'`, with arguments as in
     `path='net.py:make(width=200)'`. It is handed `image_shape` (C, H, W) and `num_classes` if it has parameters of
-    these names. Its code and its weights are part of a cell's key.
+    these names, and the latter if it takes any, as torchvision's do. Its code and its weights are part of a cell's key.
     """
 
     path: str = Field(description="FILE.py:FACTORY or MODULE:FACTORY, with arguments as :FACTORY(key=value)")
@@ -49,8 +49,9 @@ class Module(Model):
         refuse_lazy(network)
         if self.weights:
             found = names.load(self.weights, network)
-            lost = [name for name in network.state_dict() if name not in found and not name.endswith(_COUNTER)]
-            if lost:
+            state = network.state_dict()  # has parameters that layers share under each name
+            held = [name for name, _ in (*network.named_parameters(), *network.named_buffers()) if name in state]
+            if lost := [name for name in held if name not in found and not name.endswith(_COUNTER)]:
                 raise UsageError(f"the weights '{self.weights.name}' lack '{lost[0]}': save all of the state_dict()")
         if (count := count_logits(network, image_shape)) != num_classes:
             raise UsageError(

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from gibench.errors import UsageError
 from gibench.result import Column, StoredRow, columns_of
+from gibench.results.document import filled
 
 _LAST = ("run_id", "started")
 
@@ -16,7 +17,8 @@ AnyRow = TypeVar("AnyRow", bound=StoredRow)
 
 
 def read(kind: type[AnyRow], file: Path) -> list[AnyRow]:
-    """The rows of a kind in a file that `gibench leaderboard --format csv` wrote; what was not measured then is null.
+    """The rows of a kind in a file that `gibench leaderboard --format csv` wrote; what was not measured then is null,
+    and an axis that there was not yet has the value that was meant.
 
     Raises:
         UsageError: the file has other columns, or a value is none of its column.
@@ -25,7 +27,8 @@ def read(kind: type[AnyRow], file: Path) -> list[AnyRow]:
     with file.open(encoding="utf-8", newline="") as stream:
         reader = csv.DictReader(stream)
         found = set(reader.fieldnames or ())
-        needed = {name for name, column in columns.items() if column.axis or name == kind.key_column}
+        axes = {name for name, column in columns.items() if column.axis and column.axis.before is None}
+        needed = axes | {kind.key_column}
         wrong = (found - {*columns, *_LAST}) | ({*needed, *_LAST} - found)
         if wrong:
             raise UsageError(f"{file} has other columns than rows have now ({', '.join(sorted(wrong))}): run it anew")
@@ -34,7 +37,7 @@ def read(kind: type[AnyRow], file: Path) -> list[AnyRow]:
 
 def _row(kind: type[AnyRow], line: dict[str, str], where: str) -> AnyRow:
     try:
-        values = {name: _value(line.get(name, ""), column) for name, column in columns_of(kind).items()}
+        values = filled(kind, lambda name, column: _value(line.get(name, ""), column))
     except (ValueError, TypeError, KeyError) as error:
         raise UsageError(f"{where} is no row: {error}") from None
     return kind(**values, run_id=line["run_id"], started=line["started"])

@@ -24,7 +24,7 @@ class Module(Model):
     these names, and the latter if it takes any, as torchvision's do. Its code and its weights are part of a cell's key.
     """
 
-    path: str = Field(description="FILE.py:FACTORY or MODULE:FACTORY, with arguments as :FACTORY(key=value)")
+    path: str = Field("", description="FILE.py:FACTORY or MODULE:FACTORY, with arguments as :FACTORY(key=value)")
     weights: Path | None = Field(
         None, description="a file of tensors by name (.safetensors, .pt, .npz), or none: those that the factory makes"
     )
@@ -33,18 +33,24 @@ class Module(Model):
     @classmethod
     def _absolute(cls, path: str) -> str:
         """The same text in two working directories names two files, so a cell's key holds the whole path."""
-        return Factory.of(path).absolute()
+        return Factory.of(path).absolute() if path else ""
 
     @field_validator("weights")
     @classmethod
     def _whole(cls, weights: Path | None) -> Path | None:
         return weights and weights.expanduser().resolve()
 
+    @property
+    def _factory(self) -> Factory:
+        if not self.path:
+            raise UsageError("the model module needs a factory: write module:path='FILE.py:FACTORY'")
+        return Factory.of(self.path)
+
     def files(self) -> list[Path]:
-        return [*Factory.of(self.path).files(), *([self.weights] if self.weights else [])]
+        return [*self._factory.files(), *([self.weights] if self.weights else [])]
 
     def build(self, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
-        made = Factory.of(self.path).make(image_shape=image_shape, num_classes=num_classes)
+        made = self._factory.make(image_shape=image_shape, num_classes=num_classes)
         network = copy.deepcopy(made)  # an installed module may hold it, and weights are written into it
         refuse_lazy(network)
         if self.weights:

@@ -204,8 +204,8 @@ def test_what_is_not_there_is_refused(tmp_path):
                 use()
     with pytest.raises(UsageError, match=r"there is no file '.*gone\.pt': give the weights as"):
         build("layers", weights=tmp_path / "gone.pt")
-    with pytest.raises(UsageError, match=r"model 'module' needs path=\.\.\.: it has no default"):
-        create("model", "module")
+    with pytest.raises(UsageError, match="the model module needs a factory: write module:path="):
+        create("model", "module").files()
 
 
 class Harmful:

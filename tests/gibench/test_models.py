@@ -2,6 +2,7 @@
 
 import math
 import re
+from pathlib import Path
 from urllib.error import URLError
 
 import pytest
@@ -11,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+import gibench
 from gibench import seeds
 from gibench.errors import UsageError
 from gibench.models import pretrained
-from gibench.registry import create, readable, resolve
+from gibench.plugin import format_value
+from gibench.registry import create, entries, readable, resolve
 
 NAMES = ("mlp", "resmlp", "linear", "lenet", "convnet", "strided-cnn:width=20", "resnet18", "resnet18:norm=group")
 GROWN = {  # a spec, images and classes, the parameters that its paper or the library that it is best known from has
@@ -253,3 +256,18 @@ def test_images_that_a_network_cannot_take_are_refused(spec, shape, complaint):
 def test_settings_out_of_range_are_refused(spec):
     with pytest.raises(UsageError, match="is refused: Input should be"):
         create("model", spec)
+
+
+def test_the_page_names_every_model_with_its_settings_and_their_defaults():
+    page = (Path(gibench.__file__).parent / "models" / "README.md").read_text("utf-8")
+    told = {}
+    for line in page.splitlines():
+        if line.startswith("| `"):
+            name, listed = line.split("|")[1:3]
+            told[name.strip(" `")] = set(re.findall(r"`([^`]+)`", listed))
+    for entry in entries("model"):
+        if entry.distribution == "gibench":
+            plugin = create("model", entry.name)
+            known = {f"{key}={format_value(getattr(plugin, key))}" for key in type(plugin).model_fields}
+            assert told.pop(entry.name) == {text.removesuffix("=") for text in known}
+    assert not told

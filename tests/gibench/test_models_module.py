@@ -268,7 +268,7 @@ def test_it_is_attacked_in_processes_that_cannot_import_it(tmp_path, call, monke
     monkeypatch.chdir(tmp_path / "inner")
     arguments = ("--dataset", "digits", "--batch-size", 2, "--train-steps", 2, "--device", "cpu", "--json")
     wanted = ("--model", spec("Functional", tmp_path / "net.py"), "--model", spec("Branching", tmp_path / "net.py"))
-    outcome = call("run", "--attack", "analytic", *wanted, *arguments, "--executor", "processes")
+    outcome = call("run", "--attack", "analytic", *wanted, *arguments, "--executor", "process")
     assert outcome.code == 0, outcome.err
     assert outcome.out.count('"status": "ok"') == 2
 

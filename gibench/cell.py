@@ -78,8 +78,6 @@ class Cell(CellAxes, Job):
 
     harness: ClassVar[str] = "gibench.stages"
 
-    timeout: float | None = None  # seconds for the attack; no part of the key, since only unfinished rows depend on it
-
     def check(self, plan: bool = False) -> None:
         from gibench import checks
 

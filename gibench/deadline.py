@@ -36,9 +36,9 @@ def hard_stop(seconds: float | None) -> Iterator[None]:
             raise DeadlinePassed
 
     previous = signal.signal(signal.SIGALRM, stop)
-    # It rings again every second, should native code have swallowed the exception.
-    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
     try:
+        # It rings again every second, should native code have swallowed the exception.
+        signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)  # and may do so before the body begins
         yield
     finally:
         armed = False  # a ring from here on must not keep the handler from being put back

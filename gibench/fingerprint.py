@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import locale
 import os
+import pickle
 import random
 import signal
 import socket
@@ -82,8 +83,8 @@ _STATE: Mapping[str, Callable[[], Any]] = {
     "flushing of tiny numbers": lambda: struct.pack("d", _TINY / 2),  # where they are, they equal zero, too
     "torch modes": lambda: (torch._C._len_torch_function_stack(), torch._C._len_torch_dispatch_stack()),
     "module hooks": lambda: [len(getattr(_HOOKS, f"_global_{name}_hooks")) for name in _HOOKED],
-    "torch's random state": lambda: torch.get_rng_state().tolist(),
-    "numpy's random state": lambda: repr(np.random.get_state()),
+    "torch's random state": lambda: torch.get_rng_state().numpy().tobytes(),
+    "numpy's random state": lambda: pickle.dumps(np.random.get_state()),
     "Python's random state": random.getstate,
     "numpy's errors": np.geterr,
     "working folder": os.getcwd,

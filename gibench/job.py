@@ -6,11 +6,11 @@ import hashlib
 import json
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from importlib.metadata import version
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from gibench import source
 from gibench.axes import axes_of, plugins_of
@@ -30,11 +30,13 @@ class Job(ABC):
 
     harness: ClassVar[str]  # the module that runs it
 
+    # Seconds, of a cell for its attack alone; no part of the key, since only unfinished rows depend on it.
+    timeout: float | None = field(default=None, kw_only=True)
+
     @cached_property
     def key(self) -> str:
         """16 hexadecimal digits of everything that decides the result: the axes, versions, source, files."""
-        axes = {name: getattr(self, name) for name in axes_of(type(self))}
-        return hashlib.sha256(f"{_SORTED.encode(axes)} {self._code.text}".encode()).hexdigest()[:16]
+        return _key({name: getattr(self, name) for name in axes_of(type(self))}, self._code.text)
 
     @property
     def versions(self) -> dict[str, str]:
@@ -76,6 +78,19 @@ class Job(ABC):
         """Do it. What fails in it becomes its row's status and reason (rule E9)."""
 
 
+def key_of(axes: Mapping[str, Any], versions: Mapping[str, str], sources: Mapping[str, str]) -> str:
+    """The key of a job of which these are told: its axes, and `Job.versions` and `Job.sources` where it was run."""
+    return _key(axes, _text(versions, sources))
+
+
+def _key(axes: Mapping[str, Any], code: str) -> str:
+    return hashlib.sha256(f"{_SORTED.encode(axes)} {code}".encode()).hexdigest()[:16]
+
+
+def _text(versions: Mapping[str, str], sources: Mapping[str, str]) -> str:
+    return json.dumps([versions, sources], sort_keys=True)
+
+
 class _Code:
     """What stands behind the plugins of a job, some of them composed, and behind what runs it."""
 
@@ -86,7 +101,7 @@ class _Code:
         self.sources = {"harness": source.of_module(harness)}
         for kind, text in specs:
             self._add(kind, text)
-        self.text = json.dumps([self.versions, self.sources], sort_keys=True)
+        self.text = _text(self.versions, self.sources)
 
     def _add(self, kind: str, text: str) -> None:
         for spec in parse_chain(text):

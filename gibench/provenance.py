@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import shlex
 import subprocess
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import lru_cache
 from importlib.metadata import version
@@ -34,6 +35,11 @@ def of(cell: Cell) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "command": command(cell),
     }
+
+
+def distributions(versions: Mapping[str, str]) -> dict[str, str]:
+    """Of the versions in a provenance those that are part of the cell's key: gibench's, and its plugins'."""
+    return {name: text for name, text in versions.items() if name not in ("python", "torch", *LIBRARIES)}
 
 
 def torch_version() -> str:

@@ -42,6 +42,7 @@ class Stored:
         check_address(tracking_uri)
         self._results = Results(results, experiment)
         self._uri, self._experiment = tracking_uri, experiment
+        self.experiment = self._results.experiment  # its name
 
     def rows(self, kind: type[AnyRow], diagnostics: bool = False) -> list[AnyRow]:
         """Every row of a kind, oldest first.
@@ -101,6 +102,24 @@ class Stored:
                 "each row's run_id"
             )
         return store.row(text)
+
+    def details(self, row: StoredRow, copies: str | None = None) -> dict[str, Any]:
+        """What lies beside a row, see `gibench.results.Results.details`.
+
+        Args:
+            row: one that `rows` gave.
+            copies: the folder for copies of files that are not on this machine; MLflow's own choice without it.
+
+        Raises:
+            UsageError: its files are gone or damaged.
+            StoreError: they are in the store alone, which failed.
+        """
+        if self._results.has(row):
+            return self._results.details(row.key)
+        store = self._store(type(row))
+        if store is None:
+            raise UsageError(f"the files of the run {row.run_id} are gone: run its cell again with --force")
+        return store.row(row.run_id, copies)[1]
 
     def images(self, rows: Iterable[StoredRow]) -> pd.DataFrame:
         """The per-image tables of some rows, see `gibench.results.Results.images`.

@@ -7,6 +7,7 @@ Markdown.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 _MARKUP = re.compile(r"[^\w ,.;:()%+='-]|_|www\.")  # what Markdown may read as more than letters
@@ -51,6 +52,29 @@ def visible(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def outline(values: Mapping[str, Any], indent: str = "") -> Iterator[str]:
+    """A line a value, nested mappings indented, texts of several lines below their name."""
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield f"{indent}{key}:"
+            yield from outline(value, f"{indent}  ")
+        elif isinstance(value, str) and "\n" in value:
+            yield f"{indent}{key}:"
+            yield from (f"{indent}  {line}" for line in value.splitlines())
+        else:
+            yield f"{indent}{key}: {_short(value)}"
+
+
+def _short(value: Any) -> str:
+    if value is None or value == {}:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return ", ".join(map(_short, value)) if isinstance(value, list) else str(value)
 
 
 def prose(text: str) -> str:

@@ -96,11 +96,12 @@ class Store(Generic[AnyRow]):
         joined = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"run_id": []})
         return joined[["run_id", *joined.columns.drop("run_id")]]
 
-    def row(self, run_id: str) -> tuple[AnyRow, dict[str, Any]]:
+    def row(self, run_id: str, copies: str | None = None) -> tuple[AnyRow, dict[str, Any]]:
         """One stored row and what lies beside it.
 
         Args:
             run_id: MLflow's id of a run, or that of its row, or the beginning of one.
+            copies: the folder for copies of files that are not on this machine; MLflow's own choice without it.
 
         Returns:
             The row, and a mapping of `artifacts` (the folder), `grid` and `images` (paths in it, None if it has
@@ -122,7 +123,7 @@ class Store(Generic[AnyRow]):
                 "lists each row's run_id"
             )
         with explained(self._uri):
-            folder = self._artifacts(found[0].run_id)
+            folder = self._artifacts(found[0].run_id, folder=copies)
             stored = json.loads((folder / RESULT).read_text())
         paths = {"grid": folder / GRID, "images": folder / IMAGES}
         details = {key: str(path) if path.exists() else None for key, path in paths.items()}

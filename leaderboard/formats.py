@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -24,8 +24,8 @@ from .reported import compare
 Shorten = Callable[[str, str], str]  # kind of plugin and canonical spec to what people read
 _Quote = Callable[[str], str]  # what others wrote, to text that does nothing but be read
 _Show = Callable[[dict[str, Any], Shorten], str]  # a line of the summary to one of its cells
-_WORDS = ("defense", "attack", "rank", "budget", "hardware")  # the columns that are no numbers
-_PROSE = ("budget", "hardware")  # of these, what attacks and machines say in words
+WORDS = ("defense", "attack", "rank", "from", "budget", "hardware")  # the columns that are no numbers
+_PROSE = ("from", "budget", "hardware")  # of these, what files, attacks and machines are called in words
 
 
 def in_full(kind: str, spec: str) -> str:
@@ -58,19 +58,19 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 def to_markdown(summary: pd.DataFrame, shorten: Shorten = in_full) -> str:
     """A section for each scenario and threat model, with what did not end `ok` below its table."""
-    sections = []
+    parts = []
     quoted = _quoting(shorten, code)
-    for scenario, lines in _sections(summary, code):
-        shown = _shown(lines)
-        header = [heading for heading, _ in shown]
+    for scenario, lines in sections(summary, code):
+        columns = shown(lines)
+        header = [heading for heading, _ in columns]
         body = [
-            [prose(show(line, quoted)) if heading in _PROSE else show(line, quoted) for heading, show in shown]
+            [prose(show(line, quoted)) if heading in _PROSE else show(line, quoted) for heading, show in columns]
             for line in lines
         ]
         table = markdown_table(header, body)
-        notes = "\n".join(f"- {note}" for note in _notes(lines, quoted, prose))
-        sections.append("\n\n".join(filter(None, (f"### {scenario}", table, notes))))
-    return "\n\n".join([*sections, *_reported(summary, shorten)] or ["No stored rows."]) + "\n"
+        below = "\n".join(f"- {note}" for note in [*notes(lines, quoted, prose), *_reasons(lines, quoted, prose)])
+        parts.append("\n\n".join(filter(None, (f"### {scenario}", table, below))))
+    return "\n\n".join([*parts, *_reported(summary, shorten)] or ["No stored rows."]) + "\n"
 
 
 def _quoting(shorten: Shorten, quote: _Quote) -> Shorten:
@@ -78,11 +78,16 @@ def _quoting(shorten: Shorten, quote: _Quote) -> Shorten:
 
 
 def _reported(summary: pd.DataFrame, shorten: Shorten) -> Iterator[str]:
-    """A section that puts what papers report beside what was measured here, if something was."""
-    if lines := records(compare(summary, shorten)):
-        header = ["", "attack", "images", "batch", "width", "what", "value", "seconds", ""]
-        body = [["-" if value is None else prose(_plain(value)) for value in line.values()] for line in lines]
-        yield f"### What papers report, and what was measured here\n\n{markdown_table(header, body)}"
+    if table := reported_lines(summary, shorten):
+        yield f"### What papers report, and what was measured here\n\n{table}"
+
+
+def reported_lines(summary: pd.DataFrame, shorten: Shorten) -> str:
+    """What papers report beside what was measured here, as Markdown; nothing where nothing of it was."""
+    lines = records(compare(summary, shorten))
+    header = ["", "attack", "images", "batch", "width", "what", "value", "seconds", ""]
+    body = [["-" if value is None else prose(_plain(value)) for value in line.values()] for line in lines]
+    return markdown_table(header, body) if body else ""
 
 
 def _plain(value: Any) -> str:
@@ -98,50 +103,51 @@ def to_terminal(summary: pd.DataFrame, shorten: Shorten = in_full) -> Group:
     """The same sections for rich to print."""
     parts: list[Table | Text] = []
     quoted = _quoting(shorten, visible)
-    for scenario, lines in _sections(summary, visible):
-        shown = _shown(lines)
+    for scenario, lines in sections(summary, visible):
+        columns = shown(lines)
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-        for heading, _ in shown:
-            if heading in _WORDS:
+        for heading, _ in columns:
+            if heading in WORDS:
                 table.add_column(heading, overflow="fold")
             else:
                 table.add_column(heading, justify="right", no_wrap=True)
         for line in lines:
-            table.add_row(*(Text(visible(show(line, quoted))) for _, show in shown))
+            table.add_row(*(Text(visible(show(line, quoted))) for _, show in columns))
         blank = [Text()] if parts else []
         parts += [
             *blank,
             Text(scenario, "bold"),
             Text(),
             table,
-            *(Text(note) for note in _notes(lines, quoted, visible)),
+            *(Text(note) for note in [*notes(lines, quoted, visible), *_reasons(lines, quoted, visible)]),
         ]
     return Group(*(parts or [Text("no stored rows")]))
 
 
-def _sections(summary: pd.DataFrame, quote: _Quote) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    sections: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+def sections(summary: pd.DataFrame, quote: _Quote) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """The lines of each scenario and threat model, with what they share in words."""
+    scenarios: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for line in records(summary):
-        sections.setdefault(tuple(line[name] for name in SCENARIO), []).append(line)
-    for lines in sections.values():
-        yield _scenario(lines, quote), lines
+        scenarios.setdefault(tuple(line[name] for name in SCENARIO), []).append(line)
+    for lines in scenarios.values():
+        yield scenario(lines, quote), lines
 
 
-def _scenario(lines: list[dict[str, Any]], quote: _Quote) -> str:
-    """What the lines share: rules E1 and E10."""
+def scenario(lines: Sequence[dict[str, Any]], quote: _Quote) -> str:
+    """What the lines share, which may differ in their batch size: rules E1 and E10."""
     line = lines[0]
     steps = line["train_steps"]
     state = f"{quote(line['model'])} {f'after {steps} training steps' if steps else 'untrained'}"
     accuracies = [each["model_accuracy"] for each in lines if each["model_accuracy"] is not None]
     if accuracies:
         state += f" (accuracy {sum(accuracies) / len(accuracies):.2f})"
-    batch = f"batch {line['batch_size']} {line['labels']}"
+    batch = f"batch {', '.join(map(str, sorted({each['batch_size'] for each in lines})))} {line['labels']}"
     source = quote(line["dataset"]) + ("" if line["split"] == "private" else f", {line['split']} split")
     return "; ".join([source, state, batch, f"server knows {line['knows']}", f"{line['dtype']} on {line['device']}"])
 
 
-def _notes(lines: list[dict[str, Any]], shorten: Shorten, quote: _Quote) -> Iterator[str]:
-    """The hardware where all times are from one, where there is no control, and why cells are not `ok` (rule E9)."""
+def notes(lines: list[dict[str, Any]], shorten: Shorten, quote: _Quote) -> Iterator[str]:
+    """The hardware where all times are from one, versions that are mixed, and where there is no control."""
     if len(hardware := _hardware(lines)) == 1:
         yield f"seconds of the attack alone on {quote(hardware.pop())}"
     if mixed := mixture(version for line in lines for version in (line["torch"] or "").split("; ")):
@@ -149,20 +155,24 @@ def _notes(lines: list[dict[str, Any]], shorten: Shorten, quote: _Quote) -> Iter
     controlled = {line["defense"] for line in lines if line["control"] and line["n_tried"]}
     if without := dict.fromkeys(line["defense"] for line in lines if line["defense"] not in controlled):
         yield f"no control was run against {', '.join(shorten('defense', each) for each in without)}"
+
+
+def _reasons(lines: list[dict[str, Any]], shorten: Shorten, quote: _Quote) -> Iterator[str]:
+    """Why cells are not `ok` (rule E9)."""
     for line in lines:
         if line["reason"]:
-            yield f"{_attack(line, shorten)} against {shorten('defense', line['defense'])}: {quote(line['reason'])}"
+            yield f"{attack_of(line, shorten)} against {shorten('defense', line['defense'])}: {quote(line['reason'])}"
 
 
 def _hardware(lines: list[dict[str, Any]]) -> set[str]:
     return {line["hardware"] for line in lines if line["hardware"]}
 
 
-def _shown(lines: list[dict[str, Any]]) -> tuple[tuple[str, _Show], ...]:
+def shown(lines: list[dict[str, Any]]) -> tuple[tuple[str, _Show], ...]:
     """The columns for people: promises, budgets and utility where there are such, and machines where they differ."""
     optional = [(head, show) for name, head, show in _OPTIONAL if any(line[name] is not None for line in lines)]
-    shown = (*_SHOWN, *optional)
-    return (*shown, ("hardware", _text("hardware"))) if len(_hardware(lines)) > 1 else shown
+    columns = (*_SHOWN, *optional)
+    return (*columns, ("hardware", _text("hardware"))) if len(_hardware(lines)) > 1 else columns
 
 
 def place(line: dict[str, Any], shorten: Shorten) -> str:
@@ -212,11 +222,13 @@ def _mechanism(line: dict[str, Any], shorten: Shorten) -> str:
     return "-" if line["max_grad_norm"] is None else f"{line['max_grad_norm']:.4g}, {line['noise_multiplier'] or 0:.4g}"
 
 
-def _trials(line: dict[str, Any], shorten: Shorten) -> str:
+def trials(line: dict[str, Any], shorten: Shorten) -> str:
+    """How many cells ended `ok`, of those whose attack ran."""
     return f"{line['n_ok']} / {line['n_tried']}"
 
 
-def _attack(line: dict[str, Any], shorten: Shorten) -> str:
+def attack_of(line: dict[str, Any], shorten: Shorten) -> str:
+    """The attack, with what sets it apart from others."""
     marks = [flag for flag in ("adaptive", "oracle") if line[flag]]
     return " ".join([shorten("attack", line["attack"]), *(f"({mark})" for mark in marks)])
 
@@ -236,9 +248,9 @@ def _text(name: str) -> _Show:
 
 _SHOWN: tuple[tuple[str, _Show], ...] = (
     ("defense", lambda line, shorten: shorten("defense", line["defense"])),
-    ("attack", _attack),
+    ("attack", attack_of),
     ("rank", place),
-    ("ok / tried", _trials),
+    ("ok / tried", trials),
     ("exact [95 %]", within("exact_rate", "exact_low", "exact_high", 3)),
     ("median PSNR dB [95 %]", within("psnr_median", "psnr_low", "psnr_high", 2)),
     ("SSIM", number("ssim_mean", 3)),
@@ -248,6 +260,7 @@ _SHOWN: tuple[tuple[str, _Show], ...] = (
     ("seconds", number("runtime_s", 3)),
 )
 _OPTIONAL: tuple[tuple[str, str, _Show], ...] = (  # the column that says whether there is something to show
+    ("source", "from", _text("source")),
     ("budget", "budget", _text("budget")),
     ("max_grad_norm", "clip norm, noise", _mechanism),
     ("epsilon", "epsilon, delta", _promise),

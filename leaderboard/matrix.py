@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SIDES = ("attacks that go by the update alone", "adaptive: they know the defense", "controls")
-_RANGE = (10, 50)  # dB: from what a guess has to what passes for the original
+RANGE = (10, 50)  # dB: from what a guess has to what passes for the original
 _LEGEND = "PSNR, dB; in brackets the share that is exact; * with cells that timed out, diverged or failed"
 _LONGEST = 40  # characters of a label
 
@@ -46,14 +46,14 @@ def draw(rows: pd.DataFrame) -> Figure:
         for measure in ("psnr_mean", "exact_rate", "ok")
     )
     figure, ((axes,),) = new_figure(1, 1, size=(6 + 0.6 * len(attacks), 3.5 + 0.36 * len(defenses)))
-    image = axes.imshow(psnr, cmap="cividis", vmin=_RANGE[0], vmax=_RANGE[1], aspect="auto")
+    image = axes.imshow(psnr, cmap="cividis", vmin=RANGE[0], vmax=RANGE[1], aspect="auto")
     figure.colorbar(image, extend="both", shrink=0.5, pad=0.08, label=_LEGEND)
     for (line, column), value in np.ndenumerate(psnr):
         if np.isnan(value):  # not run
             continue
         share, mark = exact[line, column], "" if ok[line, column] == 1 else "*"
         text = f"{value:.1f}{mark}\n({share:.2g})" if share > 0 else f"{value:.1f}{mark}"
-        color = "black" if value > sum(_RANGE) / 2 else "white"
+        color = "black" if value > sum(RANGE) / 2 else "white"
         axes.text(column, line, text, ha="center", va="center", fontsize="x-small", color=color)
     names = [variant if len(variant) <= _LONGEST else parse(variant).name for variant in attacks["variant"]]
     axes.set_xticks(range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor", fontsize="small")

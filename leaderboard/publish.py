@@ -1,6 +1,7 @@
-"""Renders all that is published from the rows in `results/`: every table between markers, every figure.
+"""Renders all that is published from the rows in `results/`: every table and figure between markers, every picture.
 
-`make results` runs it. A README says where a table goes by `<!-- results: NAME -->` and `<!-- end -->`.
+`make results` runs it. A page says where a table goes by `<!-- results: NAME -->` and `<!-- end -->` on lines of their
+own, and where a single figure goes in a sentence by `<!-- figure: NAME -->` and `<!-- end -->`.
 """
 
 from __future__ import annotations
@@ -15,15 +16,19 @@ from pathlib import Path
 from gibench.errors import UsageError
 from gibench.registry import readable
 from gibench.result import Row
+from gibench.utility.job import TrialRow
 
 from . import pick, plots
+from .columns import columns_table
 from .published import read
-from .render import RESULTS, Line, Table, costs_table, hostile_table, inventory, reach_table, rendered
+from .render import RESULTS, Line, Table, costs_table, hostile_table, inventory, reach_table, rendered, reported_table
 from .table import newest, table
+from .values import VALUES
 
-READMES = ("README.md", "attacks/README.md", "defenses/README.md", "leaderboard/README.md")
+_FOLDERS = ("attacks", "defenses", "leaderboard", "gibench")  # whose pages have markers, beside the front page
 DIGEST = "gibench rows"  # the key in a PNG's metadata of the hash of the rows it was drawn from
-_MARKED = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+TABLE = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+VALUE = re.compile(r"(<!-- figure: ([a-z][a-z0-9-]*) -->).*?(<!-- end -->)")
 
 
 def _plain(line: Line) -> bool:
@@ -67,6 +72,8 @@ TABLES: Mapping[str, Table] = {
     "defenses-psnr": Table("defenses", ("defense",), ("PSNR dB",), ("attack",), _plain),
     "defenses-trained": Table("defenses", ("defense",), _SIZES, ("attack",), lambda line: not _plain(line)),
 }
+_AS_IN_PAPERS = ("headline", "baselines", "scaling", "spear-wall", "training")  # attacks at their defaults
+FRONT_PAGE = ("demo",)  # the suites whose tables README.md shows
 FIGURES: Mapping[str, tuple[str, str]] = {  # the file, of which suite's rows, and the plot
     "defenses.png": ("defenses", "matrix"),
     "privacy-utility.png": ("privacy-utility", "privacy_utility"),
@@ -82,15 +89,24 @@ def tables(root: Path) -> dict[str, str]:
         "costs": costs_table(root / RESULTS / "defenses-utility.csv"),
         "hostile-batches": hostile_table(root / RESULTS / "hostile-batches.csv"),
         "reach": reach_table(root / RESULTS / "reach.csv"),
+        "reported": reported_table(root / RESULTS / f"{suite}.csv" for suite in _AS_IN_PAPERS),
         "published": inventory(root / RESULTS, suites),
+        "columns": columns_table(Row),
+        "training-columns": columns_table(TrialRow),
     }
 
 
+def pages(root: Path) -> list[Path]:
+    """Every page that may have markers: the front page, and Markdown in the folders of the package."""
+    found = (file for folder in _FOLDERS for file in (root / folder).rglob("*.md"))
+    return [root / "README.md", *sorted(found)]
+
+
 def readmes(root: Path) -> dict[Path, str]:
-    """The READMEs with every table in its place.
+    """The pages with every table and figure in its place.
 
     Raises:
-        UsageError: a marker names no table.
+        UsageError: a marker names none.
     """
     made = tables(root)
 
@@ -99,7 +115,13 @@ def readmes(root: Path) -> dict[Path, str]:
             raise UsageError(f"there is no published table '{match[2]}': there are {', '.join(made)}")
         return f"{match[1]}{made[match[2]]}\n{match[3]}"
 
-    return {root / name: _MARKED.sub(put, (root / name).read_text(encoding="utf-8")) for name in READMES}
+    def put_value(match: re.Match[str]) -> str:
+        if match[2] not in VALUES:
+            raise UsageError(f"there is no published figure '{match[2]}': there are {', '.join(VALUES)}")
+        return f"{match[1]}{VALUES[match[2]](root)}{match[3]}"
+
+    texts = {page: page.read_text(encoding="utf-8") for page in pages(root)}
+    return {page: VALUE.sub(put_value, TABLE.sub(put, text)) for page, text in texts.items()}
 
 
 def digest(file: Path) -> str:
@@ -122,7 +144,7 @@ def figures(root: Path) -> dict[Path, bytes]:
 
 
 def main(root: Path) -> None:
-    """Write every README and every figure anew.
+    """Write every page and every figure anew.
 
     Raises:
         UsageError: see `readmes`; or rows cannot be read.

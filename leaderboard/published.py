@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,24 +23,40 @@ def read(kind: type[AnyRow], file: Path) -> list[AnyRow]:
     and an axis that there was not yet has the value that was meant.
 
     Raises:
-        UsageError: the file has other columns, or a value is none of its column.
+        UsageError: there is no such file, it has other columns, or a value is none of its column.
     """
+    try:
+        text = file.read_bytes().decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"{file} cannot be read ({getattr(error, 'strerror', None) or error}): give a file of rows"
+        ) from None
+    return read_text(kind, text, str(file))
+
+
+def read_text(kind: type[AnyRow], text: str, where: str) -> list[AnyRow]:
+    """The same of the text of such a file, which `where` names in errors."""
     columns = columns_of(kind)
-    with file.open(encoding="utf-8", newline="") as stream:
-        reader = csv.DictReader(stream)
-        found = set(reader.fieldnames or ())
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        found = list(reader.fieldnames or ())
         axes = {name for name, column in columns.items() if column.axis and column.axis.before is None}
         needed = axes | {kind.key_column}
-        wrong = (found - {*columns, *_LAST}) | ({*needed, *_LAST} - found)
-        if wrong:
-            raise UsageError(f"{file} has other columns than rows have now ({', '.join(sorted(wrong))}): run it anew")
-        return [_row(kind, line, f"{file}, line {reader.line_num}") for line in reader]
+        wrong = (set(found) - {*columns, *_LAST}) | ({*needed, *_LAST} - set(found))
+        if wrong or len(set(found)) < len(found):
+            told = ", ".join(sorted(wrong)) or "one of them twice"
+            raise UsageError(f"{where} has other columns than rows have now ({told}): run it anew")
+        return [_row(kind, line, f"{where}, line {reader.line_num}") for line in reader]
+    except csv.Error as error:
+        raise UsageError(f"{where}, line {reader.line_num} is no row: {error}") from None
 
 
-def _row(kind: type[AnyRow], line: dict[str, str], where: str) -> AnyRow:
+def _row(kind: type[AnyRow], line: dict[Any, Any], where: str) -> AnyRow:
     try:
+        if None in line or None in line.values():
+            raise ValueError("it has not as many fields as there are columns")
         values = filled(kind, lambda name, column: _value(line.get(name, ""), column))
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise UsageError(f"{where} is no row: {error}") from None
     return kind(**values, run_id=line["run_id"], started=line["started"])
 
@@ -48,7 +66,10 @@ def _value(text: str, column: Column) -> Any:
         return None
     if column.type is bool:
         return {"true": True, "false": False}[text]
-    return column.type(text)
+    value = column.type(text)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{text} is none of its numbers")
+    return value
 
 
 def seeds(numbers: Iterable[int]) -> str:

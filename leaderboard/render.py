@@ -16,7 +16,7 @@ from gibench.spec import parse
 from gibench.text import code, prose
 from gibench.utility.job import TrialRow
 
-from .formats import certified, claims, markdown_table, number, place, records, within
+from .formats import certified, claims, markdown_table, number, place, records, reported_lines, within
 from .intervals import at_most
 from .published import read, seeds
 from .ranks import SCENARIO
@@ -195,6 +195,13 @@ def reach_table(file: Path) -> str:
         *("seconds", "MiB", "times floor", "machine"),
     ]
     return f"\n{markdown_table(header, body)}\n"
+
+
+def reported_table(files: Iterable[Path]) -> str:
+    """What papers report, and below each figure what published rows give for its attack, never mixed."""
+    rows = newest(row for file in files if file.exists() for row in read(Row, file))
+    table = reported_lines(summarize(rows), readable)
+    return f"\n{table}\n" if table else NOT_MEASURED
 
 
 def hostile_table(file: Path) -> str:

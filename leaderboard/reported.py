@@ -39,7 +39,7 @@ def compare(summary: pd.DataFrame, shorten: Callable[[str, str], str]) -> pd.Dat
 
 
 def _measured(summary: pd.DataFrame, name: str, shorten: Callable[[str, str], str]) -> Iterator[dict[str, Any]]:
-    alike = {"defense": "none", "train_steps": 0, "labels": "iid"}
+    alike = {"defense": "none", "train_steps": 0, "labels": "iid", "split": "private"}
     lines = summary[(summary[list(alike)] == pd.Series(alike)).all(axis=1) & (summary["n_tried"] > 0)]
     for line in lines.sort_values("batch_size", kind="stable").to_dict("records"):
         if shorten("attack", line["attack"]) == name:

@@ -16,7 +16,7 @@ from gibench.result import COLUMNS, Row, StoredRow, columns_of
 from .intervals import at_most, bootstrap
 from .ranks import SCENARIO, is_control, places, tried
 
-_GROUP = (*SCENARIO, "defense", "attack")  # one row of the summary: everything but the seed
+_GROUP = (*SCENARIO, "defense", "attack", "source")  # one row of the summary: everything but the seed
 _FLAGS = ("adaptive", "oracle", "control")
 _MEANS = (
     *("exact_rate", "certified_rate", "psnr_mean", "ssim_mean", "lpips_mean", "mse_mean"),
@@ -28,7 +28,8 @@ _LARGEST = ("epsilon", "delta", "run_epsilon", "run_steps", "max_grad_norm")  # 
 _TEXTS = ("accountant", "sampling", "budget", "torch")
 _DTYPES = {bool: "boolean", int: "Int64", float: "Float64", str: "object"}
 _SUMMARY: dict[str, str] = {
-    **{name: _DTYPES[COLUMNS[name].type] for name in (*_GROUP, *_FLAGS)},
+    **{name: _DTYPES[COLUMNS[name].type] for name in (*SCENARIO, "defense", "attack", *_FLAGS)},
+    "source": "object",
     **{"rank": "Int64", "unranked": "object", "above_control": "boolean"},
     **dict.fromkeys(("n_ok", "n_tried", "n_skipped", "n_certified", "false_certificates"), "Int64"),
     **dict.fromkeys(("false_rate_at_most", *_MEANS, *_INTERVALS), "Float64"),
@@ -44,8 +45,10 @@ def table(rows: Iterable[StoredRow], kind: type[StoredRow] = Row) -> pd.DataFram
     Whole numbers, truth values and rates have pandas' nullable types: what does not apply is `<NA>`, text is None.
     Diagnostics that came with the rows follow as numbers, `<NA>` in the rows that lack one.
     """
+    rows = list(rows)
     lines = [row.as_dict() for row in rows]
     types = {name: _DTYPES[column.type] for name, column in columns_of(kind).items()} | dict.fromkeys(_LAST, "object")
+    types |= {"source": "object"} if any(row.source for row in rows) else {}
     types |= dict.fromkeys(sorted({name for line in lines for name in line} - types.keys()), "Float64")
     return _frame(lines, types)
 
@@ -89,7 +92,7 @@ def _line(group: Sequence[Row]) -> dict[str, Any]:
     ran = tried(group)
     hardware = sorted({row.machine for row in ran if row.machine})
     line: dict[str, Any] = {name: getattr(group[-1], name) for name in (*_GROUP, *_FLAGS)}
-    line |= {"control": is_control(group[-1])}
+    line |= {"control": is_control(group[-1]), "source": group[-1].source or None}
     line |= {name: _mean(_values(ran, name)) for name in _MEANS}
     for name in ("label_accuracy", "labels_found"):
         if line[name] is not None:  # a cell that gave no labels where others did has none right
@@ -153,7 +156,8 @@ def _order(line: dict[str, Any]) -> tuple[Any, ...]:
     where = tuple((line[name] is None, line[name]) for name in SCENARIO)
     where = (*where, (line["defense"] != "none", line["defense"]))
     rank = line["rank"]
-    return (*where, bool(line["control"]), bool(line["adaptive"]), rank is None, rank or 0, line["attack"])
+    last = (bool(line["control"]), bool(line["adaptive"]), rank is None, rank or 0, line["attack"])
+    return (*where, *last, line["source"] or "")
 
 
 def _frame(lines: Sequence[dict[str, Any]], types: dict[str, str]) -> pd.DataFrame:

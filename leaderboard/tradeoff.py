@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-class _Kind(NamedTuple):
+class Kind(NamedTuple):
     """One panel: how strong a defense of this name is in a row, the settings that make it so, and the axis."""
 
     strength: Callable[[Mapping[str, Any], Mapping[str, str]], float]
@@ -34,17 +34,17 @@ def _local_steps(row: Mapping[str, Any], settings: Mapping[str, str]) -> float:
     return int(settings["epochs"]) * batches
 
 
-_KINDS: Mapping[str, _Kind] = {
-    "dp": _Kind(
+KINDS: Mapping[str, Kind] = {
+    "dp": Kind(
         lambda row, settings: math.nan if row["epsilon"] is None else row["epsilon"],
         frozenset({"noise_multiplier", "target_epsilon"}),
         "epsilon of one release; accuracy: of its whole training",
         True,
     ),
-    "pruning": _Kind(
+    "pruning": Kind(
         lambda row, settings: float(settings["sparsity"]), frozenset({"sparsity"}), "share of the entries pruned", False
     ),
-    "fedavg": _Kind(_local_steps, frozenset({"epochs"}), "local steps", True),
+    "fedavg": Kind(_local_steps, frozenset({"epochs"}), "local steps", True),
 }
 
 
@@ -58,7 +58,7 @@ def pick(rows: pd.DataFrame) -> pd.DataFrame:
         The rows with the columns kind (`dp`, `pruning`, `fedavg` or `none`) and strength. A kind that was not run at
         two strengths or more is left out; of several with other settings the one of most strengths is taken.
     """
-    placed = [_place(row) for row in records(rows)]
+    placed = [place_of(row) for row in records(rows)]
     columns = {name: [place[number] for place in placed] for number, name in enumerate(("kind", "family", "strength"))}
     found = rows.assign(**columns)
     found = most(found[found["kind"] != ""], ("defense", "name", "variant"))
@@ -67,20 +67,26 @@ def pick(rows: pd.DataFrame) -> pd.DataFrame:
     return found[found["family"].isin([*families, "none"])] if families else found.iloc[:0]
 
 
-def _place(row: Mapping[str, Any]) -> tuple[str, str, float]:
-    """The kind of a row's defense, what it shares with those it is compared with, and its strength."""
+def place_of(row: Mapping[str, Any]) -> tuple[str, str, float]:
+    """The kind of a row's defense, what it shares with those it is compared with, and its strength.
+
+    The kind is empty where defenses are composed, and where their strength is none of `KINDS`.
+
+    Args:
+        row: `defense`, `batch_size` and `epsilon` of a row, or of a line of the summary.
+    """
     first, *more = parse_chain(row["defense"])
     if first.name == "none":
         return "none", "none", 0.0
-    kind = _KINDS.get(first.name)
+    kind = KINDS.get(first.name)
     if more or kind is None:
         return "", "", math.nan
     strength = kind.strength(row, dict(first.settings))
-    family = _without(row["defense"], kind.varied)
+    family = without(row["defense"], kind.varied)
     return ("", "", math.nan) if math.isnan(strength) else (first.name, family, strength)
 
 
-def _without(defense: str, varied: frozenset[str]) -> str:
+def without(defense: str, varied: frozenset[str]) -> str:
     """The spec of one defense without the settings that vary."""
     spec = parse(defense)
     return str(Spec(spec.name, tuple(each for each in spec.settings if each[0] not in varied)))
@@ -91,7 +97,7 @@ def draw(rows: pd.DataFrame) -> Figure:
 
     Accuracy stands over the epsilon of the training that gave it, not of one of its rounds.
     """
-    kinds = [kind for kind in _KINDS if kind in set(rows["kind"])]
+    kinds = [kind for kind in KINDS if kind in set(rows["kind"])]
     figure, panels = new_figure(2, len(kinds), size=(1.5 + 4.3 * len(kinds), 7.5))
     attacks = sorted(rows["variant"].unique())
     plain = rows.loc[rows["kind"] == "none", "utility_accuracy"].mean()
@@ -108,10 +114,10 @@ def draw(rows: pd.DataFrame) -> Figure:
             utility.set(ylim=(0, 1.05), ylabel="accuracy of training" if column == len(kinds) - 1 else "")
             utility.grid(visible=False)
             utility.spines["right"].set_visible(True)
-            axes.set(xlabel=_KINDS[kind].label, xscale="log" if _KINDS[kind].logarithmic else "linear")
+            axes.set(xlabel=KINDS[kind].label, xscale="log" if KINDS[kind].logarithmic else "linear")
         panels[0, column].set(ylim=(0, 105), ylabel="" if column else "PSNR, dB")
         panels[1, column].set(ylim=(0, 1.05), ylabel="" if column else "share recovered exactly")
-        panels[0, column].set_title(_without(group["defended"].iloc[0], _KINDS[kind].varied))
+        panels[0, column].set_title(without(group["defended"].iloc[0], KINDS[kind].varied))
     handles = [*panels[0, 0].get_legend_handles_labels()], [*utility.get_legend_handles_labels()]
     figure.legend(*(left + right for left, right in zip(*handles, strict=True)), loc="outside upper center", ncols=4)
     return signed(figure, rows)

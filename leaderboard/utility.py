@@ -90,10 +90,14 @@ def _line(group: Sequence[TrialRow], plain: Sequence[TrialRow]) -> dict[str, Any
         without = {name: _mean(plain, name) for name in ("accuracy", "round_bytes", "round_s")}
         if without["accuracy"] is not None and line["accuracy"] is not None:
             line["accuracy_lost"] = without["accuracy"] - line["accuracy"]
-            line["bytes_share"] = line["round_bytes"] / without["round_bytes"]
+            line["bytes_share"] = _share(line["round_bytes"], without["round_bytes"])
             if len({row.machine for row in (*tried, *plain)}) == 1:
-                line["overhead"] = line["round_s"] / without["round_s"]
+                line["overhead"] = _share(line["round_s"], without["round_s"])
     return line
+
+
+def _share(value: float | None, of: float | None) -> float | None:
+    return value / of if value is not None and of else None
 
 
 def _mean(rows: Iterable[TrialRow], name: str) -> Any:

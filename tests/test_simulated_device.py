@@ -34,6 +34,10 @@ WAITS = {  # how often an attack on such a batch may make the host wait for the 
     "spearpp-quantized": 460,
 }
 BATCH = 3
+LONG = ("spearpp-local-steps", "spearpp-pruned", "spearpp-quantized")  # take what SPEAR++ takes several times over
+ATTACKS = [
+    pytest.param(*each, marks=pytest.mark.slow if each[0].startswith(LONG) else ()) for each in attacks().items()
+]
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +67,7 @@ def same(one, other):
     return one is other is None or torch.equal(held(one), held(other))
 
 
-@pytest.mark.parametrize(("attack", "defense"), attacks().items())
+@pytest.mark.parametrize(("attack", "defense"), ATTACKS)
 def test_an_attack_gives_the_cpus_result_on_another_device(attack, defense, digits):
     there = attacked(attack, "cpu", digits, defense)
     with simulated() as log:

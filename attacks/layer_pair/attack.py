@@ -13,6 +13,8 @@ from gibench.observation import Observation
 from ..exact.layers import find_input_layer, next_linear
 from ..exact.likelihood import Likely, polish
 from ..exact.linear_layer import read_gradient, unsupported
+from ..trunk.attack import images_behind
+from ..trunk.network import Behind, behind_trunk
 from .claims import CONTRADICTED, claims
 from .free_scales import look_with_free_scales
 from .next_layer import read_next_layer
@@ -28,6 +30,9 @@ class LayerPair(Attack):
     images are found, later starts lie in the space that their directions leave. An image that satisfies its equations
     within the noise is certified, if no image of the batch may hide in the mean of several. Under noise a whole batch
     is moved to where all layers' gradients are most likely, see `exact/likelihood.py`.
+
+    Behind convolutions what is recovered are the features that enter the first of the two layers, and each image is
+    sought by its own, see `trunk/`.
 
     Beside SPEAR and SPEAR++ it needs one layer more, and in exchange no sparse columns: near-duplicates, trained
     networks and widths below four times the batch are no obstacles in themselves.
@@ -51,6 +56,19 @@ class LayerPair(Attack):
     starts: int = Field(2, ge=1, description="of each round of solves, for every image not yet found")
 
     def supports(self, observation: Observation) -> str | None:
+        behind = behind_trunk(observation)
+        if isinstance(behind, str):
+            return behind
+        return self._applies(observation if behind is None else behind.shown)
+
+    def reconstruct(self, observation: Observation, context: Context) -> Reconstruction:
+        behind = behind_trunk(observation)
+        if isinstance(behind, Behind):
+            return images_behind(behind, observation, self._read, context)
+        return self._read(observation, context)
+
+    def _applies(self, observation: Observation) -> str | None:
+        """Why the first two linear layers' gradients tell nothing, or None."""
         if reason := unsupported(observation):
             return reason
         layer = find_input_layer(observation.model, observation.image_shape)
@@ -59,7 +77,8 @@ class LayerPair(Attack):
             return "needs a linear layer that the first layer's ReLU feeds, and it alone"
         return lacking(observation, [f"{name}.weight"])
 
-    def reconstruct(self, observation: Observation, context: Context) -> Reconstruction:
+    def _read(self, observation: Observation, context: Context) -> Reconstruction:
+        """What the first linear layer is fed."""
         context.progress("reading the ranks off the singular values", None)
         gradient = read_gradient(observation, context.generator)
         if gradient is None:

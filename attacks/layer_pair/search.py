@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..exact.conjugate import conjugate_gradients
 from ..exact.sphere import normalized, radam, tangent
 from ..exact.stable import until_stable
 from .equations import Equations
@@ -23,7 +24,6 @@ _COARSE, _FINE = (120, 1.0), (10, 0.05)  # steps and the first step's length in 
 _NEAR = 2e-3  # share of the activations outside the span below which a point is worth settling
 _MET = 1e-3  # of 1 - cos: closer points have met
 _SINGLE, _DOUBLE = (30, 5, 1e-6), (200, 2, 1e-14)  # steps for a pattern, patterns, and the end of conjugate gradients
-_ASKED = 8  # steps of conjugate gradients after which it is asked whether any column still moves
 _DIRECTIONS = 300, 1e-9  # steps and their end
 _ERRORS = 20, 0.0  # the same
 _ZERO = 1e-4  # of the mean size of what a layer's neurons receive: within it float32 does not tell who fires
@@ -117,26 +117,6 @@ def minimize(normal: Callable[[Tensor], Tensor], start: Tensor, steps: int, end:
         return tangent(start, normal(vectors))
 
     return start + conjugate_gradients(across, -across(start), steps, end)
-
-
-def conjugate_gradients(normal: Callable[[Tensor], Tensor], right: Tensor, steps: int, end: float) -> Tensor:
-    """x of `N x = right`, all columns `[B, K]` at once; one stops where its residual is below `end`."""
-    moved = torch.zeros_like(right)
-    residual = direction = right
-    size = residual.square().sum(dim=0)
-    for count in range(steps):
-        image = normal(direction)
-        curvature = (direction * image).sum(dim=0)
-        going = (size.sqrt() > end) & (curvature > 1e-6 * direction.square().sum(dim=0))
-        if count % _ASKED == 0 and not bool(going.any()):  # not in every step: a device waits for the answer
-            break
-        step = torch.where(going, size / curvature, 0.0)
-        moved = moved + step * direction
-        residual = residual - step * image
-        new = residual.square().sum(dim=0)
-        direction = torch.where(going, residual + new / size.clamp_min(1e-200) * direction, direction)
-        size = torch.where(going, new, size)
-    return moved
 
 
 def directions_by_products(following: NextLayer, points: Tensor) -> PairDirections:

@@ -21,6 +21,8 @@ from ..layer_pair.claims import claims as next_claims
 from ..layer_pair.free_scales import look_with_free_scales
 from ..layer_pair.next_layer import Judged, NextLayer, read_next_layer
 from ..layer_pair.rounds import find_images
+from ..trunk.attack import images_behind
+from ..trunk.network import Behind, behind_trunk
 from ..two_valued.backward import head_of, read_backward
 from ..two_valued.certificate import certify_two_valued
 from ..two_valued.search import search_two_valued
@@ -60,6 +62,9 @@ class SpearPP(Attack):
     With `objective=l4` real gradients give next to nothing: its minima are farther from the sparse vectors than either
     rounding can mend. `huber` and `logcosh` are the absolute value with a parabola at zero, and `rtr` takes several
     times the seconds of `radam` for as many directions.
+
+    Behind convolutions what is recovered are the features that enter the layer, and each image is sought by its own,
+    see `trunk/`.
 
     In trained networks sparsity fails twice. In the first training steps activation patterns align: few rows are zero
     for an image but active for its nearest one, so that some directions are not determined by their zeros; there the
@@ -146,6 +151,13 @@ class SpearPP(Attack):
         return f"{self.rounds} rounds of search"
 
     def supports(self, observation: Observation) -> str | None:
+        behind = None if self.adaptive else behind_trunk(observation)
+        if isinstance(behind, str):
+            return behind
+        return self._applies(observation if behind is None else behind.shown)
+
+    def _applies(self, observation: Observation) -> str | None:
+        """Why the first linear layer's gradient tells nothing, or None."""
         if reason := unsupported(observation):
             return reason
         if self.objective == "two-valued" and self.preset == "paper":
@@ -155,6 +167,13 @@ class SpearPP(Attack):
         return None
 
     def reconstruct(self, observation: Observation, context: Context) -> Reconstruction:
+        behind = behind_trunk(observation)
+        if isinstance(behind, Behind):
+            return images_behind(behind, observation, self._read, context)
+        return self._read(observation, context)
+
+    def _read(self, observation: Observation, context: Context) -> Reconstruction:
+        """What the first linear layer is fed."""
         clock = Clock(context.device)
         context.progress("reading the rank off the singular values", None)
         with clock.stage("svd"):

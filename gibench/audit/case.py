@@ -14,11 +14,12 @@ from gibench.audit import observe
 from gibench.audit.attempts import EXPLAINED, Attempt, attempt_all, best, inputs_of, plan, reads_layers
 from gibench.audit.causes import cause_of
 from gibench.audit.defenses import pointers
-from gibench.audit.features import Features, find_head
+from gibench.audit.features import Features
 from gibench.audit.looks import Looks, look
 from gibench.audit.pixels import as_pixels, check_pixels
 from gibench.audit.protocol import Protocol
 from gibench.audit.report import AuditReport, refused, verdict_of
+from gibench.head import find_head
 from gibench.observation import Observation
 
 _SMOOTHED = 5e-3  # of label smoothing that is reported

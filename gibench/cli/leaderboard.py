@@ -15,6 +15,8 @@ from gibench.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Group
 
+    from gibench.result import Row
+
 _WIDTH = 200  # characters of a table that goes to a file or a pipe
 _LEAST_WIDTH = 110  # a narrower terminal wraps the lines itself
 
@@ -38,6 +40,15 @@ def leaderboard(
     costs: Annotated[
         bool, typer.Option("--costs", help="csv and json: every stored training run of gibench utility instead.")
     ] = False,
+    files: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--from",
+            metavar="FILE",
+            help="Show rows of this file, of gibench export or a CSV of rows, and stored ones only if an option says "
+            "where they are.",
+        ),
+    ] = None,
     results: Results = None,
     tracking_uri: TrackingUri = None,
     experiment: Experiment = None,
@@ -57,7 +68,9 @@ def leaderboard(
     if costs and form not in (Format.CSV, Format.JSON):
         raise UsageError("--costs is for --format csv or json: gibench utility shows its table")
     where = (tracking_uri, experiment, results)
-    rows = stored.rows(*where)
+    if costs and files:
+        raise UsageError("--costs is of stored training runs: leave --from out")
+    rows = _rows(files, where)
     listed = table(stored.trials(*where), TrialRow) if costs else table(rows)
     if form is Format.JSON:
         text = formats.to_json(listed)
@@ -76,6 +89,15 @@ def leaderboard(
         output.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UsageError(f"{output} cannot be written: {error.strerror or error}: choose another --output") from None
+
+
+def _rows(files: list[Path] | None, where: tuple[str | None, str | None, str | None]) -> list[Row]:
+    """The rows that are asked for: stored ones, those of files, or both."""
+    from gibench.leaderboard import sources, stored
+
+    if not files:
+        return stored.rows(*where)
+    return sources.rows(files, stored.rows(*where) if any(where) else None)
 
 
 def _drawn(group: Group, to_terminal: bool) -> str:

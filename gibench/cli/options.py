@@ -11,12 +11,14 @@ import typer
 
 from gibench.axes import Axis, axes_of
 from gibench.cli import how
+from gibench.sweep.how import How
 
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 _SHOWN = 20  # characters of a default that a narrow terminal has room for
 
 Timeout = Annotated[
-    float | None, typer.Option("--timeout", metavar="SECONDS", help="Wall clock of each attack; none without it.")
+    float | None,
+    typer.Option("--timeout", metavar="SECONDS", help="Wall clock of each attack or training run; none without it."),
 ]
 Results = Annotated[
     str | None,
@@ -89,7 +91,7 @@ def takes_axes(kind: type, *only: str) -> Callable[[Callable[..., None]], Callab
         @wraps(command)
         def run(**values: Any) -> None:
             axes = {name: values.pop(name) for name in made}
-            chosen = how.How.of(**{name: values.pop(name) for name in how.OPTIONS})
+            chosen = How.of(**{name: values.pop(name) for name in how.OPTIONS})
             command({name: value for name, value in axes.items() if value is not None}, chosen, **values)
 
         parameters = [*options, *(each.replace(kind=_KEYWORD) for each in own)]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import fields
 
+from gibench.brief import title
 from gibench.checks import at_hand
-from gibench.cli import table
 from gibench.cli.console import note, print_rows, say_all
 from gibench.job import Job
 from gibench.results import Results
@@ -36,7 +36,7 @@ def print_plan(request: Request, jobs: Sequence[Job], results: Results, again: C
         )
         return
     if jobs:
-        say_all(f"{job.key}  {'done' if job.key in done else '-':<4}  {table.title(job)}" for job in jobs)
+        say_all(f"{job.key}  {'done' if job.key in done else '-':<4}  {title(job)}" for job in jobs)
     waiting = [job for job in jobs if job.key not in done]
     note(f"{len(jobs)} cells, {len(jobs) - len(waiting)} done{_time(estimate, waiting)}")
     if unread := [name for name in sorted({str(getattr(job, "dataset", "")) for job in jobs}) if not at_hand(name)]:

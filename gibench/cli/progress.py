@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from gibench.cli.table import title
+from gibench.brief import title
 from gibench.job import Job
 from gibench.job import Progress as Progressing
 from gibench.result import StoredRow

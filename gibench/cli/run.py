@@ -6,7 +6,7 @@ from typing import Any
 
 from gibench.cell import CellAxes
 from gibench.cli import options
-from gibench.cli.how import How
+from gibench.sweep.how import How
 
 
 @options.takes_axes(CellAxes)
@@ -30,13 +30,13 @@ def run(
 
     A SPEC is name or name:key=value,key=value, as in dp:noise_multiplier=1e-4; see gibench list NAME.
     """
-    from gibench.cli.grid import run_suite
+    from gibench.cli.grid import run_request
     from gibench.sweep.choice import Choice
     from gibench.sweep.suite import Suite
 
     choice = Choice.of_options(only or (), shard, limit)
     given = axes | options.given(timeout=timeout, results=results, tracking_uri=tracking_uri, experiment=experiment)
-    run_suite(
+    run_request(
         Suite.from_settings("gibench run", given),
         how,
         choice,

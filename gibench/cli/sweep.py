@@ -9,7 +9,7 @@ import typer
 
 from gibench.cell import CellAxes
 from gibench.cli import options
-from gibench.cli.how import How
+from gibench.sweep.how import How
 
 
 @options.takes_axes(CellAxes, "device", "threads")
@@ -35,7 +35,7 @@ def sweep(
     Its keys are the options of gibench run with underscores, and a name; a key with a list is an axis. Options given
     here take the place of the file's.
     """
-    from gibench.cli.grid import run_suite
+    from gibench.cli.grid import run_request
     from gibench.sweep import named
     from gibench.sweep.choice import Choice
     from gibench.sweep.suite import Suite
@@ -43,4 +43,4 @@ def sweep(
     choice = Choice.of_options(only or (), shard, limit)
     given = axes | options.given(timeout=timeout, results=results, tracking_uri=tracking_uri, experiment=experiment)
     loaded = Suite.read(named.find(suite), given)
-    run_suite(loaded, how, choice, force=force, pictures=not no_pictures, as_json=as_json, dry_run=dry_run)
+    run_request(loaded, how, choice, force=force, pictures=not no_pictures, as_json=as_json, dry_run=dry_run)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gibench.cli import options
-from gibench.cli.how import How
+from gibench.sweep.how import How
 from gibench.utility.job import TrialAxes
 
 
@@ -13,6 +13,7 @@ from gibench.utility.job import TrialAxes
 def utility(
     axes: dict[str, Any],
     how: How,
+    timeout: options.Timeout = None,
     results: options.Results = None,
     tracking_uri: options.TrackingUri = None,
     experiment: options.Experiment = None,
@@ -29,11 +30,11 @@ def utility(
     Clients hold images of the training split, and the private split is the test split. What is stored is not run
     again, and gibench leaderboard joins the accuracy to the rows of the same defense, model and batch size.
     """
-    from gibench.cli.grid import run_utility
+    from gibench.cli.grid import run_request
     from gibench.sweep.choice import Choice
     from gibench.utility.request import Utility
 
     choice = Choice.of_options(only or (), shard, limit)
-    given = axes | options.given(results=results, tracking_uri=tracking_uri, experiment=experiment)
+    given = axes | options.given(timeout=timeout, results=results, tracking_uri=tracking_uri, experiment=experiment)
     asked = Utility.from_settings("gibench utility", given)
-    run_utility(asked, how, choice, force=force, as_json=as_json, dry_run=dry_run)
+    run_request(asked, how, choice, force=force, as_json=as_json, dry_run=dry_run)

@@ -76,7 +76,7 @@ def score(truth: Tensor, reconstruction: Reconstruction | None, true_labels: Ten
         }
     )
     count = 0 if reconstruction is None else len(reconstruction.images)
-    summary = _summary(table, count) | _labels(reconstruction, matches, true_labels)
+    summary = summary_of(table, count) | _labels(reconstruction, matches, true_labels)
     return Score(table, summary, matched)
 
 
@@ -116,7 +116,13 @@ def _labels(
     return {"label_accuracy": right / len(true), "labels_found": found.total() / len(true)}
 
 
-def _summary(table: pd.DataFrame, n_reconstructed: int) -> dict[str, Any]:
+def summary_of(table: pd.DataFrame, n_reconstructed: int) -> dict[str, Any]:
+    """The result columns from `n_true` to `mse_mean`.
+
+    Args:
+        table: `Score.images`.
+        n_reconstructed: images that the attack returned.
+    """
     low, median, high = np.quantile(table["psnr"], [0.25, 0.5, 0.75])
     ssim_mean = float(table["ssim"].mean())
     return {

@@ -13,9 +13,9 @@ from typing import Any
 
 from gibench.errors import GibenchError, UsageError
 from gibench.job import Job, Progress
-from gibench.result import Result, StoredRow
+from gibench.result import Result, StoredRow, without_score
 from gibench.sweep.executors import POLL, Numbered, beside
-from gibench.sweep.pair import Pair, without_score
+from gibench.sweep.pair import Pair
 
 _RETRIES = 5  # of a job whose node or process is lost
 _AHEAD = 2  # jobs that wait at the cluster for each that it has room for

@@ -42,11 +42,19 @@ def read(path: Path, what: str) -> Any:
     try:
         with path.open("rb") as file:
             text = file.read(LARGEST + 1)
+    except OSError as error:
+        raise UsageError(f"{what} cannot be read: {error.strerror or error}") from None
+    return parsed(text, what)
+
+
+def parsed(text: bytes, what: str) -> Any:
+    """The same of what such a file holds."""
+    try:
         if len(text) > LARGEST:
             raise UsageError(f"{what} is larger than {LARGEST >> 20} MB: is it the right file?")
         return yaml.load(text.decode("utf-8-sig"), _Loader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{what} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{what} cannot be read: {error}") from None
     except yaml.YAMLError as error:
         raise UsageError(f"{what} is no YAML: {' '.join(str(error).split())}") from None
     except RecursionError:  # of the parser, at hundreds of levels

@@ -10,13 +10,12 @@ import sys
 from dataclasses import replace
 from typing import Any
 
-from gibench.axes import axes_of
 from gibench.cell import Cell
 from gibench.deadline import grace
 from gibench.exchange import Answer, Place, unpacked_result
 from gibench.job import Job, Progress
 from gibench.outcome import OVERRAN, Facts, Outcome, Task
-from gibench.result import Result, Status, StoredRow
+from gibench.result import Result, StoredRow, without_score
 from gibench.sweep.workers import Worker, WorkerError
 
 PATIENCE = 60.0  # seconds more than the attack's that every stage has before its process is ended
@@ -59,9 +58,7 @@ class Pair:
         return result
 
     def _run(self, job: Job, kind: type[StoredRow], progress: Progress) -> Result:
-        limit = None
-        if isinstance(job, Cell) and job.timeout is not None:
-            limit = job.timeout + grace(job.timeout) + PATIENCE
+        limit = None if job.timeout is None else job.timeout + grace(job.timeout) + PATIENCE
         doing = "preparing the cell, before any attack"
         try:
             if isinstance(job, Cell):
@@ -117,10 +114,3 @@ def _ended(end: WorkerError) -> Answer:
 
 def _failed(reason: str) -> Answer:
     return Outcome("failed", reason).packed()
-
-
-def without_score(job: Job, kind: type[StoredRow], status: Status, reason: str) -> Result:
-    """The result of a job that ended before it could give one."""
-    row: dict[str, Any] = {name: getattr(job, name) for name in axes_of(type(job))}
-    row |= {kind.key_column: job.key, "status": status, "reason": " ".join(reason.split())}
-    return Result(kind(**row))

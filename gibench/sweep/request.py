@@ -15,6 +15,7 @@ from gibench.plugin import Plugin
 from gibench.result import StoredRow
 
 MAX_JOBS = 100_000
+LONGEST_TIMEOUT = 1e8  # seconds, three years; the system's timers overflow later
 _RANGE = re.compile(r"(\d+)(?:-(\d+))?", re.ASCII)
 
 
@@ -25,6 +26,9 @@ class Request(Plugin):
     job: ClassVar[type[Job]]
     row: ClassVar[type[StoredRow]]
 
+    timeout: float | None = Field(
+        None, ge=0.001, le=LONGEST_TIMEOUT, description="seconds for each attack, and for each training run"
+    )
     results: str | None = Field(None, min_length=1, description="the folder of the results")
     tracking_uri: str | None = Field(None, min_length=1, description="the MLflow store")
     experiment: str | None = Field(None, min_length=1, description="the MLflow experiment")
@@ -39,21 +43,10 @@ class Request(Plugin):
         Raises:
             UsageError: see `gibench.axes.expand`; or there are too many.
         """
-        return self.expanded()
-
-    def expanded(self, **fixed: Any) -> list[Job]:
-        """The product of the axes, each point once.
-
-        Args:
-            fixed: the fields of the jobs that are no axes.
-
-        Raises:
-            UsageError: see `gibench.axes.expand`; or there are too many.
-        """
         values = self.values()
         if (count := math.prod(map(len, values.values()))) > MAX_JOBS:
             raise UsageError(f"{count} cells are more than the {MAX_JOBS} of one grid: take fewer values")
-        return expand(self.job, values, **fixed)
+        return expand(self.job, values, timeout=self.timeout)
 
     @classmethod
     def _explain(cls, name: str, detail: Any) -> str:

@@ -20,7 +20,6 @@ from . import document
 from .choice import pattern
 from .request import MAX_JOBS, Request, listed, with_axes
 
-LONGEST_TIMEOUT = 1e8  # seconds, three years; the system's timers overflow later
 # The keys that all grids of a suite share.
 _WHOLE = ("name", "grids", "exclude", "utility", "results", "tracking_uri", "experiment")
 
@@ -46,7 +45,6 @@ class Suite(Axes):
     utility: Annotated[list[str], BeforeValidator(listed)] = Field(
         [], description="data sets to train on with each defense, model and batch size afterwards; see gibench utility"
     )
-    timeout: float | None = Field(None, ge=0.001, le=LONGEST_TIMEOUT, description="seconds for the attack of each cell")
 
     @classmethod
     def read(cls, path: Path, overrides: Mapping[str, Any]) -> Self:
@@ -55,13 +53,35 @@ class Suite(Axes):
         Raises:
             UsageError: the file cannot be read, or what it says is no suite.
         """
-        found = document.read(path, f"the suite {path}")
+        return cls._read(document.read(path, f"the suite {path}"), f"the suite {path}", path.stem, overrides)
+
+    @classmethod
+    def parsed(cls, text: bytes, what: str, overrides: Mapping[str, Any]) -> Self:
+        """The same of what such a file holds; `what` it is, in error messages."""
+        return cls._read(document.parsed(text, what), what, what, overrides)
+
+    @classmethod
+    def _read(cls, found: Any, what: str, name: str, overrides: Mapping[str, Any]) -> Self:
         if not isinstance(found, dict):
-            raise UsageError(f"the suite {path} holds no keys: write them as in 'attack: [spearpp, random]'")
+            raise UsageError(f"{what} holds no keys: write them as in 'attack: [spearpp, random]'")
+        return cls.of(what, {"name": name, **found}, overrides)
+
+    @classmethod
+    def of(cls, called: str, found: Mapping[Any, Any], overrides: Mapping[str, Any]) -> Self:
+        """The suite that a file or a mapping holds, with `overrides` in place of what it says.
+
+        Args:
+            called: what it is called in error messages.
+            found: what it holds.
+            overrides: keys and values; of several grids each has them.
+
+        Raises:
+            UsageError: it is no suite.
+        """
         settings = {str(key): value for key, value in found.items()}
         if isinstance(grids := settings.get("grids"), list):
             settings["grids"] = [_overridden(grid, overrides) for grid in grids]
-        return cls.from_settings(f"the suite {path}", {"name": path.stem, **settings, **overrides})
+        return cls.from_settings(called, {**settings, **overrides})
 
     def jobs(self) -> list[Job]:
         return list(self.cells())
@@ -72,9 +92,11 @@ class Suite(Axes):
         Raises:
             UsageError: see `gibench.axes.expand`; or there are too many.
         """
-        found = [cast(Cell, cell) for grid in self._products() for cell in grid.expanded(timeout=grid.timeout)]
-        if len(found) > MAX_JOBS:
-            raise UsageError(f"{len(found)} cells are more than the {MAX_JOBS} of one suite: take fewer values")
+        found: list[Cell] = []
+        for grid in self._products():
+            found += [cast(Cell, cell) for cell in Request.jobs(grid)]
+            if len(found) > MAX_JOBS:  # before the next grid takes as much memory again
+                raise UsageError(f"{len(found)} cells are more than the {MAX_JOBS} of one suite: take fewer values")
         kept = self._without_excluded(found) if self.exclude else found
         if self.grids is None:
             return kept

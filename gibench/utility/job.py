@@ -43,11 +43,9 @@ class Trial(TrialAxes, Job):
             trial.check(self, load(self.dataset))
 
     def run(self, progress: Progress) -> Result:
-        from gibench.device import threads
         from gibench.utility import trial
 
-        with threads(self.threads):
-            return trial.run_trial(self, progress)
+        return trial.run(self, progress)
 
 
 @dataclass(frozen=True)
@@ -56,8 +54,8 @@ class TrialRow(Promise, TrialAxes, StoredRow):
 
     key_column: ClassVar[str] = "utility"
 
-    utility: str = measured("tag", default="")
-    accuracy: float | None = measured("metric")  # on the test images, after the last round
-    loss: float | None = measured("metric")
-    round_s: float | None = measured("metric")  # median seconds of the clients' computation in a round
-    round_bytes: float | None = measured("metric")  # of the update, see `gibench.utility.size`
+    utility: str = measured("tag", "Key of the training run: a hash of all that decides its result.", default="")
+    accuracy: float | None = measured("metric", "On the test images, after the last round.")
+    loss: float | None = measured("metric", "Mean cross-entropy on the test images.")
+    round_s: float | None = measured("metric", "Seconds of the clients' computation in a round, the median.")
+    round_bytes: float | None = measured("metric", "Bytes of a client's update, the mean over the first rounds.")

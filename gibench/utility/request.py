@@ -26,7 +26,7 @@ class Utility(Axes):
         for cell in cells:
             wanted.setdefault((cell.model, cell.batch_size, cell.device, cell.threads), []).append(cell.defense)
         where = {name: getattr(suite, name) for name in ("results", "tracking_uri", "experiment")}
-        where |= {"dataset": suite.utility}
+        where |= {"dataset": suite.utility, "timeout": suite.timeout}
         return [
             cls.from_settings(
                 f"the suite {suite.name}",

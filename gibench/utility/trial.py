@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from statistics import median
 from typing import Any, cast
 
@@ -14,10 +14,12 @@ from torch import nn
 from torch.nn import functional
 
 from gibench import chain, seeds, training
+from gibench.axes import axes_of
 from gibench.client import mean_gradient
 from gibench.datasets.base import Images, Split
+from gibench.deadline import DeadlinePassed, hard_stop
 from gibench.defense import Batch, Defense, DefenseContext
-from gibench.device import hardware, synchronize
+from gibench.device import hardware, synchronize, threads
 from gibench.errors import NotApplicableError, UsageError
 from gibench.experiment import build, load
 from gibench.job import Progress
@@ -26,8 +28,9 @@ from gibench.observation import Update
 from gibench.plugin import reason_of
 from gibench.provenance import torch_version
 from gibench.registry import create
-from gibench.result import Result
+from gibench.result import Result, without_score
 from gibench.spec import parse, parse_chain
+from gibench.stages import text_of
 from gibench.text import one_line
 from gibench.utility.draw import draws
 from gibench.utility.job import Trial, TrialRow
@@ -35,6 +38,21 @@ from gibench.utility.size import bytes_of
 
 LEAST_IMAGES = 500  # to train on; what fewer teach a network says nothing about a defense
 MEASURED = 3  # rounds whose updates are measured in bytes
+
+OVERRAN = "the training ran on past its deadline and was stopped: raise --timeout"
+
+
+def run(trial: Trial, progress: Progress) -> Result:
+    """`run_trial` on its threads and within its time. Whatever fails in it is its row's; Ctrl-C goes on."""
+    try:
+        with threads(trial.threads), hard_stop(trial.timeout):
+            return run_trial(trial, progress)
+    except DeadlinePassed:
+        return without_score(trial, TrialRow, "timeout", OVERRAN)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # of a defense or a model, whose code can be anybody's
+        return without_score(trial, TrialRow, "failed", text_of(error))
 
 
 def run_trial(trial: Trial, progress: Progress) -> Result:
@@ -51,7 +69,7 @@ def run_trial(trial: Trial, progress: Progress) -> Result:
     images = load(trial.dataset)
     check(trial, images)
     device = torch.device(trial.device)
-    row: dict[str, Any] = asdict(trial) | {"utility": trial.key}
+    row: dict[str, Any] = {name: getattr(trial, name) for name in axes_of(Trial)} | {"utility": trial.key}
     row |= {"hardware": hardware(device), "torch": torch_version()}
     with seeds.isolated(trial.seed, "model"):
         network = build(trial.dataset, trial.model).to(device)

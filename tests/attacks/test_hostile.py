@@ -13,7 +13,7 @@ from gibench.errors import AttackError
 from gibench.models.mlp import MLP
 
 ATTACKS = {"spearpp": SpearPP(rounds=2), "layer-pair": LayerPair(patience=3), "spear": Spear(draws=30_000)}
-SEEDS = range(2)
+SEEDS = [0, pytest.param(1, marks=pytest.mark.slow)]
 FIRST = "1.weight"  # the layer that is attacked
 
 

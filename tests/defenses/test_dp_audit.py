@@ -9,7 +9,6 @@ independent on every entry, and sums are divided by BLOCKS times the batch's pub
 is the release of a batch of its own.
 """
 
-import itertools
 import math
 from dataclasses import replace
 
@@ -190,7 +189,10 @@ def test_no_release_shows_more_than_its_epsilon(clipping, sampling, others, epoc
 @pytest.mark.parametrize(
     ("clipping", "sampling", "others"),
     [
-        *itertools.product(("flat", "per-layer"), ("poisson", "fixed"), [()]),
+        ("flat", "poisson", ()),
+        ("per-layer", "fixed", ()),
+        pytest.param("flat", "fixed", (), marks=pytest.mark.slow),
+        pytest.param("per-layer", "poisson", (), marks=pytest.mark.slow),
         ("flat", "poisson", ["fedavg:epochs=1,lr=0.1"]),
     ],
 )
@@ -220,7 +222,7 @@ class ByActualLength(DPSGD):
         return super().average(update, parameters, batches, replace(context, clients=len(batches)))
 
 
-@pytest.mark.parametrize("clipping", ["flat", "per-layer"])
+@pytest.mark.parametrize("clipping", ["flat", pytest.param("per-layer", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("on", "others"),
     [

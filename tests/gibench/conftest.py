@@ -29,12 +29,10 @@ def pip_install(tmp_path_factory):
     return install
 
 
-@pytest.fixture(scope="session")
-def faulty_site(tmp_path_factory):
-    """A folder with the faulty plugins as an installer leaves them there, which spares starting one."""
-    source, site = PLUGINS / "faulty", tmp_path_factory.mktemp("faulty")
+def laid_out(source, site):
+    """Leave a project in a folder as an installer does, which spares starting one."""
     project = tomllib.loads((source / "pyproject.toml").read_text())["project"]
-    about = site / "gibench_faulty-1.0.dist-info"
+    about = site / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
     about.mkdir()
     about.joinpath("METADATA").write_text(
         f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
@@ -43,15 +41,23 @@ def faulty_site(tmp_path_factory):
     for group, points in project["entry-points"].items():
         lines += [f"[{group}]", *(f"{name} = {point}" for name, point in points.items())]
     about.joinpath("entry_points.txt").write_text("\n".join(lines))
-    for module in source.glob("*.py"):
-        shutil.copy(module, site)
+    for module in source.rglob("*.py"):
+        copy = site / module.relative_to(source)
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copy(module, copy)
     return site
 
 
 @pytest.fixture(scope="session")
-def plugin_site(pip_install):
+def faulty_site(tmp_path_factory):
+    """The folder that the faulty plugins are installed in."""
+    return laid_out(PLUGINS / "faulty", tmp_path_factory.mktemp("faulty"))
+
+
+@pytest.fixture(scope="session")
+def plugin_site(tmp_path_factory):
     """The folder that the misbehaving plugins are installed in."""
-    return pip_install(PLUGINS / "misbehaving")
+    return laid_out(PLUGINS / "misbehaving", tmp_path_factory.mktemp("misbehaving"))
 
 
 @pytest.fixture
@@ -75,9 +81,9 @@ def run_one(plugins):
 
 
 @pytest.fixture(scope="session")
-def broken_site(pip_install):
+def broken_site(tmp_path_factory):
     """The folder that a distribution is installed in whose plugins cannot be used."""
-    return pip_install(PLUGINS / "broken")
+    return laid_out(PLUGINS / "broken", tmp_path_factory.mktemp("broken"))
 
 
 @pytest.fixture(scope="session")

@@ -10,10 +10,10 @@ from gibench.axes import axes_of, axis, expand, same_axis, scenario_of
 from gibench.cell import Cell, CellAxes
 from gibench.cli import options
 from gibench.cli.app import app
-from gibench.cli.how import How
 from gibench.errors import UsageError
 from gibench.job import Job
 from gibench.result import Row, StoredRow, columns_of, measured
+from gibench.sweep.how import How
 from gibench.sweep.request import with_axes
 from gibench.sweep.suite import Suite
 from gibench.utility.job import Trial, TrialAxes, TrialRow
@@ -64,8 +64,8 @@ class CupRow(Sweet, StoredRow):
     """What a cup gave."""
 
     key_column = "cup"
-    cup: str = measured("tag", default="")
-    taste: float | None = measured("metric")
+    cup: str = measured("tag", "Key.", default="")
+    taste: float | None = measured("metric", "How it is.")
 
 
 def test_one_line_makes_option_key_and_column():

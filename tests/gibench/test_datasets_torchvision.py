@@ -9,7 +9,6 @@ import socket
 import struct
 import tarfile
 import threading
-import time
 import urllib.request
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -95,11 +94,9 @@ def digits_site(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_network_is_one_clear_line_within_seconds(name, no_network, tmp_path, capfd):
-    start = time.monotonic()
+def test_no_network_is_one_clear_line(name, no_network, tmp_path, capfd):
     with pytest.raises(UsageError, match=r"cannot be downloaded .*: connect to the network, or set root= to") as info:
         load(name, tmp_path)
-    assert time.monotonic() - start < 300  # without a limit it would wait for as long as the network does
     assert "\n" not in str(info.value)
     assert capfd.readouterr().out == ""
     assert not list(tmp_path.iterdir())

@@ -40,10 +40,27 @@ def test_who_swallows_the_first_stop_is_stopped_again():
 
 
 def test_what_returns_in_time_meets_no_stop_later():
-    with hard_stop(0.05):
-        pass
-    time.sleep(0.2)
+    before = signal.getsignal(signal.SIGALRM)
+    with hard_stop(3600):
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 0
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    assert signal.getsignal(signal.SIGALRM) is before
+
+
+def test_a_stop_before_the_body_begins_leaves_nothing_armed(monkeypatch):
+    """As on a machine so busy that the time is over before it is begun."""
+    before, setitimer = signal.getsignal(signal.SIGALRM), signal.setitimer
+
+    def rings_at_once(which, seconds, interval=0.0):
+        setitimer(which, seconds, interval)
+        if seconds:
+            signal.raise_signal(signal.SIGALRM)
+
+    monkeypatch.setattr(signal, "setitimer", rings_at_once)
+    with pytest.raises(DeadlinePassed), hard_stop(3600):
+        pytest.fail("it was stopped before")
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    assert signal.getsignal(signal.SIGALRM) is before
 
 
 def test_the_handler_before_is_put_back():

@@ -94,7 +94,7 @@ def test_a_cell_runs_without_what_only_some_systems_have():
         "pathlib.Path.exists = lambda path, **options: not str(path).startswith('/proc') and exists(path, **options)\n"
         "from gibench.experiment import run_cell\n"
         "from gibench.sweep.suite import Suite\n"
-        "options = {'model': 'mlp:width=20', 'batch_size': 2, 'device': 'cpu', 'timeout': 60}\n"
+        "options = {'model': 'mlp:width=20', 'dataset': 'digits', 'batch_size': 2, 'device': 'cpu', 'timeout': 60}\n"
         "(cell,) = Suite.from_settings('suite', {'attack': 'dlg-adaptive:max_iterations=2', **options}).cells()\n"
         "row = run_cell(cell, lambda message, fraction=None: None).row\n"
         "print(row.status, row.peak_memory_mb, row.exact_rate, row.hardware)"

@@ -288,20 +288,27 @@ def test_https_to_a_server_of_http_says_so(answering):
         make(server)
 
 
-def test_no_server_is_one_clear_line_within_seconds():
-    start = time.monotonic()
+@pytest.fixture
+def once(monkeypatch):
+    """No request waits to be sent again, as MLflow's own do for minutes."""
+    monkeypatch.setattr("urllib3.util.retry.Retry.sleep", lambda *_: pytest.fail("it waits for another try"))
+
+
+@pytest.mark.usefixtures("once")
+def test_no_server_is_one_clear_line_at_once():
     with pytest.raises(UsageError, match=r"cannot be used: no server answers there: see --tracking-uri"):
         make(f"http://127.0.0.1:{free_port()}")
-    assert time.monotonic() - start < 120  # MLflow's own retries take longer
 
 
+@pytest.mark.usefixtures("once")
 def test_a_server_that_never_answers_is_one_clear_line_within_seconds(monkeypatch):
+    assert int(_CHECK["MLFLOW_HTTP_REQUEST_TIMEOUT"]) <= 10
     monkeypatch.setitem(_CHECK, "MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        start = time.monotonic()
-        with pytest.raises(UsageError, match="no server answers there"):
-            make(f"http://127.0.0.1:{silent.getsockname()[1]}")
-        assert time.monotonic() - start < 120  # MLflow's own retries take longer
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        pytest.raises(UsageError, match="no server answers there"),
+    ):
+        make(f"http://127.0.0.1:{silent.getsockname()[1]}")
 
 
 def test_opening_a_store_leaves_the_retries_of_later_calls_alone(uri):
@@ -341,14 +348,14 @@ def server(store_file, tmp_path_factory):
         yield address
     finally:
         os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=30)
+        process.wait(timeout=3600)
 
 
 def _wait_for(address, process, log):
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + 3600
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            return urllib.request.urlopen(address, timeout=5).close()
+            return urllib.request.urlopen(address, timeout=60).close()
         except OSError:
             time.sleep(0.2)
     raise AssertionError(log.read_text()[-2000:])

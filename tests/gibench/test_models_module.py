@@ -47,7 +47,7 @@ SKIPPED = {  # why an attack cannot apply; those that are not named can, and gra
     "Tied": {"spearpp": TIED, "pair": TIED},
     "Heads": {"pair": NOT_ALONE},
     "dropped": {"pair": NOT_ALONE},
-    "Permuted": {"spearpp": f"{BEGINS}permute", "pair": f"{BEGINS}permute", "analytic": NO_FLAT},
+    "Permuted": {"analytic": NO_FLAT},
     "ChannelsLast": {"spearpp": f"{BEGINS}Conv2d", "pair": f"{BEGINS}Conv2d", "analytic": NO_FLAT},
     "normed": {"spearpp": f"{BEGINS}Conv2d", "pair": f"{BEGINS}Conv2d", "analytic": NO_FLAT},
     "Branching": {"spearpp": TRACED, "pair": TRACED},

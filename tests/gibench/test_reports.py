@@ -5,13 +5,19 @@ import json
 import pytest
 
 from gibench.result import Row
+from gibench.results import Results
 from gibench.stored import Stored
+from gibench.sweep.executors import Processes
+from gibench.sweep.run import prepare, run_jobs
+from gibench.sweep.suite import Suite
+from tests.gibench.sweep.test_kills import Silent
 
 SMALL = ("--model", "mlp:width=20,depth=2", "--batch-size", "4", "--device", "cpu")
 VALUES = (
     *("circular", "deep", "large", "endless", "endless-list", "broken", "evil", "no-text", "exits", "no-text-key"),
-    *("surrogate", "keys", "wide", "text", "float", "tensor", "meta", "escapes"),
+    *("surrogate", "keys", "wide", "text", "float", "tensor", "meta", "escapes", "nan", "liar", "numb"),
 )
+FEW = ("circular", "large", "no-text", "exits", "keys", "tensor", "nan", "liar", "numb")
 MAPPINGS = ("circular", "endless", "broken", "evil", "no-text-key", "surrogate", "keys")
 
 
@@ -50,6 +56,25 @@ def test_a_reason_of_any_kind_is_one_line(run_one, what, where):
     assert len(result.row.reason or "") < 12_000
     assert "\n" not in (result.row.reason or "")
     assert_storable(result)
+
+
+@pytest.mark.usefixtures("plugins")
+@pytest.mark.parametrize("whats", [FEW, pytest.param([*set(VALUES) - set(FEW)], marks=pytest.mark.slow)])
+def test_what_is_reported_comes_through_a_worker_is_kept_and_outlives_a_resume(tmp_path, whats):
+    """As it was reported in this process; nothing of it is run again."""
+    asked = {"attack": [f"reports:what={what}" for what in sorted(whats)], "model": "linear", "batch_size": 2}
+    grid = Suite.from_settings("suite", asked | {"dataset": "digits", "device": "cpu", "threads": 1})
+    jobs, results = prepare([grid]), Results(tmp_path / "results", create=True)
+    listener = Silent()
+    first = run_jobs(jobs, results, grid, listener, Processes())
+    assert ([row.status for row in first], listener.begun) == (["ok"] * len(jobs), len(jobs))
+    again = Results(results.root, create=True)
+    assert run_jobs(jobs, again, grid, listener, Processes()) == first
+    assert listener.begun == len(jobs)
+    for job in jobs:
+        here = job.run(listener.working)
+        assert again.document(job.key)["diagnostics"] == here.diagnostics
+        assert here.diagnostics["before"] == 1.0
 
 
 @pytest.mark.usefixtures("plugins", "workplace")

@@ -33,10 +33,10 @@ class Server:
             self._process = subprocess.Popen(
                 command, stdout=log, stderr=log, cwd=self._folder, start_new_session=True, env=os.environ | QUIET
             )
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + 3600
         while time.monotonic() < deadline and self._process.poll() is None:
             try:
-                return urllib.request.urlopen(f"{self.address}/health", timeout=5).close()
+                return urllib.request.urlopen(f"{self.address}/health", timeout=60).close()
             except OSError:
                 time.sleep(0.2)
         raise AssertionError((self._folder / "log").read_text()[-2000:])

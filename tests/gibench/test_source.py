@@ -170,7 +170,7 @@ from gibench.axes import expand
 from gibench.cell import Cell
 for attack in {attacks}:
     cells = expand(Cell, dict(attack=[attack], model=["mlp:width=20,depth=2"], batch_size=[2], device=["cpu"],
-                              defense=["dp+pruning"]))
+                              dataset=["digits"], defense=["dp+pruning"]))
     assert cells[0].run(lambda message, fraction=None: None).row.status == "ok"
 print(*(name for name in sys.modules if name.partition(".")[0] == "gibench"))
 """
@@ -182,7 +182,7 @@ def test_nothing_of_gibench_that_a_cell_runs_is_outside_its_digests():
     program = [sys.executable, "-c", LOADED.format(attacks=[*attacks])]
     loaded = set(subprocess.run(program, capture_output=True, text=True, check=True).stdout.split())
     modules = [*(f"gibench.attacks.{name}" for name in attacks.values()), "gibench.attacks.spearpp"]
-    modules += ["gibench.stages", "gibench.models.mlp", "gibench.datasets.photos"]
+    modules += ["gibench.stages", "gibench.models.mlp", "gibench.datasets.digits"]
     modules += ["gibench.defenses.dp", "gibench.defenses.pruning"]
     covered = set().union(*map(source.closure, modules))
     # These make no result: what is called from Python, and what is computed for tables.

@@ -97,3 +97,20 @@ def test_a_copied_folder_reads_what_the_other_has_delivered_since(results, workp
     second = results.save(make_result(cell="b" * 16))
     delivered(results)
     assert [row.cell for row in Stored("copy").rows(Row)] == [first.cell, second.cell]
+
+
+def test_details_are_of_the_row_that_was_asked_for(results, record, make_result, tmp_path_factory, monkeypatch):
+    theirs = record(None, make_result(cell="a" * 16))
+    mine = results.save(make_result(cell="b" * 16))
+    stored = Stored()
+    assert stored.details(mine)["artifacts"] == str(results.folder / mine.key)
+    there = stored.details(theirs)
+    assert Path(there["grid"]).read_bytes() == b"\x89PNG"
+    assert there["diagnostics"] == stored.details(mine)["diagnostics"]
+    monkeypatch.setattr("gibench.tracking.here_now", lambda file, address: None)  # as if they were a server's
+    copies = tmp_path_factory.mktemp("copies")
+    assert Path(stored.details(theirs, str(copies))["images"]).is_relative_to(copies)
+    shutil.rmtree(results.folder / mine.key)
+    monkeypatch.setattr("gibench.stored.is_missing", lambda uri: True)
+    with pytest.raises(UsageError, match="are gone: run its cell again"):
+        stored.details(mine)

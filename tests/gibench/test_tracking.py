@@ -296,6 +296,7 @@ def writer(uri, row, folder, bytes_free=resource.RLIM_INFINITY):
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
+@pytest.mark.slow
 def test_two_processes_may_write_at_once(uri, make_row, tmp_path):
     writers = [writer(uri, make_row(), tmp_path / name) for name in ("one", "two")]
     assert [each.communicate(timeout=600)[0] for each in writers] == ["", ""]

@@ -35,7 +35,7 @@ def test_every_module_and_data_file_of_the_tree_is_in_it(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     for folder in ("gibench", "attacks", "defenses", "leaderboard"):
         inside = Path("gibench") if folder == "gibench" else Path("gibench") / folder
-        for suffix in ("*.py", "*.yaml", "*.csv", "*.safetensors", "*.template", "py.typed"):
+        for suffix in ("*.py", "*.yaml", "*.csv", "*.safetensors", "*.template", "*.html", "*.css", "*.js", "py.typed"):
             for file in (ROOT / folder).rglob(suffix):
                 assert (inside / file.relative_to(ROOT / folder)).as_posix() in names
 

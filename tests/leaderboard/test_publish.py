@@ -22,6 +22,7 @@ from gibench.leaderboard.formats import to_csv
 from gibench.leaderboard.published import read, seeds
 from gibench.leaderboard.render import NOT_MEASURED, RESULTS
 from gibench.leaderboard.table import table
+from gibench.leaderboard.values import VALUES
 from gibench.result import Row
 from gibench.spec import parse
 from gibench.sweep.suite import Suite
@@ -47,9 +48,10 @@ def test_what_is_committed_is_what_the_committed_rows_say():
 
 
 def test_every_table_has_a_place_and_no_file_of_rows_is_left_out():
-    texts = [(ROOT / name).read_text(encoding="utf-8") for name in publish.READMES]
-    placed = {name for text in texts for name in re.findall(r"<!-- results: (\S+) -->", text)}
-    assert placed - {"NAME"} <= set(publish.tables(ROOT))
+    texts = [page.read_text(encoding="utf-8") for page in publish.pages(ROOT)]
+    placed = [name for text in texts for name in re.findall(r"^<!-- results: (\S+) -->", text, re.MULTILINE)]
+    assert sorted(placed) == sorted(publish.tables(ROOT))
+    assert {match[2] for text in texts for match in publish.VALUE.finditer(text)} == set(VALUES)
     used = {spec.suite for spec in publish.TABLES.values()} | {suite for suite, _ in publish.FIGURES.values()}
     assert {file.stem for file in (ROOT / RESULTS).glob("*.csv")} <= used | {
         "reported",
@@ -86,9 +88,10 @@ def measured(make_stored):
 @pytest.fixture
 def root(tmp_path):
     """A copy of what is published, without rows."""
-    for name in publish.READMES:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        shutil.copy(ROOT / name, tmp_path / name)
+    for page in publish.pages(ROOT):
+        copy = tmp_path / page.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(page, copy)
     (tmp_path / RESULTS).mkdir()
     return tmp_path
 
@@ -162,6 +165,24 @@ def test_rendering_twice_changes_nothing(root, measured):
     once = (root / "README.md").read_bytes()
     publish.main(root)
     assert (root / "README.md").read_bytes() == once
+
+
+def test_a_figure_in_a_sentence_is_that_of_the_rows(root, measured):
+    page = root / "attacks" / "optimization" / "some.md"  # any page of the folders has markers
+    page.parent.mkdir(exist_ok=True)
+    shown = "There are <!-- figure: private-tiles -->{}<!-- end --> tiles, and `<!-- figure: NAME -->` says so.\n"
+    page.write_text(shown.format(7))
+    publish.main(root)
+    assert page.read_text() == shown.format("?")
+    put(root, "headline", [replace(row, split_size=345) for row in measured("headline")[:6]])
+    assert page in outdated(root)
+    publish.main(root)
+    assert page.read_text() == shown.format(345)
+    assert "<!-- figure: false-rate -->0.86 %<!-- end -->" in (root / "attacks/spearpp/README.md").read_text()
+    assert not outdated(root)
+    page.write_text("<!-- figure: nothing -->7<!-- end -->")
+    with pytest.raises(UsageError, match="no published figure 'nothing': there are private-tiles"):
+        publish.readmes(root)
 
 
 def test_a_marker_that_names_nothing_is_an_error(root):

@@ -30,6 +30,14 @@ def rows_of(make_stored):
     return make
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _without_intervals():
+    """Ranks have no use for bootstrap intervals, which take most of the time of a table."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gibench.leaderboard.table.bootstrap", lambda values, statistic: (None, None))
+        yield
+
+
 def places(rows, column="rank"):
     values = summarize(rows).set_index("attack")[column].astype(object)
     return {attack: None if pd.isna(value) else value for attack, value in values.items()}

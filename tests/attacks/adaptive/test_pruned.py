@@ -45,11 +45,13 @@ def test_half_of_the_entries_are_enough(prune, context, settings):
     assert bool(found.certified.all())
 
 
+@pytest.mark.slow
 def test_the_batch_size_need_not_be_known(prune, context):
     seen = prune(sparsity=0.5, knows="nothing", seed=1)
     assert bool(seen.exact(attack(seen, context).images).all())
 
 
+@pytest.mark.slow
 def test_spearpp_alone_finds_nothing_there(prune, context):
     seen = prune(sparsity=0.5)
     assert not seen.exact(attack(seen, context, SpearPP(rounds=1, iterations=10, without="next-layer")).images).any()
@@ -85,7 +87,7 @@ def test_hardly_anything_kept_is_no_error_and_no_certificate(prune, context):
         assert found.certified is None or not found.certified.any()
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_half_of_a_weight_delta_is_enough(see, context, seed):
     seen = see(BATCH, seed)
     model, images = seen.observation.model, seen.observation.normalize(seen.truth.images)

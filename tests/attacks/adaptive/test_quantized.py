@@ -122,6 +122,7 @@ def test_what_is_beyond_the_rank_becomes_white_noise_of_the_same_size(quantize, 
     assert beyond[0][0] > 1.2 * edge > 1.1 * beyond[1][0]  # rounding shows further images, noise none
 
 
+@pytest.mark.slow
 def test_nine_bits_give_images_exactly_that_least_squares_do_not(quantize, context):
     seen, quick = quantize(9, seed=1), {"rounds": 2, "without": "next-layer"}
     plain, found = (

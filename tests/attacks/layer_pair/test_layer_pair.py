@@ -142,16 +142,17 @@ def test_real_batches_are_exact_and_certified(see, context, batch_size, seed, op
     assert result.certified.all()
 
 
-def test_certificates_hold_under_noise(see, context):
+@pytest.mark.parametrize(("seeds", "most", "claimed"), [(1, 16, 10), pytest.param(3, 50, 30, marks=pytest.mark.slow)])
+def test_certificates_hold_under_noise(see, context, seeds, most, claimed):
     exact = certified = 0
-    for seed in range(3):
+    for seed in range(seeds):
         seen = see(20, seed, noise=2e-6, labels="same" if seed % 2 else "iid")
         result = LayerPair()(seen.observation, context(seed)).reconstruction
         right = seen.exact(result.images)
         assert not (result.certified & ~right).any()
         exact, certified = exact + int(right.sum()), certified + int(result.certified.sum())
-    assert exact >= 50
-    assert certified >= 30
+    assert exact >= most
+    assert certified >= claimed
 
 
 @pytest.mark.parametrize("images", [0, 3])

@@ -215,17 +215,6 @@ def test_progress_is_told(see, context):
     assert all(share is None or 0 <= share <= 1 for _, share in told)
 
 
-class OneChannel(nn.Module):
-    """Its first layer is fed by a part of the image."""
-
-    def __init__(self):
-        super().__init__()
-        self.first, self.second = nn.Linear(1024, 100), nn.Linear(100, 10)
-
-    def forward(self, images):
-        return self.second(torch.relu(self.first(images[:, 0].flatten(1))))
-
-
 @pytest.mark.parametrize(
     ("model", "reason"),
     [
@@ -233,7 +222,6 @@ class OneChannel(nn.Module):
         (lambda photos: Linear().build(photos.image_shape, 10), "needs a ReLU right after"),
         (lambda _: nn.Sequential(nn.Flatten(), nn.Linear(3072, 9, bias=False), nn.ReLU(), nn.Linear(9, 10)), "a bias"),
         (lambda _: nn.Sequential(nn.Flatten(), nn.Linear(3072, 9), nn.Sigmoid(), nn.Linear(9, 10)), "Sigmoid is not"),
-        (lambda _: OneChannel(), "fed by the whole image of 3072 values, and layer 'first' takes 1024"),
     ],
 )
 def test_a_model_that_it_cannot_attack_is_skipped_with_the_reason(see, context, photos, model, reason):

@@ -6,7 +6,7 @@ from torch import nn
 
 import gibench
 from gibench.audit import render
-from gibench.audit.features import find_head
+from gibench.head import find_head
 from tests.gibench.audit.conftest import MEAN, STD, pictures, trained
 
 SHAPE = (1, 12, 12)

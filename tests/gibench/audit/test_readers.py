@@ -141,7 +141,7 @@ def test_a_file_of_old_torch_is_read(tmp_path):
 
 @pytest.mark.parametrize("kind", ["big.pt", "big.safetensors"])
 def test_a_large_update_is_mapped_and_not_copied(tmp_path, kind):
-    megabytes = 64
+    megabytes = 128
     with torch.device("meta"):
         model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2**14, megabytes * 16))
     model.to_empty(device="cpu")
@@ -157,7 +157,7 @@ def test_a_large_update_is_mapped_and_not_copied(tmp_path, kind):
         look(found, sent, 2**14)
     if memory.peak_mb is None:
         pytest.skip("the system does not tell a process's peak")
-    assert memory.peak_mb < 2 * megabytes + 64  # the file, what the test negates, and blocks
+    assert memory.peak_mb < 2.75 * megabytes  # the file, what the test negates, and blocks; one copy more is a third
 
 
 @pytest.mark.parametrize(

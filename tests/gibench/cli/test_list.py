@@ -37,7 +37,7 @@ def test_the_plain_list_imports_nothing_heavy():
 
 def test_the_program_lists_every_kind_with_its_sources(program):
     process = program("list")
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=3600)
     assert (process.returncode, err) == (0, "")
     headings = [line for line in out.splitlines() if not line.startswith(" ")]
     assert headings == ["attacks", "defenses", "datasets", "models", "suites"]

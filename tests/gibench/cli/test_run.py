@@ -275,17 +275,15 @@ def test_ctrl_c_in_this_process_says_how_to_go_on(call):
 
 def wait_for(process, text):
     """Read what the program says until it says `text`."""
-    deadline = time.monotonic() + 120
     for line in process.stderr:
         if text in line:
             return
-        assert time.monotonic() < deadline
     raise AssertionError(f"the program ended without saying {text}")
 
 
 def assert_nobody_works_in(folder):
     """No process is left there, at least after a while."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 3600
     while others := [process for process in Path("/proc").glob("[0-9]*") if works_in(process, folder)]:
         assert time.monotonic() < deadline, others
         time.sleep(0.1)
@@ -302,12 +300,11 @@ def works_in(process, folder):
 def test_a_run_that_is_ended_keeps_its_finished_cells_and_goes_on_later(
     call, program, plugin_site, workplace, how, exit_code
 ):
-    command = ("run", *attacks("random", "waits", "mean-image"), *SMALL)
+    command = ("run", *attacks("random", "waits", "mean-image"), *SMALL, "--dataset", "digits")
     process = program(*command, site=plugin_site)
-    wait_for(process, "[1/3]")
-    time.sleep(0.3)  # the next cell waits by then
+    wait_for(process, "[1/3]")  # the next cell waits by then, or will
     os.kill(process.pid, how)
-    assert process.wait(timeout=60) == exit_code
+    assert process.wait(timeout=3600) == exit_code
     assert_nobody_works_in(workplace)
     kept = Results().rows(Row)
     assert [row.attack for row in kept] == ["random"]
@@ -315,7 +312,7 @@ def test_a_run_that_is_ended_keeps_its_finished_cells_and_goes_on_later(
     (workplace / "go").touch()
     code, out, err = call(*command, "--json")
     assert code == 0
-    assert "[1/3] random | none | mlp:depth=2,width=20 | photos | batch 4 | seed 0: stored before" in err
+    assert "[1/3] random | none | mlp:depth=2,width=20 | digits | batch 4 | seed 0: stored before" in err
     assert [row["attack"] for row in json.loads(out)] == ["random", "waits:file=go", "mean-image"]
     assert json.loads(out)[0] == kept[0].as_dict()
     with sqlite3.connect(workplace / "gibench.db") as database:

@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from gibench import fingerprint, seeds, stages
-from gibench.cli.how import How
 from gibench.errors import GibenchError
 from gibench.result import Row
 from gibench.sweep.executors import Local, Processes
+from gibench.sweep.how import How
 from gibench.sweep.pair import Pair
 from gibench.sweep.suite import Suite
 from gibench.sweep.workers import WorkerError
 
-SMALL = {"model": "mlp:width=20,depth=2", "batch_size": 4, "device": "cpu", "threads": 1}
+SMALL = {"dataset": "digits", "model": "mlp:width=20,depth=2", "batch_size": 4, "device": "cpu", "threads": 1}
 HONEST = ("random", "mean-image", "global-rng", "dlg:max_iterations=3")
 MEMORY = 4 * 10**9  # bytes, which honest cells are far from
 
@@ -171,7 +171,12 @@ def test_two_workers_give_the_bits_of_one_and_of_none(honest):
 
 @pytest.mark.parametrize(
     ("visible", "count", "shared"),
-    [(None, 2, ["0", "1"]), ("GPU-a, GPU-b,GPU-gone", 2, ["GPU-a", "GPU-b"]), ("3", 1, ["3"]), (None, 0, ["all"])],
+    [
+        ("GPU-a, GPU-b,GPU-gone", 2, ["GPU-a", "GPU-b"]),
+        (None, 0, ["all"]),
+        pytest.param(None, 2, ["0", "1"], marks=pytest.mark.slow),
+        pytest.param("3", 1, ["3"], marks=pytest.mark.slow),
+    ],
 )
 def test_each_pair_of_workers_is_shown_one_gpu_in_turn(monkeypatch, visible, count, shared):
     """The processes are real, the number of GPUs is not; `--jobs auto` takes one job for each."""

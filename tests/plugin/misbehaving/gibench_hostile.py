@@ -163,6 +163,13 @@ def deaf():
         signal.signal(number, signal.SIG_IGN)
 
 
+def until(asked, value):
+    """The value, once what is asked is so."""
+    while not asked():
+        time.sleep(0.01)
+    return value
+
+
 def linger():
     threading.Thread(target=time.sleep, args=(3600,)).start()
 
@@ -198,6 +205,10 @@ class HostileAttack(Attack):
 
     what: str = Field("exit", description="a key of ENDS or LEAVES, or what it returns")
 
+    def supports(self, observation):
+        if self.what == "supports":
+            time.sleep(3600)
+
     def reconstruct(self, observation, context):
         images = torch.full((1, *observation.image_shape), 0.25)
         if self.what in ENDS:
@@ -207,6 +218,7 @@ class HostileAttack(Attack):
         returned = {
             "complex": lambda: Reconstruction(images.to(torch.complex64)),
             "million": lambda: Reconstruction(images.expand(10**6, -1, -1, -1)),
+            "late-million": lambda: Reconstruction(until(context.expired, images).expand(10**6, -1, -1, -1)),
             "claims-numbers": lambda: Reconstruction(images, certified=torch.tensor([float("nan")])),
             "reason": lambda: Reconstruction(images, status="diverged", reason=7),
         }

@@ -65,6 +65,22 @@ class Float(float):
         raise ArithmeticError("never")
 
 
+class Liar:
+    """Says that it is a mapping, and of itself more than anybody reads."""
+
+    __class__ = property(lambda self: dict)
+
+    def __repr__(self):
+        return "words " * 10**6
+
+
+class Numb:
+    """Has no text for a text."""
+
+    def __repr__(self):
+        return 7
+
+
 def deep(levels, found=None):
     for number in range(levels):
         found = {"inside": found} if number % 2 else [found]
@@ -88,6 +104,9 @@ VALUES = {
     "circular": circular,
     "deep": lambda: deep(5000),
     "large": lambda: [10**400, -(10**5000), 2**70, 1.7e308],
+    "nan": lambda: {"loss": float("nan"), "norms": [float("inf"), torch.tensor([-float("inf")])]},
+    "liar": Liar,
+    "numb": Numb,
     "endless": Endless,
     "endless-list": lambda: EndlessList([1]),
     "broken": Broken,

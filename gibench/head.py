@@ -1,0 +1,111 @@
+"""The two parts of a network at its first fully connected layer: the trunk before it, and the head from it on.
+
+What enters that layer, an image's features, is to the layers after it what images are to a fully connected network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, fx, nn
+
+from gibench.observation import Observation, Update
+from gibench.text import one_line
+
+
+@dataclass(frozen=True)
+class Head:
+    """The layers after a trunk, as a network that takes features as images of shape 1,1,`size`; and the trunk."""
+
+    model: nn.Module
+    layer: str  # that the features enter
+    size: int
+    trunk: fx.GraphModule  # from what the model takes to features [N, size]
+
+    def observation(self, whole: Observation) -> Observation:
+        """What attacks on the features are shown: the head's part of the update, and what was told but the pixels."""
+        kept = dict(self.model.named_parameters())
+        tensors: Mapping[str, Tensor] = {name: each for name, each in whole.update.tensors.items() if name in kept}
+        device = whole.mean.device
+        return replace(
+            whole,
+            model=self.model,
+            update=Update(tensors, whole.update.kind),
+            image_shape=(1, 1, self.size),
+            mean=torch.zeros(1, device=device),
+            std=torch.ones(1, device=device),
+            prior=None,
+            surrogate_data=None,
+        )
+
+
+def find_head(model: nn.Module, image_shape: tuple[int, int, int]) -> Head | str | None:
+    """The head of a network whose first linear layer is fed by other layers; None where there is none.
+
+    Where the network cannot be traced, so that nobody can tell, why not, in a line.
+
+    All that follows must depend on the images through what that layer is fed alone, and call it once. Modules are the
+    model's own, in the mode in which they are.
+    """
+    try:
+        traced = fx.symbolic_trace(model)
+    except (
+        Exception
+    ) as error:  # fx raises whatever the model's own control flow raises; it becomes a line of the report
+        return f"the network cannot be traced ({type(error).__name__}: {one_line(error)})"
+    nodes, modules = list(traced.graph.nodes), dict(traced.named_modules())
+    first = next((node for node in nodes if isinstance(_called(node, modules), nn.Linear)), None)
+    if first is None or _fed_by_images(model, str(first.target), image_shape):
+        return None
+    layer = _called(first, modules)
+    assert isinstance(layer, nn.Linear)
+    graph = fx.Graph()
+    fed = graph.call_function(torch.flatten, (graph.placeholder("features"), 1))
+    known: dict[fx.Node, fx.Node] = dict.fromkeys(first.all_input_nodes, fed)
+    for node in nodes[nodes.index(first) :]:
+        if any(each not in known for each in node.all_input_nodes) or (
+            node is not first and _called(node, modules) is layer
+        ):
+            return None  # a path around the features, or through the layer again
+        known[node] = graph.node_copy(node, known.__getitem__)
+    return Head(_part(traced, graph), str(first.target), layer.in_features, _part(traced, _graph_before(first)))
+
+
+def _graph_before(first: fx.Node) -> fx.Graph:
+    """What feeds the layer that a node calls, flattened."""
+    graph, known = fx.Graph(), dict[fx.Node, fx.Node]()
+    for node in first.graph.nodes:
+        if node is first:
+            break
+        known[node] = graph.node_copy(node, known.__getitem__)
+    graph.output(graph.call_function(torch.flatten, (known[first.all_input_nodes[0]], 1)))
+    return graph
+
+
+def _part(traced: fx.GraphModule, graph: fx.Graph) -> fx.GraphModule:
+    """A part of the network; the modules in it, which are the model's own, are left in their modes."""
+    part = fx.GraphModule(traced, graph)
+    graph.eliminate_dead_code()
+    part.recompile()
+    part.training = traced.training
+    return part
+
+
+def _called(node: fx.Node, modules: Mapping[str, nn.Module]) -> nn.Module | None:
+    return modules.get(str(node.target)) if node.op == "call_module" else None
+
+
+def _fed_by_images(model: nn.Module, name: str, image_shape: tuple[int, int, int]) -> bool:
+    """Whether the layer takes the images' numbers as they are, or not one row of features an image."""
+    like = next(model.parameters())
+    generator = torch.Generator(like.device).manual_seed(0)
+    images = torch.rand(2, *image_shape, generator=generator, device=like.device, dtype=like.dtype)
+    seen: list[Tensor] = []
+    handle = model.get_submodule(name).register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
+    buffers = {each: buffer.clone() for each, buffer in model.named_buffers()}
+    with torch.no_grad(), torch.random.fork_rng([like.device] if like.is_cuda else []):
+        torch.func.functional_call(model, buffers, (images,))
+    handle.remove()
+    return seen[0].ndim != 2 or torch.equal(seen[0], images.flatten(1))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Set
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Self, final, get_args
 
 import torch
 from pydantic import model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from gibench.device import PeakMemory, synchronize, warm_up
 from gibench.errors import AttackError, PluginError
@@ -119,7 +120,10 @@ class Attack(Plugin, ABC):
         """
         if missing := sorted(self.requires - observation.threat_model.knows):
             return AttackRun("skipped", f"needs to know {', '.join(missing)}: grant it with --knows", None)
-        observation = observation.to(context.device)
+        with _twice_differentiable():
+            return self._run(observation.to(context.device), context)
+
+    def _run(self, observation: Observation, context: Context) -> AttackRun:
         if reason := _not_this_model(observation) or reason_of(self, self.supports(observation)):
             return AttackRun("skipped", reason, None)
         if reason := non_finite(observation.update):
@@ -139,6 +143,14 @@ class Attack(Plugin, ABC):
         return AttackRun(found.status, "; ".join(filter(None, (one_line(found.reason), clamped))), *measured)
 
 
+def _twice_differentiable() -> AbstractContextManager[None]:
+    """Let attention in the body be computed by what has second derivatives, which gradient matching needs."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    kernel: AbstractContextManager[None] = sdpa_kernel(SDPBackend.MATH)
+    return kernel
+
+
 def lacking(observation: Observation, names: Iterable[str]) -> str | None:
     """Why an attack that needs these tensors of the update cannot have them, for `supports`, or None if all are there.
 
@@ -149,8 +161,17 @@ def lacking(observation: Observation, names: Iterable[str]) -> str | None:
     missing = [name for name in names if name not in observation.update.tensors]
     if not missing:
         return None
-    frozen = not observation.model.get_parameter(missing[0]).requires_grad
-    return f"the update has no '{missing[0]}'" + (": that parameter is frozen" if frozen else "")
+    said = f"the update has no '{missing[0]}'"
+    if not observation.model.get_parameter(missing[0]).requires_grad:
+        return f"{said}: that parameter is frozen"
+    shared = shared_with(observation.model, missing[0])
+    return f"{said}: it is '{shared}' too, and has one gradient" if shared else said
+
+
+def shared_with(model: nn.Module, name: str) -> str | None:
+    """Another name of the same parameter, as tied layers have; None where it has one name, or is no parameter."""
+    named = dict(model.named_parameters(remove_duplicate=False))
+    return next((each for each in named if each != name and named[each] is named.get(name)), None)
 
 
 def _not_this_model(observation: Observation) -> str | None:

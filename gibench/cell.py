@@ -36,6 +36,12 @@ class CellAxes:
     )
     model: str = axis("mlp", "Network the gradient is of.", plugin="model")
     train_steps: int = axis(0, "Training steps on the training split first.", kind=int, least=0, most=10**9)
+    mode: str = axis(
+        "train",
+        "Of the client's network: BatchNorm by the batch and dropout, or by running statistics and none.",
+        choices=("train", "eval"),
+        before="train",
+    )
     dtype: str = axis(
         "float32",
         "Of model and gradient; bfloat16 and float16 are what is sent of a float32 gradient.",

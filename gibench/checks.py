@@ -74,6 +74,8 @@ def _check_defenses(dataset: str, split: str, batch_size: int, defense: str) -> 
 @cache
 def _check_model(dataset: str, model: str, dtype: str, device: str, plan: bool) -> None:
     plugin = cast(Model, create("model", model))
+    if not plan:
+        plugin.prepare()
     if plugin.builds_on_meta:
         _check_size(dataset, model, plugin, dtype, device)
     elif not plan:

@@ -1,6 +1,7 @@
 """The client: a private batch, the model and the defenses become an observation that holds nothing more than granted.
 
-A client trains, so the model is in train mode: BatchNorm normalises by the batch.
+A client trains, so the model is in train mode unless it is said to be in eval mode: BatchNorm normalises by the batch,
+and dropout draws its masks from torch's global generators, which are the client's own and no part of what is observed.
 
 Defenses and the model's own code may write in place, so they are handed copies: what the truth is compared with, what
 other cells use and what the row states is never among them (rule E19).
@@ -11,6 +12,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -62,6 +64,7 @@ def observe(
     batch_size: int,
     dataset_size: int | None = None,
     sent: torch.dtype | None = None,
+    training: bool = True,
 ) -> Release:
     """Compute the update of the truth's batches, through the defenses' hooks, and grant what the threat model grants.
 
@@ -76,29 +79,33 @@ def observe(
         dataset_size: images of the split that the truth was drawn from; none: of the private split.
         sent: the numbers that the update is sent in; none: those of the model. What is narrower is rounded last, after
             all defenses, so that no promise of theirs is touched.
+        training: whether the model is in train mode, and not in eval mode (rule E10).
 
     Raises:
         NotApplicableError: a defense refuses the model, every parameter of it is frozen, BatchNorm is given a single
             value a channel, or the update does not fit the numbers that it is sent in.
         UsageError: a defense's settings make no sense for such batches and data.
     """
-    local = _refusing_single_values(copy.deepcopy(model).train())  # the client's: its forward may keep what it likes
+    model = copy.deepcopy(model).train(training)
+    local = _refusing_single_values(copy.deepcopy(model))  # the client's: its forward may keep what it likes
     inputs = model_inputs(model, images, truth.images)
     labels = truth.labels.to(inputs.device, copy=True)
     parts = zip(torch.split(inputs, batch_size), torch.split(labels, batch_size), strict=True)
     batches = [Batch(*part) for part in parts]
     knows = threat_model.knows
-    bn_statistics = _bn_statistics(local, batches) if "bn_statistics" in knows else None
     undefended = mean_gradient(local)
-    grad_norm = _norm(undefended(_start(model), inputs, labels))
+    with _same_draws():
+        bn_statistics = _bn_statistics(local, batches) if "bn_statistics" in knows else None
+    with _same_draws():
+        grad_norm = _norm(undefended(_start(model), inputs, labels))
     size = dataset_size or len(images.private)
     # From here on defenses have a say.
-    context = replace(chain.context_of(defenses, generator, batch_size, size), model=copy.deepcopy(model).train())
+    context = replace(chain.context_of(defenses, generator, batch_size, size), model=copy.deepcopy(model))
     _ask(defenses, context)
     guarantee = chain.guarantee(defenses, context)
     update, local_training = chain.run(defenses, undefended, _start(model), batches, replace(context))
     observation = Observation(
-        model=copy.deepcopy(model).train(),  # as it was sent: it never saw a private image
+        model=model,  # as it was sent: it never saw a private image
         update=_sent(update, sent),
         image_shape=images.image_shape,
         mean=images.mean.clone(),  # what an attack does to the tensors it is shown, it does to no later cell
@@ -114,6 +121,11 @@ def observe(
         surrogate_data=_surrogate(images) if "surrogate_data" in knows else None,
     ).to(inputs.device)
     return Release(observation, guarantee, grad_norm)
+
+
+def _same_draws() -> AbstractContextManager[None]:
+    """What the body draws from torch's global generators is drawn again after it: dropout's masks of the update."""
+    return torch.random.fork_rng(devices=range(torch.cuda.device_count()))
 
 
 def _sent(update: Update, dtype: torch.dtype | None) -> Update:

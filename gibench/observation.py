@@ -87,6 +87,11 @@ class Observation:
     foreign: bool = False  # for a control, see `Attack.foreign`: all that is said of a batch is of other images
 
     @property
+    def mode(self) -> Literal["train", "eval"]:
+        """That of the client's network, and of `model`."""
+        return "train" if self.model.training else "eval"
+
+    @property
     def scale_known(self) -> bool:
         """Whether `gradient()` has the gradient's scale too, to first order in the local learning rate."""
         return self.update.kind == "gradient" or self.local_hyperparameters is not None

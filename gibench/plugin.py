@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from enum import Enum
 from pathlib import Path
 from types import UnionType
-from typing import Any, Self, Union, get_args, get_origin
+from typing import Any, ClassVar, Self, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
@@ -28,6 +28,10 @@ class Plugin(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, validate_default=True, arbitrary_types_allowed=True, allow_inf_nan=False
     )
+
+    # Settings that were added once rows were stored: where they have their defaults no spec names them, so that stored
+    # ones stay what they were.
+    later: ClassVar[frozenset[str]] = frozenset()
 
     @model_validator(mode="before")
     @classmethod
@@ -81,8 +85,10 @@ class Plugin(BaseModel):
         return f"has a setting '{taken[0]}', which is the name of a part of its contract: rename it" if taken else None
 
     def settings(self) -> dict[str, str]:
-        """Every setting, defaults included, as the text that a canonical spec holds."""
-        return {key: format_value(getattr(self, key)) for key in type(self).model_fields}
+        """Every setting, defaults included but for those of `later`, as the text that a canonical spec holds."""
+        held = {key: getattr(self, key) for key in type(self).model_fields}
+        unsaid = {key for key in self.later if held[key] == type(self).model_fields[key].default}
+        return {key: format_value(value) for key, value in held.items() if key not in unsaid}
 
     def check_settings(self, name: str) -> None:
         """Find out whether a spec can hold the settings, which is how they reach other processes.

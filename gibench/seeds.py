@@ -20,7 +20,7 @@ _SWITCHES: tuple[tuple[Callable[[], Any], Callable[[Any], object]], ...] = (
     (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
 )
 
-Role = Literal["data", "model", "defense", "attack"]
+Role = Literal["data", "model", "client", "defense", "attack"]
 
 
 def derive(seed: int, role: Role) -> int:

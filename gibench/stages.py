@@ -144,7 +144,7 @@ class Preparation:
             state = (cell.dataset, cell.model, cell.train_steps, cell.seed, cell.device, cell.threads, dtype)
             model, row["model_accuracy"] = experiment.trained_model(*state)
             row["training_shares"] = images.training_shares if cell.train_steps else None
-        with self.watch.stage("client"), seeds.isolated(cell.seed, "defense"):
+        with self.watch.stage("client"), seeds.isolated(cell.seed, "client"):
             self._begin("computing the update")
             release = self._release(model, images, truth, len(split))
             observation = release.observation
@@ -168,6 +168,7 @@ class Preparation:
             cell.batch_size,
             split_size,
             self.sent,
+            cell.mode == "train",
         )
 
     def _is_attackable(self, release: client.Release, images: Images) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from gibench.errors import UsageError
 from gibench.result import Column, StoredRow, columns_of
+from gibench.results.document import filled
 
 _LAST = ("run_id", "started")
 
@@ -18,7 +19,8 @@ AnyRow = TypeVar("AnyRow", bound=StoredRow)
 
 
 def read(kind: type[AnyRow], file: Path) -> list[AnyRow]:
-    """The rows of a kind in a file that `gibench leaderboard --format csv` wrote; what was not measured then is null.
+    """The rows of a kind in a file that `gibench leaderboard --format csv` wrote; what was not measured then is null,
+    and an axis that there was not yet has the value that was meant.
 
     Raises:
         UsageError: there is no such file, it has other columns, or a value is none of its column.
@@ -38,7 +40,8 @@ def read_text(kind: type[AnyRow], text: str, where: str) -> list[AnyRow]:
     reader = csv.DictReader(io.StringIO(text, newline=""))
     try:
         found = list(reader.fieldnames or ())
-        needed = {name for name, column in columns.items() if column.axis or name == kind.key_column}
+        axes = {name for name, column in columns.items() if column.axis and column.axis.before is None}
+        needed = axes | {kind.key_column}
         wrong = (set(found) - {*columns, *_LAST}) | ({*needed, *_LAST} - set(found))
         if wrong or len(set(found)) < len(found):
             told = ", ".join(sorted(wrong)) or "one of them twice"
@@ -52,7 +55,7 @@ def _row(kind: type[AnyRow], line: dict[Any, Any], where: str) -> AnyRow:
     try:
         if None in line or None in line.values():
             raise ValueError("it has not as many fields as there are columns")
-        values = {name: _value(line.get(name, ""), column) for name, column in columns_of(kind).items()}
+        values = filled(kind, lambda name, column: _value(line.get(name, ""), column))
     except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise UsageError(f"{where} is no row: {error}") from None
     return kind(**values, run_id=line["run_id"], started=line["started"])

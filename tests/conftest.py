@@ -18,6 +18,7 @@ ROW = {
     "dataset": "photos",
     "model": "mlp:depth=5,width=200",
     "train_steps": 0,
+    "mode": "train",
     "model_accuracy": 0.1,
     "grad_norm": 1.5,
     "batch_size": 20,

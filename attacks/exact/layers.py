@@ -15,6 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from gibench.attack import shared_with
+from gibench.text import one_line
+
 from .products import row_norms
 
 _PASSES_THROUGH = (nn.Flatten, nn.Identity)
@@ -91,6 +94,8 @@ def find_input_layer(model: nn.Module, image_shape: tuple[int, int, int]) -> Inp
     size, takes = math.prod(image_shape), layer.weight.shape[1]
     if takes != size:
         return f"needs a first layer fed by the whole image of {size} values, and layer '{layer.name}' takes {takes}"
+    if shared := shared_with(model, f"{layer.name}.weight") or shared_with(model, f"{layer.name}.bias"):
+        return f"needs a first layer of its own, and layer '{layer.name}' shares '{shared}', whose gradient is of both"
     if find_first_linear(model, image_shape) != layer.name:
         return f"needs a first layer fed by the image as it is, once, and what enters layer '{layer.name}' is not that"
     return layer
@@ -104,7 +109,7 @@ def _traced(model: nn.Module) -> InputLayer | str:
     try:
         graph = fx.symbolic_trace(model).graph
     except Exception as error:  # fx raises whatever the model's own control flow raises; it becomes the reason shown
-        return f"the model cannot be traced to find its first layer ({type(error).__name__})"
+        return f"the model cannot be traced to find its first layer ({type(error).__name__}: {one_line(error)})"
     modules = dict(model.named_modules())
     layer: tuple[str, nn.Linear] | None = None
     reached = {node for node in graph.nodes if node.op == "placeholder"}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
 from gibench.audit.blocks import not_finite
-from gibench.audit.readers import Sent
+from gibench.audit.readers import Sent, read
 from gibench.errors import UsageError
 from gibench.training import trainable
 
@@ -67,6 +68,22 @@ def parameters(named: Mapping[str, Tensor], model: nn.Module, what: str) -> dict
             raise UsageError(
                 f"the {what} holds NaN or infinity at '{name}' ({bad} entries): nothing can be read off it"
             )
+    return found
+
+
+def load(weights: Any, model: nn.Module) -> dict[str, Tensor]:
+    """Give the model weights that were read, and say which.
+
+    Args:
+        weights: as for `gibench.audit.readers.read`.
+        model: changed in place.
+
+    Raises:
+        UsageError: they are of another model, hold Python objects, NaN or infinity, or cannot be read.
+    """
+    found = by_name(read(weights, "weights", numbers(model)), model, "weights")
+    parameters(found, model, "weights")
+    model.load_state_dict(found, strict=False)
     return found
 
 

@@ -13,6 +13,7 @@ from gibench.audit.blocks import norm, product
 from gibench.audit.protocol import Protocol
 from gibench.chain import canonical_chain
 from gibench.errors import UsageError
+from gibench.factory import count_logits
 from gibench.observation import LocalTraining, Observation, Update
 from gibench.spec import parse_chain
 from gibench.threat_model import ThreatModel
@@ -27,23 +28,10 @@ def num_classes(model: nn.Module, protocol: Protocol) -> int:
     Raises:
         UsageError: the model does not take such images, or does not give a row of logits for each.
     """
-    like = next(model.parameters())
-    zeros = torch.zeros(2, *protocol.image_shape, device=like.device, dtype=like.dtype)
-    shape = ",".join(map(str, protocol.image_shape))
-    try:
-        buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}  # batch norm would write the model's
-        with torch.no_grad(), torch.random.fork_rng([like.device] if like.is_cuda else []):
-            logits = torch.func.functional_call(model, buffers, (zeros,))
-    except Exception as error:  # whatever the user's own model raises is told with its cause
-        cause = str(error).partition("\n")[0] or type(error).__name__
-        raise UsageError(
-            f"the model does not take images of shape {shape} ({cause}): give C,H,W as it has it"
-        ) from error
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 2:
-        raise UsageError("the model must give logits of shape [N, classes] for N images: wrap it so that it does")
-    if protocol.classes not in (None, logits.shape[1]):
-        raise UsageError(f"the model gives {logits.shape[1]} logits, and {protocol.classes} classes are told: which?")
-    return logits.shape[1]
+    count = count_logits(model, protocol.image_shape)
+    if protocol.classes not in (None, count):
+        raise UsageError(f"the model gives {count} logits, and {protocol.classes} classes are told: which?")
+    return count
 
 
 def kind_of(sent: Mapping[str, Tensor], weights: Mapping[str, Tensor], protocol: Protocol, received: bool) -> str:

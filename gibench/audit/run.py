@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from gibench import device as devices
 from gibench.attack import MOST_IMAGES, Reconstruction
@@ -20,8 +19,8 @@ from gibench.audit.federated import kind_told
 from gibench.audit.protocol import Protocol
 from gibench.audit.readers import read
 from gibench.audit.report import AuditReport
-from gibench.audit.source import load_model
 from gibench.errors import UsageError
+from gibench.factory import Factory, refuse_lazy
 from gibench.registry import create
 from gibench.scoring import score
 
@@ -73,7 +72,7 @@ def audit(
     for spec in attacks or ():
         create("attack", spec)  # a wrong name is told before anything runs
     place = devices.choose(device)
-    network, received = _model(model, weights)
+    network, received = _model(model, weights, protocol)
     network.train(protocol.mode == "train")
     if problem := non_finite(network):
         raise UsageError(problem)
@@ -95,18 +94,19 @@ def non_finite(model: nn.Module) -> str | None:
     return None
 
 
-def _model(model: nn.Module | str, weights: Any) -> tuple[nn.Module, bool]:
+def _model(model: nn.Module | str, weights: Any, protocol: Protocol) -> tuple[nn.Module, bool]:
     """The network with the weights that the client received, and whether these were told."""
-    network = load_model(model) if isinstance(model, str) else copy.deepcopy(model)  # the user's stays as it is
-    if any(is_lazy(each) for each in network.parameters()):
-        raise UsageError("the model has lazy layers, whose sizes nobody knows before a batch: make it with sizes")
+    if isinstance(model, str):
+        told = {"image_shape": protocol.image_shape, "num_classes": protocol.classes}
+        network = Factory.of(model).make(**{name: value for name, value in told.items() if value is not None})
+    else:
+        network = copy.deepcopy(model)  # the user's stays as it is
+    refuse_lazy(network)
     if not any(each.requires_grad for each in network.parameters()):
         raise UsageError("the model has no parameters that a client trains: unfreeze those that it does")
     network = network.cpu()
     if weights is not None:
-        found = names.by_name(read(weights, "weights", names.numbers(network)), network, "weights")
-        names.parameters(found, network, "weights")
-        network.load_state_dict(found, strict=False)
+        names.load(weights, network)
     return network, weights is not None or not isinstance(model, str)
 
 

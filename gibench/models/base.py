@@ -17,6 +17,13 @@ class Model(Plugin, ABC):
     # whether the network takes such images and fits.
     builds_on_meta: ClassVar[bool] = False
 
+    def prepare(self) -> None:
+        """Have at hand what `build` would download, so that what is not there is told before anything runs.
+
+        Raises:
+            UsageError: it cannot be had.
+        """
+
     @abstractmethod
     def build(self, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
         """A freshly initialised network from `[N, C, H, W]` to logits `[N, num_classes]`.

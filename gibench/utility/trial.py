@@ -81,7 +81,7 @@ def run_trial(trial: Trial, progress: Progress) -> Result:
         if reason := reason_of(defense, defense.supports(network, context)):
             return Result(TrialRow(**row, status="skipped", reason=one_line(reason)))
     try:
-        with seeds.isolated(trial.seed, "defense"):
+        with seeds.isolated(trial.seed, "client"):
             seconds, sizes = _train(trial, network, images, defenses, context, progress)
     except NotApplicableError as refusal:
         return Result(TrialRow(**row, status="skipped", reason=one_line(refusal)))

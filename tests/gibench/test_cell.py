@@ -17,6 +17,7 @@ AXES = {
     "dataset": ["photos"],
     "model": ["mlp"],
     "train_steps": [0],
+    "mode": ["train"],
     "batch_size": [4],
     "labels": ["iid"],
     "knows": ["batch_size"],
@@ -78,7 +79,7 @@ def test_everything_but_the_timeout_is_part_of_the_key():
     other = {
         "attack": "mean-image", "defense": "dp", "dataset": "digits", "model": "linear", "train_steps": 1,
         "batch_size": 5, "labels": "same", "knows": "nothing", "seed": 1, "device": "cuda", "dtype": "float64",
-        "split": "tuning", "threads": 2,
+        "split": "tuning", "threads": 2, "mode": "eval",
     }  # fmt: skip
     cells = [one(), *(replace(one(), **{name: value}) for name, value in other.items())]
     assert len({cell.key for cell in cells}) == len(cells)

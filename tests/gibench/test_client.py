@@ -1,6 +1,7 @@
 """The client: its gradient is right, and nothing that the threat model withholds can be reached from what it gives."""
 
 import types
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -35,11 +36,11 @@ def build(images, spec="mlp:width=30,depth=2", dtype=torch.float64):
         return create("model", spec).build(images.image_shape, images.num_classes).to(dtype)
 
 
-def observe(model, images, truth, *defenses, knows=EVERYTHING, seed=0, sent=None):
+def observe(model, images, truth, *defenses, knows=EVERYTHING, seed=0, **more):
     chain = [create("defense", spec) for spec in defenses or ["none"]]
     noise = seeds.generator(seed, "defense")
     known = ThreatModel(frozenset(knows))
-    return client.observe(model, images, truth, chain, known, noise, len(truth), sent=sent)
+    return client.observe(model, images, truth, chain, known, noise, len(truth), **more)
 
 
 def normalised(images, truth, dtype=torch.float64):
@@ -223,6 +224,57 @@ def test_batchnorm_statistics_are_those_of_the_private_batch(photos, truth):
     torch.testing.assert_close(statistics["bn1.var"], entering.var((0, 2, 3), correction=0))
     layers = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     assert len(statistics) == 2 * len(layers)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_gradient_is_that_of_the_mode_and_the_observation_says_which(training, photos, truth):
+    model = normed(photos)
+    release = observe(model, photos, truth, training=training)
+    assert release.observation.mode == ("train" if training else "eval")
+    assert all(each.training == training for each in release.observation.model.modules())
+    there = normed(photos).train(training)
+    functional.cross_entropy(there(normalised(photos, truth)), truth.labels).backward()
+    other = observe(model, photos, truth, training=not training).observation.gradient()
+    for name, parameter in there.named_parameters():
+        torch.testing.assert_close(release.observation.gradient()[name], parameter.grad)
+    assert not all(torch.allclose(other[name], value) for name, value in release.observation.gradient().items())
+
+
+def normed(images):
+    with seeds.isolated(0, "model"):
+        head = nn.Flatten(), nn.Linear(4 * 900, images.num_classes)
+        return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), *head).double()
+
+
+def test_a_step_on_one_image_is_refused_where_batchnorm_takes_the_batchs_statistics_alone(photos, truth):
+    model = nn.Sequential(
+        nn.Flatten(), nn.Linear(3072, 4), nn.BatchNorm1d(4), nn.Linear(4, photos.num_classes)
+    ).double()
+    one = replace(truth, images=truth.images[:1], labels=truth.labels[:1])
+    with pytest.raises(NotApplicableError, match="gives it a single value a channel"):
+        observe(model, photos, one, knows=())
+    assert observe(model, photos, one, knows=(), training=False).grad_norm > 0
+
+
+def test_masks_of_dropout_are_the_clients_own(photos, truth):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 50), nn.ReLU(), nn.Dropout(0.5), nn.Linear(50, 12)).double()
+
+    def of(seed, **more):
+        with seeds.isolated(seed, "client"):
+            before = torch.get_rng_state()
+            release = observe(model, photos, truth, **more)
+            return release, not torch.equal(before, torch.get_rng_state())
+
+    (one, drew), (same, _), (other, _) = (of(seed) for seed in (1, 1, 2))
+    gradients = [each.observation.gradient() for each in (one, same, other)]
+    assert drew
+    assert all(torch.equal(gradients[0][name], value) for name, value in gradients[1].items())
+    assert not torch.allclose(gradients[0]["4.weight"], gradients[2]["4.weight"])
+    norm = torch.cat([value.flatten() for value in gradients[0].values()]).norm()
+    assert one.grad_norm == pytest.approx(float(norm))  # of the same masks
+    (quiet, drew), (again, _) = of(1, training=False), of(2, training=False)
+    assert not drew
+    assert torch.equal(quiet.observation.gradient()["4.weight"], again.observation.gradient()["4.weight"])
 
 
 def test_a_defense_that_refuses_the_model_says_why(photos, truth):

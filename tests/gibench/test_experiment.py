@@ -11,7 +11,10 @@ from gibench.checks import check
 from gibench.datasets.base import Split
 from gibench.errors import UsageError
 from gibench.experiment import draw, load, run_cell
-from gibench.result import COLUMNS
+from gibench.outcome import Facts
+from gibench.result import COLUMNS, Row
+from gibench.results.document import filled
+from gibench.stages import Preparation
 from gibench.sweep.suite import Suite
 
 MODEL = "mlp:width=20,depth=2"
@@ -35,6 +38,23 @@ def lasting(row):
 
 def test_a_row_has_every_column_in_order():
     assert list(run("random").row.as_dict()) == [*COLUMNS, "run_id", "started"]
+
+
+def test_the_mode_is_the_rows_and_of_old_rows_it_is_train():
+    norms = {mode: run("random", dataset="digits", model="resnet18", mode=mode).row for mode in ("train", "eval")}
+    assert {mode: row.mode for mode, row in norms.items()} == {"train": "train", "eval": "eval"}
+    assert norms["train"].grad_norm != norms["eval"].grad_norm
+    assert filled(Row, lambda name, column: None)["mode"] == "train"
+
+
+def test_every_attack_of_a_column_meets_the_same_masks():
+    scenario = {"model": "vgg11:width=20", "batch_size": 2, "knows": "nothing"}
+    updates = [prepared(attack, **scenario).update.tensors for attack in ("random", "mean-image")]
+    assert all(torch.equal(updates[0][name], value) for name, value in updates[1].items())
+
+
+def prepared(attack, **scenario):
+    return Preparation(cell(attack, **scenario), Facts(), lambda *told: None).observe()
 
 
 def test_a_row_says_what_was_run():

@@ -89,7 +89,7 @@ def test_a_plugin_whose_package_is_missing_shows_in_the_metadata(broken_site, mo
 
 def test_create_validates_the_settings():
     assert create("model", "mlp:width=7").width == 7
-    with pytest.raises(UsageError, match="model 'mlp' has no setting 'height': it has depth, width"):
+    with pytest.raises(UsageError, match="model 'mlp' has no setting 'height': it has activation, depth, width"):
         create("model", "mlp:height=7")
 
 

@@ -262,7 +262,7 @@ def test_rows_from_before_something_was_measured_are_read_and_rows_without_an_ax
     file = root / RESULTS / "demo.csv"
     put(root, "demo", [make_stored(torch="2.9")])
     header, line = csv.reader(io.StringIO(file.read_text()))
-    for name, error in (("torch", None), ("batch_size", UsageError)):
+    for name, error in (("torch", None), ("mode", None), ("batch_size", UsageError)):
         place = header.index(name)
         text = "\n".join(",".join(f'"{each}"' for each in (*row[:place], *row[place + 1 :])) for row in (header, line))
         file.write_text(text)
@@ -270,4 +270,4 @@ def test_rows_from_before_something_was_measured_are_read_and_rows_without_an_ax
             with pytest.raises(error, match=rf"other columns than rows have now \({name}\)"):
                 read(Row, file)
         else:
-            assert read(Row, file) == [make_stored(torch=None)]
+            assert read(Row, file) == [make_stored(torch=None if name == "torch" else "2.9")]

@@ -1,5 +1,6 @@
 """Both ways to the gradient of a gradient-matching objective agree with plain double differentiation."""
 
+import copy
 import itertools
 
 import pytest
@@ -8,7 +9,8 @@ from torch import nn
 from torch.nn import functional
 
 from gibench.attacks.optimization import chain
-from gibench.attacks.optimization.matching import ChainMatching, PlainMatching, recorded
+from gibench.attacks.optimization.matching import ChainMatching, PlainMatching, make, recorded
+from gibench.registry import create
 
 SHAPE = (3, 8, 8)
 CLASSES = 5
@@ -179,3 +181,38 @@ def test_recording_takes_its_hooks_away():
     with recorded(model, ("1",)):
         model(torch.zeros(1, *SHAPE))
     assert not model[1]._forward_pre_hooks
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_candidates_are_evaluated_in_the_mode_that_is_observed(training):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 4)).double()
+    images, targets = torch.randn(3, 1, 6, 6, dtype=torch.float64), torch.tensor([0, 1, 3])
+    parameters = dict(model.named_parameters())
+    client = copy.deepcopy(model).train(training)
+    loss = functional.cross_entropy(client(images), targets)
+    gradient = dict(zip(parameters, torch.autograd.grad(loss, list(client.parameters())), strict=True))
+    for mode, reached in ((training, True), (not training, False)):
+        match = make(model.train(mode), gradient, "l2")(images[None], targets[None])
+        assert (float(match.value) < 1e-20) == reached
+
+
+def test_a_vision_transformer_can_be_matched():
+    torch.manual_seed(0)
+    model = create("model", "vit-tiny:depth=1,width=12,heads=3").build((1, 8, 8), 4).double()
+    images, targets = torch.randn(2, 1, 8, 8, dtype=torch.float64), torch.tensor([0, 3])
+    gradient = dict(
+        zip(
+            dict(model.named_parameters()),
+            torch.autograd.grad(functional.cross_entropy(model(images), targets), list(model.parameters())),
+            strict=True,
+        )
+    )
+    match = make(model, gradient, "cosine")
+    assert float(match(images[None], targets[None]).value) < 1e-12
+    candidate = torch.randn(1, 2, 1, 8, 8, dtype=torch.float64, requires_grad=True)
+    found = match(candidate, targets[None])
+    (slope,) = torch.autograd.grad(found.outputs, [candidate], found.weights)
+    step = 1e-6 * slope / slope.norm()
+    rise = (match(candidate + step, targets[None]).value - match(candidate - step, targets[None]).value) / 2e-6
+    assert float(rise) == pytest.approx(float(slope.norm()), rel=1e-4)

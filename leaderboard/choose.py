@@ -89,7 +89,10 @@ def fits(text: str) -> Callable[[str], bool]:
     given = {spec.name: dict(spec.settings) for spec in parse_chain(text)}
 
     def test(stored: str) -> bool:
-        found = {spec.name: dict(spec.settings) for spec in parse_chain(stored)}
+        try:
+            found = {spec.name: dict(spec.settings) for spec in parse_chain(stored)}
+        except UsageError:  # what somebody else stored need be no spec
+            return False
         return found.keys() == given.keys() and all(
             key in found[name] and _same(found[name][key], value)
             for name, settings in given.items()

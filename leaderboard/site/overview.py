@@ -51,7 +51,7 @@ class Filter(NamedTuple):
 
 
 def table(summary: Sequence[Section], columns: Mapping[str, Shown], pages: Sequence[tuple[Row, str]]) -> dict[str, Any]:
-    """What the template of the index takes: `columns`, `groups` and `filters`.
+    """What the template of the index takes: `columns` and what they mean, `groups` and `filters`.
 
     Args:
         summary: from `gibench.leaderboard.sections.sections`.
@@ -83,6 +83,7 @@ def table(summary: Sequence[Section], columns: Mapping[str, Shown], pages: Seque
             (each.heading, each.is_text and name != "rank")  # a rank is a number where there is one
             for name, each in columns.items()
         ],
+        "meanings": [(each.heading, each.says) for each in columns.values() if each.says],
         "groups": groups,
         "filters": filters,
         "reasons": any(line.reason for line in lines),

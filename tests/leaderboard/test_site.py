@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gibench.errors import UsageError
-from gibench.leaderboard import formats
+from gibench.leaderboard import columns, formats
 from gibench.leaderboard.site import build
 from gibench.leaderboard.site.cell import name_of
 from gibench.leaderboard.site.pages import render
 from gibench.leaderboard.site.rows import Beside, Shown, of_files, of_store
-from gibench.leaderboard.table import summarize, table
+from gibench.leaderboard.table import records, summarize, table
 from gibench.registry import readable
 from gibench.result import COLUMNS
 from gibench.results import Results
@@ -88,10 +88,10 @@ def test_every_page_forbids_what_is_not_its_own(site, rows):
 
 def test_the_index_says_what_the_table_in_a_terminal_does(site, rows):
     text = " ".join(site(rows)["index.html"].text.split())
-    ((_, lines),) = formats.sections(summarize(rows), str)
-    for heading, show in formats.shown(lines):
-        assert heading in text
-        assert all(show(line, readable) in text for line in lines)
+    summary = summarize(rows)
+    for each in columns.shown(summary, None).values():
+        assert each.heading in text
+        assert all(each.show(line, readable) in text for line in records(summary))
     assert "timeout: 90 s were too few (seed 0)" in text
     assert "1 / 2" in text  # of dlg without a defense
     assert "seconds of the attack alone on a processor (2 threads)" in text
@@ -99,11 +99,12 @@ def test_the_index_says_what_the_table_in_a_terminal_does(site, rows):
 
 
 def test_a_column_that_the_summary_gains_is_shown(site, rows, monkeypatch):
-    more = (*formats._SHOWN, ("new column", lambda line, shorten: f"new of {line['attack'][:7]}"))
-    monkeypatch.setattr(formats, "_SHOWN", more)
+    more = columns.Shown("new column", lambda line, shorten: f"new of {line['attack'][:7]}", says="what is new")
+    monkeypatch.setattr(columns, "SHOWN", {**columns.SHOWN, "n_tried": more})
     text = site(rows)["index.html"].text
     assert "new column" in text
     assert text.count("new of spearpp") == 2
+    assert "new column: what is new." in text
 
 
 def test_scenarios_are_groups_of_their_own_and_controls_are_marked(site, rows):

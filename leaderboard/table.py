@@ -111,7 +111,7 @@ def summarize(rows: Iterable[Row], baselines: Mapping[Place, Group] | None = Non
 def kept(summary: pd.DataFrame, rows: Iterable[Row]) -> pd.DataFrame:
     """The lines of the summary that are of one of these rows."""
     wanted = {group_of(row) for row in rows}
-    places = zip(*(summary[name].tolist() for name in GROUP), strict=True)
+    places = (tuple(line[name] for name in GROUP) for line in records(summary))
     return summary[pd.Series([place in wanted for place in places], dtype=bool)].reset_index(drop=True)
 
 
@@ -120,7 +120,7 @@ def _line(group: Sequence[Row]) -> dict[str, Any]:
     ran = tried(group)
     hardware = sorted({row.machine for row in ran if row.machine})
     line: dict[str, Any] = {name: getattr(group[-1], name) for name in (*GROUP, *_FLAGS)}
-    line |= {"control": is_control(group[-1]), "source": group[-1].source or None}
+    line |= {"control": is_control(group[-1]), "source": group[-1].source}
     line |= {name: _mean(_values(ran, name)) for name in _MEANS}
     line |= {name: None for name in _NEW if len(_values(ran, name)) < len(ran)}
     line |= {"chance": 1 / min(sizes) if (sizes := _values(ran, "split_size")) else None}

@@ -26,7 +26,7 @@ Columns = dict[str, Callable[[Group], str]]  # heading, and what stands below it
 
 _ALWAYS = ("attack", "defense", "batch_size")  # the axes that are shown even if they are the same in every row
 _SCORES = (  # heading, column, digits
-    ("PSNR dB", "psnr_mean", 2),
+    ("mean PSNR dB", "psnr_mean", 2),
     ("SSIM", "ssim_mean", 3),
     ("LPIPS", "lpips_mean", 3),
     ("exact", "exact_rate", 3),

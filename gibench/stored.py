@@ -37,10 +37,14 @@ class Stored:
             experiment: its name; None is `MLFLOW_EXPERIMENT_NAME`, else `gibench`.
 
         Raises:
-            UsageError: no store has such an address.
+            UsageError: no store has such an address, or the folder that is named is none.
         """
         check_address(tracking_uri)
         self._results = Results(results, experiment)
+        where = self._results.root
+        named_alone = results and tracking_uri is None  # rows of the working folder's store are not those asked for
+        if not where.is_dir() and (where.exists() or named_alone):
+            raise UsageError(f"there is no results folder {where}: see --results")
         self._uri, self._experiment = tracking_uri, experiment
         self.experiment = self._results.experiment  # its name
 

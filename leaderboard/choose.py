@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from gibench.axes import axes_of
 from gibench.cell import Cell
@@ -62,6 +63,11 @@ def filtered(rows: Sequence[Row], filters: Wanted) -> list[Row]:
     return found
 
 
+def mingled(rows: Iterable[Row]) -> list[Row]:
+    """The rows as if all were from one place, so that of one cell's rows in several files the newest counts."""
+    return [replace(row, source=None) for row in rows]
+
+
 def before_ranking(filters: Wanted) -> Wanted:
     """Of the filters those that leave whole comparisons: the others take lines away, and no rank or mean with them."""
     return {axis: values for axis, values in filters.items() if axis not in _OUTCOMES}
@@ -86,20 +92,28 @@ def fits(text: str) -> Callable[[str], bool]:
     Raises:
         UsageError: the text is no spec.
     """
-    given = {spec.name: dict(spec.settings) for spec in parse_chain(text)}
+    given = _by_name(text)
 
     def test(stored: str) -> bool:
         try:
-            found = {spec.name: dict(spec.settings) for spec in parse_chain(stored)}
+            found = _by_name(stored)
         except UsageError:  # what somebody else stored need be no spec
             return False
         return found.keys() == given.keys() and all(
-            key in found[name] and _same(found[name][key], value)
-            for name, settings in given.items()
+            key in found[each] and _same(found[each][key], value)
+            for each, settings in given.items()
             for key, value in settings.items()
         )
 
     return test
+
+
+def _by_name(text: str) -> dict[tuple[str, int], dict[str, str]]:
+    """The settings of each spec of a chain, by its name and how many of that name are before it."""
+    found: dict[tuple[str, int], dict[str, str]] = {}
+    for spec in parse_chain(text):
+        found[spec.name, sum(name == spec.name for name, _ in found)] = dict(spec.settings)
+    return found
 
 
 def _same(stored: str, given: str) -> bool:

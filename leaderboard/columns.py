@@ -188,13 +188,16 @@ def _other(summary: pd.DataFrame, name: str) -> Shown:
 
 
 def check(table: pd.DataFrame, names: Iterable[str], option: str) -> None:
-    """Refuse columns that a table has not.
+    """Refuse columns that a table has not, and one that is named twice.
 
     Raises:
         UsageError: see above; it says which there are.
     """
-    if unknown := [name for name in names if name not in table]:
+    asked = list(names)
+    if unknown := [name for name in asked if name not in table]:
         raise UsageError(f"{option} has no column '{unknown[0]}': there are {', '.join(map(str, table))}")
+    if twice := [name for at, name in enumerate(asked) if name in asked[:at]]:
+        raise UsageError(f"{option} names {twice[0]} twice: name each column once")
 
 
 def ordered(table: pd.DataFrame, column: str) -> pd.DataFrame:

@@ -136,7 +136,7 @@ def _check(
         raise UsageError("--costs is of training runs, no cells: leave out --filter and --compare")
     if compare and names:
         raise UsageError("--compare has columns of its own: leave out --columns")
-    if baseline and (compare or form in _ROWS):
+    if baseline is not None and (compare or form in _ROWS):
         raise UsageError("--baseline is for the means of --format table, md or latex: leave it out")
 
 
@@ -161,7 +161,7 @@ def _written(table: pd.DataFrame, form: Format, names: Sequence[str] | None, sor
     """Lines as they are."""
     from gibench.leaderboard import columns, formats
 
-    table = columns.ordered(table, sort) if sort else table
+    table = columns.ordered(table, sort) if sort is not None else table
     if names is not None:
         columns.check(table, names, "--columns")
         table = table[list(names)]
@@ -173,12 +173,12 @@ def _compared(rows: Sequence[Row], attacks: tuple[str, str], form: Format, sort:
     from gibench.leaderboard.table import grouped
     from gibench.registry import readable
 
-    groups = grouped(rows)
+    groups = grouped(choose.mingled(rows))
     first, second = (choose.attack_named(each, groups, readable, "--compare") for each in attacks)
     pairs = paired.compare(first, second, readable)
     if form in _ROWS:
         return _written(pairs, form, None, sort)
-    return _shown(paired.of_pairs(columns.ordered(pairs, sort) if sort else pairs), form, out)
+    return _shown(paired.of_pairs(pairs if sort is None else columns.ordered(pairs, sort)), form, out)
 
 
 def _summary(
@@ -199,9 +199,11 @@ def _summary(
     wanted = choose.wanted(filters)
     ranked = choose.filtered(rows, choose.before_ranking(wanted))
     groups = grouped(ranked)
-    baselines = choose.attack_named(baseline, groups, readable, "--baseline") if baseline else None
+    baselines = None
+    if baseline is not None:
+        baselines = choose.attack_named(baseline, grouped(choose.mingled(ranked)), readable, "--baseline")
     summary = kept(summarize(ranked, baselines), choose.filtered([row for some in groups for row in some], wanted))
-    summary = columns.ordered(summary, sort) if sort else summary
+    summary = columns.ordered(summary, sort) if sort is not None else summary
     return _shown(of_summary(summary, names), form, out)
 
 

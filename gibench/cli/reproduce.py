@@ -84,7 +84,7 @@ def _print(lines: Sequence[Line]) -> None:
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("line", overflow="fold")
-    for head in ("seeds", "exact claimed", "here", "PSNR dB claimed", "here", "seconds", "agrees"):
+    for head in ("seeds", "exact claimed", "here", "median PSNR dB claimed", "here", "seconds", "agrees"):
         table.add_column(head, justify="right", no_wrap=True)
     for line in lines:
         figures = [_number(value, digits) for value, digits in ((line.exact_claimed, 3), (line.exact_measured, 3))]

@@ -21,7 +21,7 @@ def site(
         typer.Option(
             "--from",
             metavar="FILE",
-            help="Rows that gibench leaderboard --format csv wrote, instead of what is stored; repeat for several.",
+            help="Rows of gibench export or a CSV of rows, instead of what is stored; repeat for several.",
         ),
     ] = None,
     results: Results = None,

@@ -44,8 +44,8 @@ def export(stored: Stored, suite: Path | None = None) -> Exported:
     rows, costs = newest(stored.rows(Row)), newest_trials(stored.rows(TrialRow))
     content, name, wanted = None, None, None
     if suite is not None:
-        content, name = suite.read_bytes(), suite.stem
         wanted = {place_of(cell) for cell in Suite.read(suite, HERE).cells()}
+        content, name = suite.read_bytes(), suite.stem
         rows = [row for row in rows if place_of(row) in wanted]
     met = {(row.defense, row.model, row.batch_size) for row in rows}
     costs = [run for run in costs if (run.defense, run.model, run.batch_size) in met]

@@ -15,6 +15,7 @@ from gibench.leaderboard.published import read
 from gibench.leaderboard.utility import joined
 from gibench.result import Row
 from gibench.stored import Stored
+from gibench.submission import archive, content
 from gibench.utility.job import TrialRow
 
 
@@ -67,7 +68,9 @@ def _content(file: str | None) -> bytes | None:
 
 
 def of_files(files: Sequence[Path]) -> Shown:
-    """The rows of files that `gibench leaderboard --format csv` wrote, `--costs` included; nothing lies beside them.
+    """The rows of files that `gibench export` or `gibench leaderboard --format csv` wrote, `--costs` included.
+
+    Nothing lies beside them.
 
     Raises:
         UsageError: a file cannot be read, or holds something else.
@@ -76,14 +79,18 @@ def of_files(files: Sequence[Path]) -> Shown:
     trials: list[TrialRow] = []
     for file in files:
         try:
-            if TrialRow.key_column in _header(file):
+            if archive.is_one(file):
+                _, found = content.read(file)
+                rows += found.rows
+                trials += found.costs
+            elif TrialRow.key_column in _header(file):
                 trials += read(TrialRow, file)
             else:
                 rows += read(Row, file)
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             cause = getattr(error, "strerror", None) or error
             raise UsageError(
-                f"{file} cannot be read: {cause}: name a file that gibench leaderboard --format csv wrote"
+                f"{file} cannot be read: {cause}: name a file of gibench export or a CSV of rows"
             ) from None
     return Shown(joined(rows, trials), ", ".join(file.name for file in files))
 

@@ -76,3 +76,10 @@ def test_an_attack_is_named_by_its_defaults_where_variants_fit(make_stored):
         choose.attack_named("one", groups[1:], shorten, "--baseline")
     with pytest.raises(UsageError, match="--compare two is no attack among the rows: there are one, one:parts=none"):
         choose.attack_named("two", groups, shorten, "--compare")
+
+
+def test_a_defense_twice_is_another_than_once():
+    once, twice = "noise:std=0.1", "noise:std=0.1+noise:std=0.2"
+    assert [choose.fits("noise")(stored) for stored in (once, twice)] == [True, False]
+    assert [choose.fits("noise+noise:std=0.2")(stored) for stored in (once, twice)] == [False, True]
+    assert not choose.fits("noise+noise:std=0.1")(twice)

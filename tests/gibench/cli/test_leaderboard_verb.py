@@ -271,3 +271,38 @@ def test_the_table_is_made_without_what_takes_seconds_to_import(folder):
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("analytic") >= 4
+
+
+@pytest.mark.parametrize("form", ["table", "md", "latex", "csv", "json"])
+def test_a_column_named_twice_is_one_clear_line(call, folder, form):
+    code, out, err = call("leaderboard", "--columns", "attack,defense,attack", "--format", form)
+    assert (code, out, err) == (2, "", "error: --columns names attack twice: name each column once\n")
+
+
+@pytest.mark.parametrize("option", ["--sort", "--baseline"])
+def test_an_empty_value_is_no_value(call, folder, option):
+    code, out, err = call("leaderboard", option, "")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+
+
+def test_rows_of_several_files_are_compared_as_if_of_one(call, folder):
+    call("leaderboard", "--format", "csv", "--output", "theirs.csv")
+    both = ("--from", "theirs.csv", "--results", "gibench-results", "--format", "md")
+    options = ("--baseline", "mean-image", "--columns", "attack,source,times_baseline")
+    code, out, _ = call("leaderboard", *both, *options)
+    assert code == 0
+    assert "| `layer-pair` | theirs.csv | 4x |" in out
+    assert "| `layer-pair` | stored | 4x |" in out
+    code, out, _ = call("leaderboard", *both, "--compare", "layer-pair", "mean-image")
+    assert code == 0
+    assert "| 3 | 3 | 0 | 0 |" in out
+
+
+@pytest.mark.parametrize("verb", [["leaderboard"], ["site", "pages"], ["export", "-o", "rows.zip"], ["show", "abcd"]])
+@pytest.mark.parametrize("named", ["a-file", "nowhere"])
+def test_a_results_folder_that_is_none_is_one_clear_line(call, folder, verb, named):
+    Path("a-file").touch()
+    code, out, err = call(*verb, "--results", named)
+    assert (code, out) == (2, "")
+    assert err == f"error: there is no results folder {folder / named}: see --results\n"

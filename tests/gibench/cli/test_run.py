@@ -32,7 +32,7 @@ def test_repeated_options_make_a_grid_whose_table_has_a_line_for_each(call):
     assert [line[:5] for line in lines if line[:1] in (["random"], ["mean-image"])] == [
         [attack, defense, "4", "0", "ok"] for defense in ("none", "dp") for attack in ("random", "mean-image")
     ]
-    for head in ("PSNR dB", "SSIM", "LPIPS", "exact", "certified", "runtime s", "epsilon"):
+    for head in ("mean PSNR dB", "SSIM", "LPIPS", "exact", "certified", "runtime s", "epsilon"):
         assert head in out
     assert "[4/4] mean-image | dp" in err
 

@@ -130,6 +130,8 @@ def test_rows_of_files_are_shown_in_place_of_stored_ones_or_beside_them(call, he
     assert [out.count(name) for name in ("rows.zip", "rows.csv")] == [3, 3]
     (line,) = [line for line in out.splitlines() if line.split()[:2] == ["none", "random"] and "rows.csv" in line]
     assert "1 / 1" in line
+    code, _, err = call("site", "pages", "--from", "rows.zip")
+    assert (code, err.splitlines()[-1]) == (0, f"pages/index.html: {len(shown)} cells")
     listed = json.loads(call("leaderboard", "--from", "rows.zip", "--from", "rows.csv", "--json").out)
     assert sorted(row["source"] for row in listed) == ["rows.csv"] * 3 + ["rows.zip"] * 3
 

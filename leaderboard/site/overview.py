@@ -106,7 +106,7 @@ def _line(line: dict[str, Any], columns: Mapping[str, Shown], seeds: Mapping[tup
         name_of(line["defense"]),
         " ".join([*marks, *(["not-above"] if line["above_control"] is False else [])]),
         shortened(line["reason"] or "", _LONGEST),
-        sorted(seeds[tuple(line[name] or "" if name == "source" else line[name] for name in GROUP)]),
+        sorted(seeds[tuple(line[name] for name in GROUP)]),
     )
 
 

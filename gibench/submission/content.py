@@ -184,6 +184,7 @@ _COLUMNS: Mapping[str, tuple[str, Callable[[str], Any]]] = {  # of `gibench.scor
     "lpips": ("float64", _finite),
     **dict.fromkeys(("exact", "certified"), ("bool", _TRUTH.__getitem__)),
     "nearest": ("float64", _nullable(_finite)),
+    "reidentified": ("boolean", _nullable(_TRUTH.__getitem__)),
 }
 
 

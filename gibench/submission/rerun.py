@@ -34,6 +34,7 @@ _OF_THE_RUN = frozenset(
 # here, and is no text, may be 1e-4 of itself apart.
 TOLERANCES: Mapping[str, float] = {
     **dict.fromkeys(("exact_rate", "certified_rate", "label_accuracy", "labels_found"), 0.1),
+    **dict.fromkeys(("recognisable_rate", "reidentified_rate"), 0.1),
     **dict.fromkeys(("psnr_mean", "psnr_median", "psnr_q25", "psnr_q75"), 1.0),
     **dict.fromkeys(("ssim_mean", "lpips_mean"), 0.05),
     "model_accuracy": 0.02,

@@ -16,7 +16,10 @@ from gibench.spec import parse_chain
 from gibench.submission.findings import Finding, named
 
 _RUN = "run the cell again, and export what is stored"
-_RATES = ("exact_rate", "certified_rate", "label_accuracy", "labels_found", "model_accuracy", "utility_accuracy")
+_RATES = (
+    *("exact_rate", "certified_rate", "recognisable_rate", "reidentified_rate", "label_accuracy", "labels_found"),
+    *("model_accuracy", "utility_accuracy"),
+)
 _DECIBELS = ("psnr_mean", "psnr_median", "psnr_q25", "psnr_q75")
 _MOST = 2.0**63
 _RANGES: dict[str, tuple[float, float]] = {

@@ -43,7 +43,10 @@ KEPT = {  # what stands on a page, and why no row says it
         "other within 25 dB": "a threshold",
         "images within 25 dB": "a threshold",
     },
-    "gibench/scoring/README.md": {"capped at 100 dB": "a limit", "at least 20 dB": "a threshold, held against the code by a test"},
+    "gibench/scoring/README.md": {
+        "capped at 100 dB": "a limit",
+        "at least 20 dB": "a threshold, held against the code by a test",
+    },
 }
 
 

@@ -24,7 +24,7 @@ def rows(files: Sequence[Path], stored: Sequence[Row] | None = None) -> list[Row
         UsageError: a file is none of these.
     """
     several = stored is not None or len(files) > 1
-    found = [replace(row, source=str(file) if several else "") for file in files for row in _read(file)]
+    found = [replace(row, source=str(file) if several else None) for file in files for row in _read(file)]
     found += [replace(row, source="stored") for row in stored or ()]
     return sorted(found, key=lambda row: (row.started, row.run_id))
 

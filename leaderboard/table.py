@@ -78,7 +78,7 @@ def grouped(rows: Iterable[Row]) -> list[list[Row]]:
 
 def group_of(row: Row) -> tuple[Any, ...]:
     """What one line of the summary is of: the scenario, the defense, the attack, the file if it is of one."""
-    return tuple(getattr(row, name) or None if name == "source" else getattr(row, name) for name in GROUP)
+    return tuple(getattr(row, name) for name in GROUP)
 
 
 def summarize(rows: Iterable[Row], baselines: Mapping[Place, Group] | None = None) -> pd.DataFrame:
@@ -111,7 +111,7 @@ def summarize(rows: Iterable[Row], baselines: Mapping[Place, Group] | None = Non
 def kept(summary: pd.DataFrame, rows: Iterable[Row]) -> pd.DataFrame:
     """The lines of the summary that are of one of these rows."""
     wanted = {group_of(row) for row in rows}
-    places = zip(*(summary[name].tolist() for name in GROUP), strict=True)
+    places = (tuple(line[name] for name in GROUP) for line in records(summary))
     return summary[pd.Series([place in wanted for place in places], dtype=bool)].reset_index(drop=True)
 
 
@@ -119,8 +119,7 @@ def _line(group: Sequence[Row]) -> dict[str, Any]:
     """The summary of the seeds of one attack against one defense."""
     ran = tried(group)
     hardware = sorted({row.machine for row in ran if row.machine})
-    line: dict[str, Any] = dict(zip(GROUP, group_of(group[-1]), strict=True))
-    line |= {name: getattr(group[-1], name) for name in _FLAGS}
+    line: dict[str, Any] = {name: getattr(group[-1], name) for name in (*GROUP, *_FLAGS)}
     line |= {"control": is_control(group[-1])}
     line |= {name: _mean(_values(ran, name)) for name in _MEANS}
     line |= {name: None for name in _NEW if len(_values(ran, name)) < len(ran)}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gibench.leaderboard.table import newest, summarize, table
+from gibench.leaderboard.table import kept, newest, summarize, table
 from gibench.result import COLUMNS, STATUSES
 
 FIRST, LATER = "2026-01-01T00:00:00.000+00:00", "2026-01-02T00:00:00.000+00:00"
@@ -222,3 +222,12 @@ def test_thousands_of_rows_take_seconds(make_stored):
     ]
     summary = summarize(rows)
     assert summary["rank"].tolist() == list(range(1, 301))
+
+
+@pytest.mark.parametrize("source", [None, "theirs.csv"])
+def test_every_line_is_of_one_of_the_rows_it_was_made_of(make_stored, source):
+    rows = [replace(make_stored(seed=0), source=source), replace(make_stored(attack="random", seed=1), source=source)]
+    summary = summarize(rows)
+    assert kept(summary, rows).equals(summary)
+    assert kept(summary, rows[1:])["attack"].tolist() == ["random"]
+    assert len(kept(summary, [])) == 0

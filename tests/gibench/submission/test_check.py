@@ -12,7 +12,7 @@ from gibench.experiment import run_cell
 from gibench.leaderboard.formats import to_csv
 from gibench.leaderboard.table import table
 from gibench.result import COLUMNS, Result
-from gibench.submission import content, rerun
+from gibench.submission import content, rerun, schema
 from gibench.submission.check import check
 from gibench.submission.rerun import differences
 
@@ -50,6 +50,14 @@ def test_an_honest_submission_has_no_fault(honest, file_of):
     assert len(report.submission.rows) == 16
     assert report.manifest.suite == "little"
     assert report.manifest.distributions.keys() == {"gibench"}
+
+
+def test_every_figure_has_a_range_and_every_rate_its_tolerance():
+    figures = {name for name, column in COLUMNS.items() if column.axis is None and column.type in (int, float)}
+    assert figures == schema._RANGES.keys()
+    rates = {name for name in FIGURES if name.endswith("_rate")}
+    assert len(rates) > 3
+    assert rates <= rerun.TOLERANCES.keys()
 
 
 def test_what_is_written_is_read_back_to_the_last_bit(honest, file_of):

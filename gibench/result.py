@@ -61,9 +61,7 @@ class StoredRow:
     workers: int | None = measured("metric", "Cells that ran at a time, which share processors and caches.")
     run_id: str = _noted("Identifies the stored row; the run in MLflow has it as a tag.", default="")
     started: str = _noted("When it began: UTC, ISO 8601.", default="")
-    source: str | None = field(
-        default=None, kw_only=True
-    )  # the file it was read from, where rows of several stand together
+    source: str | None = field(default=None, kw_only=True)  # the file it is of, where rows of several stand together
     beside: Mapping[str, float] = field(default_factory=dict, kw_only=True)  # numbers that were noted, where asked for
 
     @property

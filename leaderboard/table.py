@@ -77,7 +77,7 @@ def grouped(rows: Iterable[Row]) -> list[list[Row]]:
 
 
 def group_of(row: Row) -> tuple[Any, ...]:
-    """What one line of the summary is of: the scenario, the defense, the attack."""
+    """What one line of the summary is of: the scenario, the defense, the attack, the file if it is of one."""
     return tuple(getattr(row, name) for name in GROUP)
 
 
@@ -120,7 +120,7 @@ def _line(group: Sequence[Row]) -> dict[str, Any]:
     ran = tried(group)
     hardware = sorted({row.machine for row in ran if row.machine})
     line: dict[str, Any] = {name: getattr(group[-1], name) for name in (*GROUP, *_FLAGS)}
-    line |= {"control": is_control(group[-1]), "source": group[-1].source}
+    line |= {"control": is_control(group[-1])}
     line |= {name: _mean(_values(ran, name)) for name in _MEANS}
     line |= {name: None for name in _NEW if len(_values(ran, name)) < len(ran)}
     line |= {"chance": 1 / min(sizes) if (sizes := _values(ran, "split_size")) else None}

@@ -114,3 +114,9 @@ def make_result(make_row):
         )
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def no_width(monkeypatch):
+    """Tables are as wide as a test says, and not as the terminal is that the tests were started in."""
+    monkeypatch.delenv("COLUMNS", raising=False)

@@ -153,7 +153,7 @@ def test_each_role_draws_from_a_seed_of_its_own(run_one):
     run_one("notes", defense="notes", model="shared", seed=7)
     assert {
         "model": seeds.derive(7, "model"),
-        "defense": (seeds.derive(7, "defense"),) * 2,
+        "defense": (seeds.derive(7, "defense"), seeds.derive(7, "client")),
         "attack": (seeds.derive(7, "attack"),) * 2,
     } == NOTED
 

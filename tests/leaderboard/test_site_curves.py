@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gibench.leaderboard.formats import sections
+from gibench.leaderboard.sections import of_summary, sections
 from gibench.leaderboard.site.chart import HEIGHT, WIDTH, Point, Series, draw, styles
 from gibench.leaderboard.site.curves import groups
 from gibench.leaderboard.table import summarize
+from gibench.registry import readable
 
 SCENARIOS = {
     "dataset": ["photos", "digits"],
@@ -32,7 +33,7 @@ def curves(make_stored):
             make_stored(f"{number:032x}", **({"attack": "spearpp", "defense": "none", "epsilon": None} | cell))
             for number, cell in enumerate(cells)
         ]
-        return groups(list(sections(summarize(rows), str)))
+        return groups([(each.title, each.lines) for each in sections(of_summary(summarize(rows)), readable, str, str)])
 
     return make
 

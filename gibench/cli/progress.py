@@ -121,6 +121,6 @@ def waiting() -> Iterator[Progressing]:
 
 
 def _outcome(row: StoredRow) -> str:
-    shown = (("psnr_mean", "mean PSNR {:.1f} dB"), ("exact_rate", "exact {:.2f}"), ("accuracy", "accuracy {:.3f}"))
+    shown = (("psnr_mean", "PSNR {:.1f} dB"), ("exact_rate", "exact {:.2f}"), ("accuracy", "accuracy {:.3f}"))
     values = [(form, getattr(row, name, None)) for name, form in (*shown, ("runtime_s", "{:.2f} s"))]
     return ", ".join([row.status, *(form.format(value) for form, value in values if value is not None)])

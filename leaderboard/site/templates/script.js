@@ -49,7 +49,7 @@ function makeSortable(table) {
 // Filters: a line is shown if it, or its group, has every value that is chosen, and all words of the text.
 
 function textOf(row, body) {
-  row.searched ??= `${body.rows[0].textContent} ${row.textContent}`.toLowerCase();
+  row.searched ??= `${body.dataset.title} ${row.textContent}`.toLowerCase();
   return row.searched;
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,7 +59,7 @@ class Recorder:
         with explained(self._uri):
             tags = self._client.get_experiment(self._experiment).tags
             if NAME not in tags:
-                self._client.set_experiment_tag(self._experiment, NAME, proposal)
+                _once_more(self._client.set_experiment_tag, self._experiment, NAME, proposal)
                 tags = self._client.get_experiment(self._experiment).tags
         return str(tags[NAME])
 
@@ -120,7 +120,7 @@ class Recorder:
                 metrics=_metrics(row) | beside(details),
                 tags={name: tags[name] for name in list(tags)[0 if found else _BATCH :]},
             )
-            self._client.log_inputs(run, [_dataset(row, details)])
+            _once_more(self._client.log_inputs, run, [_dataset(row, details)])
             self._client.log_artifacts(run, str(folder))
             ended = started + round(1000 * sum(details["seconds"].values()))
             self._client.set_terminated(run, "FINISHED" if row.finished else "FAILED", ended)
@@ -170,6 +170,16 @@ class Recorder:
         for start in range(0, max(len(all_metrics), len(all_params), len(all_tags)), _BATCH):
             part = slice(start, start + _BATCH)
             self._client.log_batch(run, all_metrics[part], all_params[part], all_tags[part])
+
+
+def _once_more(write: Callable[..., None], *arguments: Any) -> None:
+    """Write what all runs of an experiment share: MLflow looks, then writes, and another process may be in between."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        write(*arguments)
+    except MlflowException:
+        write(*arguments)  # finds what is there by now; what had another cause fails again
 
 
 def _title(row: Any) -> str:

@@ -14,6 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mlflow import MlflowClient
+from sqlalchemy import event
+from sqlalchemy.orm import Session
 
 from gibench.errors import DataWarning, StoreError, UsageError
 from gibench.recording import Recorder
@@ -302,6 +304,33 @@ def test_two_processes_may_write_at_once(uri, make_row, tmp_path):
     assert [each.communicate(timeout=600)[0] for each in writers] == ["", ""]
     assert [each.returncode for each in writers] == [0, 0]
     assert sorted(row.seed for row in Store(Row, uri, "written").rows()) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+
+
+@pytest.mark.parametrize("table", ["datasets", "experiment_tags"])
+def test_what_another_process_writes_in_between_is_taken_as_it_is(uri, recorder, make_result, tmp_path, table):
+    """MLflow looks whether the experiment has a data set, or a tag, before it writes it; here it comes in between."""
+    seen = []
+
+    def comes_first(session, *_):
+        for new in [each for each in session.new if each.__tablename__ == table and not seen]:
+            values = {column.name: getattr(new, column.key) for column in new.__table__.columns}
+            values |= {"dataset_uuid": "of another"} if table == "datasets" else {}
+            seen.append(values)
+            with sqlite3.connect(uri.removeprefix("sqlite:///")) as database:
+                places = ", ".join("?" * len(values))
+                database.execute(f"INSERT INTO {table} ({', '.join(values)}) VALUES ({places})", [*values.values()])
+
+    event.listen(Session, "before_flush", comes_first)
+    try:
+        assert recorder.name("proposal") == "proposal"
+        results = Results(tmp_path / "results", create=True)
+        stored = results.save(make_result())
+        run = recorder.record(stored, results.folder / stored.key)
+    finally:
+        event.remove(Session, "before_flush", comes_first)
+    assert seen
+    (dataset,) = MlflowClient(uri).get_run(run).inputs.dataset_inputs
+    assert dataset.dataset.name == "photos"
 
 
 def test_a_full_disk_is_one_clear_line(uri, make_row, tmp_path):

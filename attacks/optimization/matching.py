@@ -89,7 +89,8 @@ class PlainMatching(Matching):
     def compare(self, gradients: list[Tensor], inputs: dict[str, Tensor]) -> Match:
         """With the observed gradient."""
         value, slopes = self.objective([gradient.detach() for gradient in gradients])
-        return Match(value, gradients, slopes, inputs)
+        moving = [(each, slope) for each, slope in zip(gradients, slopes, strict=True) if each.requires_grad]
+        return Match(value, [each for each, _ in moving], [slope for _, slope in moving], inputs)
 
     def gradients(self, images: Tensor, labels: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
         """The candidates' gradients, differentiable, `[R, P]` a parameter, and the watched layers' inputs."""
@@ -109,7 +110,8 @@ class PlainMatching(Matching):
         else:
             losses, inputs = torch.vmap(self._loss, randomness="different")(parameters, images, labels)
             loss = losses.sum()
-        found = torch.autograd.grad(loss, list(parameters.values()), create_graph=True)
+        own = list(parameters.values())
+        found = torch.autograd.grad(loss, own, create_graph=True, materialize_grads=True)  # not all need be used
         return [gradient.flatten(1) for gradient in found], inputs
 
     def _loss(self, parameters: dict[str, Tensor], images: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

@@ -28,6 +28,7 @@ from .steps import Step
 from .weighted import Weighted, in_memory_order
 
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
+_DROPOUT = nn.modules.dropout._DropoutNd
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ class Matching(ABC):
     """An objective for one network and one observed gradient.
 
     Args:
-        model: the network; it is copied, and the copy's BatchNorm layers in train mode keep no statistics.
+        model: the network; it is copied. The copy's BatchNorm layers in train mode keep no statistics, and its dropout
+            is off: the client's masks are its secret, and without any a candidate is evaluated as it is on average.
         gradient: the observed gradient, of all parameters or, where a client sends no others, of some.
         objective: its name.
         watched: layers whose inputs are wanted, see `Match.inputs`.
@@ -62,6 +64,8 @@ class Matching(ABC):
             if isinstance(module, _BATCH_NORM) and module.training:
                 module.running_mean = module.running_var = module.num_batches_tracked = None
                 module.track_running_stats = False
+            elif isinstance(module, _DROPOUT):
+                module.eval()
         named = self.model.named_parameters()
         self.parameters = {name: parameter.detach() for name, parameter in named if name in gradient}
         self.layers: dict[str, list[str]] = {}  # with the names of their parameters

@@ -164,6 +164,19 @@ def test_of_many_surrogates_some_are_looked_at():
     assert entered == [434]  # every third
 
 
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_several_images_in_general_are_normalised_as_the_client_does(mode):
+    layers = nn.Flatten(), nn.BatchNorm1d(20), nn.Dropout(0.5), nn.Linear(20, CLASSES)
+    model = nn.Sequential(*layers).train(mode == "train")
+    public = SurrogateData(torch.rand(30, 1, 4, 5), torch.zeros(30, dtype=torch.long))
+    found = class_counts.Reference.of(replace(seen(model, {}), surrogate_data=public), "3")
+    flat = public.images.flatten(1)
+    spread = flat.var(0, unbiased=False) if mode == "train" else torch.ones(20)
+    entered = (flat - (flat.mean(0) if mode == "train" else 0)) / (spread + 1e-5).sqrt()
+    torch.testing.assert_close(found.features.float(), entered.mean(0), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.probabilities.float(), model[3](entered).softmax(1).mean(0), rtol=1e-4, atol=1e-6)
+
+
 def test_looking_at_images_in_general_leaves_the_model_as_it_was():
     model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(20), nn.Linear(20, CLASSES)).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}

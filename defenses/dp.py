@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from gibench import batch_norm
 from gibench.defense import (
     Batch,
     Defense,
@@ -47,6 +48,8 @@ class DPSGD(Defense):
     Sums are divided by how many examples (clients) there should be, never by how many there are: so with
     sampling=poisson the figures hold for adding or removing an example, whose slot is then filled or empty. With
     sampling=fixed they hold for replacing one, which moves the sum twice as far.
+
+    Buffers, such as BatchNorm's running statistics, are not sent: no clipping bounds what an example does to them.
     """
 
     references = (
@@ -108,6 +111,11 @@ class DPSGD(Defense):
             return Sampler()
         return Sampler(self.sampling, "images" if self.on == "step" else "clients")
 
+    @property
+    def keeps_buffers(self) -> bool:
+        """They are made of the examples without a bound or noise, so nothing would be promised of them."""
+        return True
+
     def check(self, context: DefenseContext) -> None:
         protected, what = self._population(context)
         if self.noise_multiplier != 0 and self.delta * protected >= 1:
@@ -117,10 +125,10 @@ class DPSGD(Defense):
             )
 
     def supports(self, model: nn.Module, context: DefenseContext) -> str | None:
-        if self.on == "step" and any(isinstance(each, nn.modules.batchnorm._BatchNorm) for each in model.modules()):
+        if self.on == "step" and any(map(batch_norm.by_batch, model.modules())):
             return (
-                "dp bounds each example's gradient, and BatchNorm mixes the examples of a batch and keeps running "
-                "statistics of them: use a model without BatchNorm"
+                "dp bounds each example's gradient, and BatchNorm mixes the examples of a batch where it normalises by "
+                "it: use a model without BatchNorm, or eval mode, where running statistics stand still"
             )
         return None
 

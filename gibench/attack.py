@@ -177,21 +177,27 @@ def shared_with(model: nn.Module, name: str) -> str | None:
 
 
 def _not_this_model(observation: Observation) -> str | None:
-    """Why an update cannot be of this model, or None: its tensors are some of the parameters, in their shapes."""
-    shapes = {name: list(parameter.shape) for name, parameter in observation.model.named_parameters()}
-    for name, tensor in observation.update.tensors.items():
-        if list(tensor.shape) != shapes.get(name):
-            here = shapes.get(name, "no such parameter")
-            return (
-                f"the update is of another architecture: at '{name}' the model has {here} and the update "
-                f"{list(tensor.shape)}"
-            )
+    """Why an update cannot be of this model, or None: its tensors are some of the model's own, in their shapes."""
+    model, update = observation.model, observation.update
+    parts = [
+        ("parameter", update.tensors, model.named_parameters()),
+        ("buffer", update.buffers, model.named_buffers()),
+    ]
+    for what, sent, own in parts:
+        shapes = {name: list(tensor.shape) for name, tensor in own}
+        for name, tensor in sent.items():
+            if list(tensor.shape) != shapes.get(name):
+                here = shapes.get(name, f"no such {what}")
+                return (
+                    f"the update is of another architecture: at '{name}' the model has {here} and the update "
+                    f"{list(tensor.shape)}"
+                )
     return None
 
 
 def non_finite(update: Update) -> str | None:
     """Why no attack can use an update that holds NaN or infinity, or None."""
-    for name, tensor in update.tensors.items():
+    for name, tensor in {**update.tensors, **update.buffers}.items():
         if not bool(torch.isfinite(tensor).all()):
             return f"the observed {update.kind} holds NaN or infinity at '{name}': only finite updates can be attacked"
     return None

@@ -63,7 +63,9 @@ class CellAxes:
     )
     knows: str = axis(
         str(ThreatModel()),
-        f"What the server knows: some of {', '.join(KNOWLEDGE)}, joined by commas, or nothing.",
+        f"What the server knows: some of {', '.join(KNOWLEDGE)}, joined by commas, or nothing. "
+        "bn_statistics are those of the batch; bn_statistics=inferred has clients send BatchNorm's running ones, "
+        "bn_statistics=running are those of the network sent.",
         "FACTS",
         canonical=lambda text: str(ThreatModel.parse(text)),
         formerly="threat_model",

@@ -9,6 +9,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
+from gibench.buffers import ClientBuffers
 from gibench.defense import (
     HOOKS,
     Batch,
@@ -59,6 +60,7 @@ def run(
     parameters: Parameters,
     batches: Sequence[Batch],
     context: DefenseContext,
+    buffers: ClientBuffers | None = None,
 ) -> tuple[Update, LocalTraining | None]:
     """Apply the hooks in their order: steps (the first written is the innermost), the update, what is sent of it.
 
@@ -68,13 +70,21 @@ def run(
         parameters: where the clients start from.
         batches: one a client.
         context: what the harness lends the defenses.
+        buffers: of the clients' network, where those are sent, unless a defense keeps them; then its gradient is used
+            in place of `gradient`.
 
     Returns:
         The update as it is sent, and how the clients trained if a defense makes them train.
     """
 
+    received = dict(parameters)
+
     def step(parameters: Parameters, batch: Batch) -> Parameters:
         made = gradient
+        if buffers is not None:
+            made = buffers.gradient
+            if all(parameters.get(name) is value for name, value in received.items()):
+                buffers.next_client()
         for defense in defenses:
             if "step" in defense.hooks:
                 made = _defended(defense, made, context, batch.size)
@@ -93,6 +103,8 @@ def run(
     for defense in defenses:
         if "release" in defense.hooks:
             update = _checked(defense, "release", parameters, defense.release(update, context))
+    if buffers is not None and not any(defense.keeps_buffers for defense in defenses):
+        update = replace(update, buffers=buffers.moved())
     return update, local_training
 
 

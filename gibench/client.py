@@ -11,18 +11,17 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from gibench import chain
+from gibench import batch_norm, chain
+from gibench.buffers import ClientBuffers, mean_gradient
 from gibench.datasets.base import Images, Split
-from gibench.defense import Batch, Defense, DefenseContext, Gradient, Guarantee, Parameters
+from gibench.defense import Batch, Defense, DefenseContext, Guarantee, Parameters
 from gibench.errors import NotApplicableError
 from gibench.observation import ImagePrior, Observation, SurrogateData, Update
 from gibench.plugin import reason_of
@@ -38,20 +37,6 @@ class Release:
     observation: Observation
     guarantee: Guarantee  # of the whole chain
     grad_norm: float  # L2 norm of the undefended mean gradient
-
-
-def mean_gradient(model: nn.Module) -> Gradient:
-    """The gradient of the batch's mean cross-entropy as a pure function: buffers and inputs stay as they are.
-
-    It is by the parameters that it is given; all others, which are frozen, are the model's own.
-    """
-    buffers = dict(model.named_buffers())
-
-    def loss(parameters: Parameters, inputs: Tensor, labels: Tensor) -> Tensor:
-        state = {**parameters, **{name: buffer.clone() for name, buffer in buffers.items()}}
-        return functional.cross_entropy(torch.func.functional_call(model, state, (inputs.clone(),)), labels)
-
-    return torch.func.grad(loss)
 
 
 def observe(
@@ -87,7 +72,7 @@ def observe(
         UsageError: a defense's settings make no sense for such batches and data.
     """
     model = copy.deepcopy(model).train(training)
-    local = _refusing_single_values(copy.deepcopy(model))  # the client's: its forward may keep what it likes
+    local = batch_norm.refusing_single_values(copy.deepcopy(model))  # the client's: its forward may keep what it likes
     inputs = model_inputs(model, images, truth.images)
     labels = truth.labels.to(inputs.device, copy=True)
     parts = zip(torch.split(inputs, batch_size), torch.split(labels, batch_size), strict=True)
@@ -95,7 +80,7 @@ def observe(
     knows = threat_model.knows
     undefended = mean_gradient(local)
     with _same_draws():
-        bn_statistics = _bn_statistics(local, batches) if "bn_statistics" in knows else None
+        bn_statistics = _bn_statistics(threat_model, local, batches)
     with _same_draws():
         grad_norm = _norm(undefended(_start(model), inputs, labels))
     size = dataset_size or len(images.private)
@@ -103,7 +88,8 @@ def observe(
     context = replace(chain.context_of(defenses, generator, batch_size, size), model=copy.deepcopy(model))
     _ask(defenses, context)
     guarantee = chain.guarantee(defenses, context)
-    update, local_training = chain.run(defenses, undefended, _start(model), batches, replace(context))
+    buffers = ClientBuffers(local) if threat_model.bn_statistics == "inferred" else None
+    update, local_training = chain.run(defenses, undefended, _start(model), batches, replace(context), buffers)
     observation = Observation(
         model=model,  # as it was sent: it never saw a private image
         update=_sent(update, sent),
@@ -120,6 +106,8 @@ def observe(
         prior=_prior(images) if "prior" in knows else None,
         surrogate_data=_surrogate(images) if "surrogate_data" in knows else None,
     ).to(inputs.device)
+    if threat_model.bn_statistics == "inferred":
+        observation = replace(observation, bn_statistics=batch_norm.inferred(observation))
     return Release(observation, guarantee, grad_norm)
 
 
@@ -130,15 +118,23 @@ def _same_draws() -> AbstractContextManager[None]:
 
 def _sent(update: Update, dtype: torch.dtype | None) -> Update:
     """A copy in the numbers that are sent: what is not finite was so before it was rounded."""
-    tensors = {name: tensor.detach().to(dtype or tensor.dtype, copy=True) for name, tensor in update.tensors.items()}
-    for name, rounded in tensors.items():
-        if lost := int((update.tensors[name].isfinite() & ~rounded.isfinite()).sum()):
+    tensors, buffers = (
+        {name: _rounded(tensor, dtype) for name, tensor in sent.items()} for sent in (update.tensors, update.buffers)
+    )
+    for name, rounded in {**tensors, **buffers}.items():
+        whole = update.tensors[name] if name in tensors else update.buffers[name]
+        if lost := int((whole.isfinite() & ~rounded.isfinite()).sum()):
             raise NotApplicableError(
                 f"the update does not fit {str(rounded.dtype).removeprefix('torch.')}, whose largest number is "
                 f"{torch.finfo(rounded.dtype).max:g}: {lost} entries of '{name}' become infinite, so a client sends "
                 "nothing; use bfloat16 or float32, or clip the update"
             )
-    return replace(update, tensors=tensors)
+    return replace(update, tensors=tensors, buffers=buffers)
+
+
+def _rounded(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """A copy; counters stay whole numbers."""
+    return tensor.detach().to(dtype if dtype and tensor.is_floating_point() else tensor.dtype, copy=True)
 
 
 def _ask(defenses: Sequence[Defense], context: DefenseContext) -> None:
@@ -154,27 +150,6 @@ def _start(model: nn.Module) -> Parameters:
     return {name: parameter.detach().clone() for name, parameter in trainable(model).items()}
 
 
-def _refusing_single_values(model: nn.Module) -> nn.Module:
-    """The same model, whose BatchNorm says how to mend what torch's own error does not."""
-
-    def refuse(name: str, module: nn.Module, arguments: tuple[Tensor]) -> None:
-        values = arguments[0]
-        if (module.training or module.running_mean is None) and values.numel() == values.shape[1]:
-            raise NotApplicableError(
-                f"BatchNorm ('{name}') normalises by the batch, and a step on one image gives it a single value a "
-                "channel: let every step have 2 images or more (batch_size, local_batch_size, the last local batch "
-                "too), or use a model without BatchNorm"
-            )
-
-    for name, module in _batch_norms(model):
-        module.register_forward_pre_hook(partial(refuse, name))
-    return model
-
-
-def _batch_norms(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    return [each for each in model.named_modules() if isinstance(each[1], nn.modules.batchnorm._BatchNorm)]
-
-
 def _norm(gradient: Mapping[str, Tensor]) -> float:
     return math.hypot(*(float(torch.linalg.vector_norm(part, dtype=torch.float64)) for part in gradient.values()))
 
@@ -188,25 +163,8 @@ def _surrogate(images: Images) -> SurrogateData:
     return SurrogateData(images.public.images.clone(), images.public.labels.clone())
 
 
-def _bn_statistics(model: nn.Module, batches: Sequence[Batch]) -> dict[str, Tensor]:
-    """Mean and biased variance of what enters each BatchNorm layer, `LAYER.mean` and `LAYER.var` `[channels]`.
-
-    They are those of the private batches, averaged over clients.
-    """
-    found: dict[str, Tensor] = {}
-
-    def listen(name: str) -> Callable[[nn.Module, tuple[Tensor]], None]:
-        def add(_: nn.Module, arguments: tuple[Tensor]) -> None:
-            values = arguments[0].transpose(0, 1).flatten(1)
-            for key, value in (("mean", values.mean(1)), ("var", values.var(1, correction=0))):
-                found[f"{name}.{key}"] = found.get(f"{name}.{key}", 0) + value / len(batches)
-
-        return add
-
-    listener = copy.deepcopy(model)
-    for name, module in _batch_norms(listener):
-        module.register_forward_pre_hook(listen(name))
-    with torch.no_grad():
-        for batch in batches:
-            listener(batch.inputs.clone())
-    return found
+def _bn_statistics(threat_model: ThreatModel, model: nn.Module, batches: Sequence[Batch]) -> dict[str, Tensor] | None:
+    """What is granted of them before there is an update."""
+    if threat_model.bn_statistics == "exact":
+        return batch_norm.of_batches(model, [batch.inputs for batch in batches])
+    return batch_norm.running(model) if threat_model.bn_statistics == "running" else None

@@ -122,6 +122,14 @@ class Defense(Plugin):
         """How a training run must draw its batches for what is promised of it."""
         return Sampler()
 
+    @property
+    def keeps_buffers(self) -> bool:
+        """Whether what training leaves in the network's buffers, such as BatchNorm's, stays with the clients.
+
+        Else it is sent as it is, where the threat model has clients send it.
+        """
+        return False
+
     def check(self, context: DefenseContext) -> None:
         """Refuse settings that make no sense for such batches and data, before anything runs.
 
@@ -146,6 +154,7 @@ class Defense(Plugin):
     ) -> tuple[Update, LocalTraining | None]:
         """The update of all clients' batches, made of steps; the default is one gradient of the only batch.
 
+        A client's first step is at `parameters` themselves, by which its buffers are told from the last client's.
         Where clients are sampled there may be none, whose update is zero.
         """
         if not batches:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 _PROBES = 2  # random images
-_WRITTEN_OVER = (torch.relu_, F.relu_, "relu_")  # ReLUs that leave their result where they have found their input
-_RELU = (F.relu, torch.relu, "relu", *_WRITTEN_OVER)
+_RELU = (F.relu, torch.relu, "relu", F.relu_, torch.relu_, "relu_")
 _CLAMPS = {torch.clamp, torch.clamp_min, "clamp", "clamp_min", "clamp_", "clamp_min_"}
 _LEAVES = (nn.Linear, nn.ReLU)
 
@@ -27,7 +27,7 @@ class _Tracer(fx.Tracer):
 def trace(model: nn.Module) -> fx.GraphModule:
     """The graph of a network's calls, in which every value is what it is where it is used.
 
-    What uses a value after a ReLU has written over it uses that ReLU.
+    What uses a value after an operation has written over it uses that operation.
 
     Raises:
         Exception: whatever the network's own control flow raises.
@@ -35,7 +35,7 @@ def trace(model: nn.Module) -> fx.GraphModule:
     traced = fx.GraphModule(model, _Tracer().trace(model))
     modules, nodes = dict(traced.named_modules()), list(traced.graph.nodes)
     for place, node in enumerate(nodes):
-        if is_relu(node, modules) and _writes_over(node, modules):
+        if node.all_input_nodes and _writes_over(node, modules):
             later = set(nodes[place + 1 :])
             node.all_input_nodes[0].replace_all_uses_with(node, delete_user_cb=later.__contains__)
     traced.recompile()
@@ -53,10 +53,17 @@ def is_relu(node: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
 
 
 def _writes_over(node: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
+    """Whether a node leaves its result where it has found its input."""
     if node.op == "call_module":
         return bool(getattr(modules[str(node.target)], "inplace", False))
-    named = str(node.target).endswith("_") or node.target in _WRITTEN_OVER
-    return named or bool(node.kwargs.get("inplace") or (node.target is F.relu and True in node.args[1:]))
+    if node.op not in ("call_function", "call_method"):
+        return False
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    try:
+        given = inspect.signature(node.target).bind(*node.args, **node.kwargs).arguments
+    except (TypeError, ValueError):  # a method's name, or a function that does not say what it takes
+        given = dict(node.kwargs)
+    return given.get("inplace") is True or (name.endswith("_") and not name.endswith("__"))
 
 
 def values_used(node: fx.Node) -> list[fx.Node]:

@@ -16,7 +16,7 @@ def local_sgd(
 ) -> Parameters:
     """The parameters after one step of SGD a batch, as `torch.optim.SGD` makes them; the velocity starts at zero.
 
-    Differentiable in the batches where `step` is, as `gibench.client.mean_gradient` is.
+    Differentiable in the batches where `step` is, as `gibench.buffers.mean_gradient` is.
 
     Args:
         step: parameters and a batch to the gradient, one tensor a parameter.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
 import torch
@@ -20,10 +20,14 @@ class Update:
     """What leaves the client, in the dtype it is sent in: one tensor a parameter, see `model.named_parameters()`.
 
     `gradient`: the mean-loss gradient. `weight_delta`: local weights minus the weights received.
+
+    `buffers` are what a `state_dict()` holds beside parameters, those the clients are left with minus those received:
+    BatchNorm's running statistics and counters. There are none where clients keep them. The harness writes them.
     """
 
     tensors: Mapping[str, Tensor]
     kind: UpdateKind = "gradient"
+    buffers: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,8 @@ class Observation:
 
     def to(self, device: torch.device) -> Self:
         """The same observation with model and tensors on `device`."""
-        update = replace(self.update, tensors=_move(dict(self.update.tensors), device))
+        sent = {name: _move(dict(getattr(self.update, name)), device) for name in ("tensors", "buffers")}
+        update = replace(self.update, **sent)
         moved = {name: _move(getattr(self, name), device) for name in ("mean", "std", "labels", "bn_statistics")}
         for name in ("prior", "surrogate_data"):
             granted = getattr(self, name)

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, fx, nn
 
 from gibench.attack import shared_with
-from gibench.graph import is_plain, is_relu, send_through, trace, values_used
+from gibench.graph import is_plain, send_through, trace, values_used
 from gibench.text import one_line
 
+from .activation import KNOWN, RELU, Activation, activation_at
 from .products import row_norms
 
 NOT_FED = "needs a linear layer fed by the flattened images"
@@ -47,12 +48,13 @@ class FirstLinear:
 
 @dataclass(frozen=True)
 class InputLayer:
-    """The linear layer that is fed by the input and followed by a ReLU."""
+    """The linear layer that is fed by the input and followed by an activation."""
 
     name: str  # of the module, as in model.named_modules()
     weight: Tensor  # [m, n], a column for each pixel in the images' order
     bias: Tensor  # [m]
     original: Tensor | None = None  # [m, n], where `weight` is in other coordinates of the inputs
+    activation: Activation = RELU
     first: FirstLinear | None = None  # where pixels enter in another order
 
     @property
@@ -97,23 +99,22 @@ def find_input_layer(model: nn.Module, image_shape: tuple[int, int, int]) -> Inp
         return _why_none(traced, math.prod(image_shape))
     layer = model.get_submodule(first.name)
     assert isinstance(layer, nn.Linear)
-    if other := _beside_relu(traced, first.name):
-        return f"needs a ReLU right after the first linear layer, and nothing else, which {other} is not"
+    activation = _activation_after(traced, first.name)
+    if isinstance(activation, str):
+        return activation
     if layer.bias is None:
         return f"needs a bias in the first linear layer ('{first.name}' has none) to find the scale of each image"
     if reason := _of_others_too(model, first.name, traced):
         return reason
     weight, bias = layer.weight.detach(), layer.bias.detach()
-    return InputLayer(first.name, first.by_pixel(weight), bias, first=first if first.moved else None)
+    return InputLayer(first.name, first.by_pixel(weight), bias, None, activation, first if first.moved else None)
 
 
 def not_its_own(model: nn.Module, name: str) -> str | None:
     """Why the gradient of a linear layer's weight and bias is not of what enters that layer alone, or None."""
     try:
         return _of_others_too(model, name, trace(model))
-    except (
-        Exception
-    ):  # whatever the model's own control flow makes fx raise: what it does beside its layers is not seen
+    except Exception:  # whatever the model's own control flow makes fx raise: what it does beside is not seen
         return _of_others_too(model, name, None)
 
 
@@ -144,7 +145,7 @@ def _why_none(traced: fx.GraphModule, size: int) -> str:
         if not (isinstance(module, _PASSES_THROUGH) or _reshapes(node)):
             return f"needs a linear layer fed by the input, and this model begins with {_kind(node, traced)}"
         reached.add(node)
-    return "needs a linear layer fed by the input and a ReLU after it, and this model has no such pair"
+    return "needs a linear layer fed by the input and an activation after it, and this model has no such pair"
 
 
 def _kind(node: fx.Node, traced: fx.GraphModule) -> str:
@@ -159,11 +160,17 @@ def _reshapes(node: fx.Node) -> bool:
     return name in _RESHAPES or node.target in (operator.getitem, getattr)
 
 
-def _beside_relu(traced: fx.GraphModule, name: str) -> str:
-    """What takes what the layer of this name makes and is no ReLU, in a word; an empty text if ReLUs alone do."""
+def _activation_after(traced: fx.GraphModule, name: str) -> Activation | str:
+    """The activation that alone takes what the layer of this name makes, or what else does."""
     modules, users = dict(traced.named_modules()), values_used(_call(traced, name))
-    others = [user for user in users if not is_relu(user, modules)]
-    return _kind(others[0], traced) if others else "" if users else "nothing"
+    found = [activation_at(user, modules) for user in users]
+    if found and found[0] is not None and found.count(found[0]) == len(found):
+        return found[0]
+    other = _kind(users[found.index(None)] if None in found else users[-1], traced) if users else "nothing"
+    return (
+        f"needs a ReLU right after the first linear layer, and it alone, which {other} is not, nor another of the "
+        f"activations that `layer-pair` knows ({KNOWN})"
+    )
 
 
 def _call(traced: fx.GraphModule, name: str) -> fx.Node:
@@ -172,7 +179,7 @@ def _call(traced: fx.GraphModule, name: str) -> fx.Node:
 
 
 def next_linear(model: nn.Module, layer: InputLayer) -> str | None:
-    """The name of the linear layer that the ReLU after `layer` feeds, and nothing else; None where there is none.
+    """The name of the linear layer that the activation after `layer` feeds, alone; None where there is none.
 
     It must be called once, and its weight be its own, else its gradient is of other inputs too.
     """
@@ -187,11 +194,11 @@ def next_linear(model: nn.Module, layer: InputLayer) -> str | None:
 
 def followed_by_relu(model: nn.Module, name: str) -> bool:
     """Whether the layer of this name, called once, feeds a ReLU and nothing else."""
-    return not _beside_relu(trace(model), name)
+    return _activation_after(trace(model), name) == RELU
 
 
 def head_after(model: nn.Module, layer: InputLayer) -> str | None:
-    """The name of the linear layer after the ReLU after `layer`, if its output is the model's; None else."""
+    """The name of the linear layer after the activation after `layer`, if its output is the model's; None else."""
     return next_linear(model, layer) if len(_chain(trace(model), layer.name)) == 4 else None
 
 

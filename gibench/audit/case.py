@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gibench import batch_norm
 from gibench.audit import observe
 from gibench.audit.attempts import EXPLAINED, Attempt, attempt_all, best, inputs_of, plan, reads_layers
 from gibench.audit.causes import cause_of
@@ -55,12 +56,19 @@ class Case:
     """What is audited: the update less what was told of weight decay, and what it looks like."""
 
     def __init__(
-        self, model: nn.Module, sent: Mapping[str, Tensor], protocol: Protocol, classes: int, received: bool
+        self,
+        model: nn.Module,
+        sent: Mapping[str, Tensor],
+        protocol: Protocol,
+        classes: int,
+        received: bool,
+        buffers: Mapping[str, Tensor],
     ) -> None:
         self.model, self.protocol, self.classes = model, protocol, classes
         weights = observe.weights_of(model)
         self.kind = observe.kind_of(sent, weights, protocol, received)
         update = observe.delta(sent, weights) if self.kind == "weights" else dict(sent)
+        self.buffers = observe.delta(buffers, dict(model.named_buffers())) if self.kind == "weights" else buffers
         self.assumed = [
             "the weights are those of the round, as told"
             if received
@@ -68,6 +76,8 @@ class Case:
             f"mean {_listed(protocol.mean)} and std {_listed(protocol.std)}, {_pixels_as(protocol)}",
             f"the model was in {protocol.mode} mode",
         ]
+        if protocol.mode == "train" and any(f"{layer}.running_mean" in buffers for layer in batch_norm.layers(model)):
+            self.assumed.append("BatchNorm's buffers moved from those of the model, and tell the batch's statistics")
         if protocol.decay and self._may_hold_decay(update, weights):
             update = observe.without_decay(update, weights, protocol.decay)
             self.assumed.append("weight decay is taken off as told, of every parameter")
@@ -110,7 +120,7 @@ class Case:
         specs = list(attacks or plan(self.looks, self.protocol.local_steps))
 
         def attempt(gradient: bool, until: float) -> _Tried:
-            shown = observe.observation_of(self.model, self.update, gradient, self.protocol, self.classes)
+            shown = observe.observation_of(self.model, self.update, gradient, self.protocol, self.classes, self.buffers)
             features = None
             head = find_head(shown.model, shown.image_shape)
             if isinstance(head, str):

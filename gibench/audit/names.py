@@ -71,6 +71,19 @@ def parameters(named: Mapping[str, Tensor], model: nn.Module, what: str) -> dict
     return found
 
 
+def buffers(named: Mapping[str, Tensor], model: nn.Module, what: str) -> dict[str, Tensor]:
+    """What else is in a `state_dict()`: running statistics and counters, if they were sent.
+
+    Raises:
+        UsageError: NaN or infinity; the message names the tensor.
+    """
+    found = {name: named[name] for name, _ in model.named_buffers() if name in named}
+    for name, tensor in found.items():
+        if bad := not_finite(tensor):
+            raise UsageError(f"the {what} holds NaN or infinity at '{name}' ({bad} entries): leave buffers out")
+    return found
+
+
 def load(weights: Any, model: nn.Module) -> dict[str, Tensor]:
     """Give the model weights that were read, and say which.
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from gibench import batch_norm
 from gibench.audit.blocks import norm, product
 from gibench.audit.protocol import Protocol
 from gibench.chain import canonical_chain
@@ -76,7 +78,12 @@ def without_decay(update: Mapping[str, Tensor], weights: Mapping[str, Tensor], s
 
 
 def observation_of(
-    model: nn.Module, update: Mapping[str, Tensor], gradient: bool, protocol: Protocol, classes: int
+    model: nn.Module,
+    update: Mapping[str, Tensor],
+    gradient: bool,
+    protocol: Protocol,
+    classes: int,
+    buffers: Mapping[str, Tensor] | None = None,
 ) -> Observation:
     """What attacks are shown: no truth, and only the facts that were told.
 
@@ -86,6 +93,7 @@ def observation_of(
         gradient: whether it is a gradient; else a delta.
         protocol: what was told.
         classes: logits of an image.
+        buffers: sent minus received, if they were sent.
     """
     local = _local(protocol)
     if protocol.reduction == "sum" and protocol.batch_size:  # as if the loss were a mean, which attacks take it for
@@ -93,9 +101,9 @@ def observation_of(
     facts = {"batch_size": protocol.batch_size, "local_hyperparameters": local}
     knows = frozenset(name for name, value in facts.items() if value is not None)
     channels = protocol.image_shape[0]
-    return Observation(
+    seen = Observation(
         model=copy.deepcopy(model),
-        update=Update(dict(update), "gradient" if gradient else "weight_delta"),
+        update=Update(dict(update), "gradient" if gradient else "weight_delta", dict(buffers or {})),
         image_shape=protocol.image_shape,
         mean=torch.tensor(protocol.mean).expand(channels).clone(),
         std=torch.tensor(protocol.std).expand(channels).clone(),
@@ -105,6 +113,10 @@ def observation_of(
         local_hyperparameters=local,
         defenses=canonical_chain(parse_chain(protocol.defense)) if protocol.defense else None,
     )
+    told = batch_norm.inferred(seen) if protocol.mode == "train" else {}
+    if not told:
+        return seen
+    return replace(seen, threat_model=ThreatModel(knows | {"bn_statistics"}, "inferred"), bn_statistics=told)
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:

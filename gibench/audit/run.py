@@ -76,11 +76,10 @@ def audit(
     if problem := non_finite(network):
         raise UsageError(problem)
     classes = observe.num_classes(network, protocol)
-    sent = names.parameters(
-        names.by_name(read(update, "update", names.numbers(network)), network, "update"), network, "update"
-    )
+    named = names.by_name(read(update, "update", names.numbers(network)), network, "update")
+    sent, buffers = (part(named, network, "update") for part in (names.parameters, names.buffers))
     originals = None if truth is None else _truth(truth, protocol)
-    case = Case(network, sent, protocol, classes, received)
+    case = Case(network, sent, protocol, classes, received, buffers)
     report = case.refusal() or case.attacked(attacks, place, start + 60 * budget, progress)
     return _scored(report, originals, time.monotonic() - start)
 

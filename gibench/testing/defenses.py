@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from gibench import chain, client, experiment, seeds
+from gibench.buffers import mean_gradient
 from gibench.cell import Cell
 from gibench.client import Release
 from gibench.defense import Batch, DefenseContext, Guarantee
@@ -60,7 +61,7 @@ class Subject(shared.Subject):
         noise = seeds.generator(cell.seed, "defense")
         context = chain.context_of([self.plugin], noise, cell.batch_size, len(images.private))
         parameters = {name: value.detach().clone() for name, value in trainable(model).items()}
-        return cell, client.mean_gradient(model), parameters, batches, context
+        return cell, mean_gradient(model), parameters, batches, context
 
 
 def update(subject: Subject) -> str:

@@ -9,7 +9,8 @@ import cloudpickle
 import torch
 from torch import Tensor, nn
 
-from gibench import client, experiment, seeds
+from gibench import experiment, seeds
+from gibench.buffers import mean_gradient
 from gibench.errors import UsageError
 from gibench.testing import subject as shared
 from gibench.testing.device import NAME, simulated
@@ -74,7 +75,7 @@ def gradient(subject: Subject) -> str:
     """Has a gradient by all that is not frozen, also an example at a time, as DP-SGD takes it."""
     network = subject.build().train()
     inputs, labels = subject.batch(network)
-    of = client.mean_gradient(network)
+    of = mean_gradient(network)
     parameters = {name: value.detach() for name, value in trainable(network).items()}
     whole = of(parameters, inputs, labels)
     again = of(parameters, inputs, labels)

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from gibench import chain, seeds, training
 from gibench.axes import axes_of
-from gibench.client import mean_gradient
+from gibench.buffers import mean_gradient
 from gibench.datasets.base import Images, Split
 from gibench.deadline import DeadlinePassed, hard_stop
 from gibench.defense import Batch, Defense, DefenseContext

@@ -14,7 +14,7 @@ from scipy.stats import kstest
 from torch import nn
 from torch.nn import functional
 
-from gibench.client import mean_gradient
+from gibench.buffers import mean_gradient
 from gibench.defense import Batch, DefenseContext
 from gibench.device import PeakMemory
 from gibench.registry import create
@@ -128,6 +128,18 @@ def test_a_clip_norm_that_none_exceeds_leaves_the_mean_gradient():
     plain = mean_gradient(model)(parameters_of(model), batch.inputs, batch.labels)
     found = released(model, batch, noise_multiplier=0, max_grad_norm=1e6)
     torch.testing.assert_close(found, plain, rtol=1e-10, atol=1e-13)
+
+
+def test_examples_behind_frozen_statistics_are_clipped_each_by_itself():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5)).double()
+    batch = batch_of(6)
+    model.train()(batch.inputs)  # so that its running statistics are of something
+    rows = each_gradient(model.eval(), batch)
+    norms = rows.norm(dim=1, keepdim=True)
+    bound = float(norms.median())
+    found = released(model, batch, noise_multiplier=0, max_grad_norm=bound)
+    torch.testing.assert_close(flat(found), (rows * (bound / norms).clamp(max=1)).mean(0), rtol=1e-10, atol=1e-13)
 
 
 @pytest.mark.parametrize("spec", MODELS)

@@ -7,7 +7,7 @@ import torch
 from scipy.stats import kstest
 
 from gibench import chain
-from gibench.client import mean_gradient
+from gibench.buffers import mean_gradient
 from gibench.defense import Batch, DefenseContext
 from gibench.registry import create
 

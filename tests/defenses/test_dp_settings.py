@@ -45,7 +45,13 @@ def test_batchnorm_is_refused_with_the_reason(layer):
     context = DefenseContext(torch.Generator(), 4, 100)
     reason = create("defense", "dp").supports(nn.Sequential(nn.Identity(), layer), context)
     assert reason.startswith("dp bounds each example's gradient, and BatchNorm mixes the examples of a batch")
-    assert reason.endswith("use a model without BatchNorm")
+    assert reason.endswith("use a model without BatchNorm, or eval mode, where running statistics stand still")
+
+
+def test_batchnorm_that_normalises_by_no_batch_is_supported():
+    context, dp = DefenseContext(torch.Generator(), 4, 100), create("defense", "dp")
+    assert dp.supports(nn.Sequential(nn.BatchNorm2d(4)).eval(), context) is None
+    assert dp.supports(nn.Sequential(nn.BatchNorm2d(4, track_running_stats=False)).eval(), context) is not None
 
 
 @pytest.mark.parametrize("spec", ["mlp:width=30,depth=2", "linear", "lenet", "convnet:width=4"])

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from gibench import batches, chain, client, seeds
+from gibench.buffers import mean_gradient
 from gibench.chain import canonical_chain
-from gibench.client import mean_gradient
 from gibench.defense import Batch, DefenseContext, Sampler
 from gibench.errors import UsageError
 from gibench.observation import LocalTraining, ThreatModel

@@ -2,8 +2,8 @@
 
 import torch
 
+from gibench.buffers import mean_gradient
 from gibench.chain import run
-from gibench.client import mean_gradient
 from gibench.defense import Batch, DefenseContext, Guarantee
 from gibench.registry import create
 

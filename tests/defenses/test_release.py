@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kstest
 
+from gibench.buffers import mean_gradient
 from gibench.chain import canonical_chain, guarantee, run
-from gibench.client import mean_gradient
 from gibench.defense import Batch, DefenseContext
 from gibench.errors import UsageError
 from gibench.observation import Update

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from gibench.client import mean_gradient
+from gibench.buffers import mean_gradient
 from gibench.defense import Batch
 from gibench.local import local_sgd, total_lr
 from gibench.registry import create

@@ -41,6 +41,41 @@ def test_a_threat_model_is_read_back_from_its_text_whatever_the_order(facts, rng
     assert str(parsed) == (",".join(fact for fact in KNOWLEDGE if fact in facts) or "nothing")
 
 
+@pytest.mark.parametrize(
+    ("text", "source", "canonical"),
+    [
+        ("bn_statistics", "exact", "bn_statistics"),
+        ("prior,bn_statistics=exact", "exact", "bn_statistics,prior"),
+        ("bn_statistics=inferred, labels", "inferred", "labels,bn_statistics=inferred"),
+        ("bn_statistics=running", "running", "bn_statistics=running"),
+        ("labels,bn_statistics=none", "none", "labels"),
+        ("bn_statistics=none", "none", "nothing"),
+        ("nothing", "none", "nothing"),
+    ],
+)
+def test_where_batchnorms_statistics_are_from_is_part_of_the_threat_model(text, source, canonical):
+    parsed = ThreatModel.parse(text)
+    assert parsed.bn_statistics == source
+    assert ("bn_statistics" in parsed.knows) == (source != "none")
+    assert str(parsed) == canonical
+    assert ThreatModel.parse(canonical) == parsed
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("bn_statistics=guessed", "one of exact, inferred, running and none, not 'guessed'"),
+        ("bn_statistics=", "one of exact, inferred, running and none, not ''"),
+        ("bn_statistics,bn_statistics=running", "told to be exact and running: keep one of them"),
+        ("bn_statistics=none,bn_statistics=inferred", "told to be inferred and none: keep one of them"),
+        ("labels=exact", "unknown knowledge 'labels=exact'"),
+    ],
+)
+def test_statistics_that_there_are_not_or_of_two_kinds_are_refused(text, words):
+    with pytest.raises(UsageError, match=words):
+        ThreatModel.parse(text)
+
+
 def test_the_default_threat_model_is_that_of_the_design():
     assert str(ThreatModel()) == "batch_size,local_hyperparameters,prior"
     assert ThreatModel().knows == set(DEFAULT_KNOWLEDGE)
@@ -89,6 +124,7 @@ def test_moving_an_observation_moves_every_tensor_in_it(observation):
     full = replace(
         observation,
         labels=torch.zeros(2),
+        update=replace(observation.update, buffers={"1.running_mean": torch.zeros(2)}),
         bn_statistics={"1.mean": torch.zeros(2)},
         prior=ImagePrior(torch.zeros(3, 2, 2), torch.ones(3, 2, 2)),
         surrogate_data=SurrogateData(torch.zeros(5, 3, 2, 2), torch.zeros(5)),
@@ -97,6 +133,7 @@ def test_moving_an_observation_moves_every_tensor_in_it(observation):
     tensors = [
         *moved.model.parameters(),
         *moved.update.tensors.values(),
+        *moved.update.buffers.values(),
         *moved.bn_statistics.values(),
         *vars(moved.prior).values(),
         *vars(moved.surrogate_data).values(),

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from gibench import client
 from gibench.attacks.adaptive.pruned import PrunedSpearPP
 from gibench.attacks.spearpp import SpearPP
+from gibench.buffers import mean_gradient
 from gibench.defense import DefenseContext
 from gibench.defenses.pruning import Pruning
 from gibench.local import local_sgd
@@ -92,7 +92,7 @@ def test_half_of_a_weight_delta_is_enough(see, context, seed):
     seen = see(BATCH, seed)
     model, images = seen.observation.model, seen.observation.normalize(seen.truth.images)
     start = {name: value.detach() for name, value in model.named_parameters()}
-    gradient = client.mean_gradient(model)
+    gradient = mean_gradient(model)
     end = local_sgd(lambda at, batch: gradient(at, *batch), start, [(images, seen.truth.labels)] * 2, lr=0.03)
     delta = Update({name: end[name] - start[name] for name in start}, "weight_delta")
     noise = DefenseContext(torch.Generator().manual_seed(0), BATCH, 1000)

@@ -59,7 +59,7 @@ class Delivery:
 
         Args:
             results: the folder, opened to be written.
-            uri: see `gibench.mlflow_store.address`.
+            uri: see `gibench.address.address`.
             wanted: the keys of the cells that are to be in this store, delivered to another one or not. What was never
                 delivered to any is delivered too. None for all there are.
             warn: is told of a store that fails.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
+from gibench.address import SERVERS, address, mend, shown, without_password
 from gibench.errors import StoreError, UsageError
 from gibench.results.place import experiment_name
 from gibench.sqlite_store import ARTIFACTS, LOCK_TIMEOUT, SQLITE, move_artifacts, prepare, sqlite_file, state
@@ -20,10 +21,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment
 
-DEFAULT_URI = "sqlite:///gibench.db"  # in the working folder
-VARIABLE = "MLFLOW_TRACKING_URI"
 _DATABASES = ("postgresql", "mysql", "mssql")
-_SERVERS = ("http://", "https://")
 _NO_MLFLOW = "what answers there is no MLflow server"
 _REFUSALS = ("401", "403", "407")
 # How MLflow words an answer that is not its own server's, which can be a whole page.
@@ -64,7 +62,7 @@ def open_store(uri: str | None, experiment: str | None, create: bool) -> Opened:
     name = experiment_name(experiment)
     with _opening(uri), environment(_CHECK):
         file, client = _file(uri), _client(uri, create)
-        artifacts = None if uri.startswith(_SERVERS) else ((file or Path()).absolute().parent / ARTIFACTS).as_uri()
+        artifacts = None if uri.startswith(SERVERS) else ((file or Path()).absolute().parent / ARTIFACTS).as_uri()
         found = _experiment(client, name, artifacts, create, shown(uri))
         if file and create:
             move_artifacts(file, found.experiment_id, found.artifact_location)
@@ -78,12 +76,12 @@ def check_address(uri: str | None) -> None:
         UsageError: no store has such an address.
     """
     uri = address(uri)
-    if not uri.startswith((SQLITE, *_SERVERS)) and uri.partition("://")[0].partition("+")[0] not in _DATABASES:
+    if not uri.startswith((SQLITE, *SERVERS)) and uri.partition("://")[0].partition("+")[0] not in _DATABASES:
         raise UsageError(
             f"'{shown(uri)}' is no tracking store (plain folders no longer are): use sqlite:///FILE.db, "
-            f"or http://HOST:PORT of an MLflow server, {_mend(uri)}"
+            f"or http://HOST:PORT of an MLflow server, {mend(uri)}"
         )
-    if uri.startswith(_SERVERS):
+    if uri.startswith(SERVERS):
         with _opening(uri):
             try:
                 urlsplit(uri).port  # noqa: B018 - it is read when it is asked for
@@ -102,7 +100,7 @@ def check_store(uri: str | None) -> str:
     if file and not file.exists():
         folder = next(parent for parent in file.parents if parent.exists())
         if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
-            raise UsageError(f"the tracking store {file} cannot be made: {folder} is not writable: {_mend(uri)}")
+            raise UsageError(f"the tracking store {file} cannot be made: {folder} is not writable: {mend(uri)}")
         return f"none yet at {file}: the first run makes it"
     if file and file.is_file():
         with _opening(uri):
@@ -124,57 +122,6 @@ def file_of(uri: str | None) -> Path | None:
         return None
 
 
-def is_missing(uri: str | None) -> bool:
-    """Whether nothing was named and there is no store in the working folder either."""
-    return _meant(uri) == DEFAULT_URI and not Path(DEFAULT_URI.removeprefix(SQLITE)).exists()
-
-
-def address(uri: str | None) -> str:
-    """The store that is meant: the one given, else the environment's, else a database in the working folder.
-
-    Args:
-        uri: `sqlite:///FILE`, `http(s)://HOST:PORT` of an MLflow server (also as a browser shows a page of it), or
-            another database MLflow knows; None or nothing where none is given.
-    """
-    return _plain(_meant(uri))
-
-
-def shown(uri: str | None) -> str:
-    """The store's address for people to read, without a password."""
-    return _plain(_without_password(_meant(uri)))
-
-
-def _meant(uri: str | None) -> str:
-    return uri or os.environ.get(VARIABLE) or DEFAULT_URI
-
-
-def _plain(uri: str) -> str:
-    return re.split("[?#]", uri)[0].rstrip("/") if uri.startswith(_SERVERS) else uri
-
-
-def _without_password(text: str) -> str:
-    """The text without what stands before an @ in an address, or after a ? in one."""
-    return re.sub(r"\S+", lambda word: _without_secrets(word[0]), text)
-
-
-def _without_secrets(word: str) -> str:
-    scheme, is_address, rest = word.rpartition("://")
-    if scheme.rpartition("'")[2] == "sqlite":  # a path may hold an @, and has no password
-        return word.partition("?")[0]
-    if not is_address and not re.match(r"[^/@]*:[^@]*@", rest):
-        return word
-    host = re.split("[/?#]", rest)[0]
-    if "@" in rest and ("@" in host or not re.fullmatch(r"(.*\]|[^:]*)(:\d*)?", host)):  # a password may hold either
-        rest = host.rpartition("@")[2] + rest[len(host) :] if "@" in host else rest.rpartition("@")[2]
-    return scheme + is_address + re.sub(r"[?#][^'\")]*", "", rest)
-
-
-def _mend(uri: str | None) -> str:
-    """Where another store is named."""
-    of_environment = os.environ.get(VARIABLE) and address(uri) == address(None)
-    return f"see {VARIABLE}, or --tracking-uri" if of_environment else "see --tracking-uri"
-
-
 @contextmanager
 def explained(uri: str | None) -> Iterator[None]:
     """Turn what the store raises into one clear line.
@@ -189,7 +136,7 @@ def explained(uri: str | None) -> Iterator[None]:
     try:
         yield
     except (MlflowException, ParseError, SQLAlchemyError, sqlite3.Error, OSError, ImportError, ValueError) as error:
-        line = f"the tracking store {shown(uri)} cannot be used: {_cause(error)}: {_mend(uri)}"
+        line = f"the tracking store {shown(uri)} cannot be used: {_cause(error)}: {mend(uri)}"
         raise StoreError(line) from error
 
 
@@ -227,7 +174,7 @@ def _cause(error: Exception) -> str:
         return _NO_MLFLOW
     text = "".join(filter(str.isprintable, " ".join(str(getattr(error, "orig", None) or error).split())))
     match = _ANSWER.search(text)
-    return _of_answer(match) if match else _without_password(text)[:_LONGEST]
+    return _of_answer(match) if match else without_password(text)[:_LONGEST]
 
 
 def _of_answer(match: re.Match[str]) -> str:
@@ -246,16 +193,16 @@ def be_quiet() -> None:
 
 
 def _file(uri: str) -> Path | None:
-    return sqlite_file(uri, _mend(uri))
+    return sqlite_file(uri, mend(uri))
 
 
 def _client(uri: str, write: bool) -> MlflowClient:
     """A client of a store that was reached a moment ago; MLflow would try for minutes, or an hour, to reach one."""
     check_address(uri)
     if file := _file(uri):
-        prepare(file, write, _mend(uri))
+        prepare(file, write, mend(uri))
         uri = f"{SQLITE}{file}?timeout={LOCK_TIMEOUT}"
-    elif not uri.startswith(_SERVERS):
+    elif not uri.startswith(SERVERS):
         _check_database(uri)
     from mlflow import MlflowClient
 

@@ -40,7 +40,7 @@ class Recorder:
         """Open the store, which is made where there is none.
 
         Args:
-            uri: see `gibench.mlflow_store.address`.
+            uri: see `gibench.address.address`.
             experiment: its name.
             folder: what the results folder is called, see `gibench.results.place.identity`.
 

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from gibench.address import is_missing
 from gibench.errors import DataWarning, StoreError, UsageError
-from gibench.mlflow_store import check_address, file_of, is_missing
+from gibench.mlflow_store import check_address, file_of
 from gibench.recording import FROM
 from gibench.result import StoredRow
 from gibench.results import Results
@@ -33,7 +34,7 @@ class Stored:
 
         Args:
             results: the folder; see `gibench.results.place.root`.
-            tracking_uri: the MLflow store; see `gibench.mlflow_store.address`.
+            tracking_uri: the MLflow store; see `gibench.address.address`.
             experiment: its name; None is `MLFLOW_EXPERIMENT_NAME`, else `gibench`.
 
         Raises:

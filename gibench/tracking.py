@@ -12,8 +12,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from gibench.address import shown
 from gibench.errors import DataWarning, StoreError, UsageError
-from gibench.mlflow_store import explained, open_store, shown
+from gibench.mlflow_store import explained, open_store
 from gibench.recording import FROM, RUN
 from gibench.result import Column, StoredRow
 from gibench.results.document import GRID, IMAGES, RESULT, filled
@@ -38,7 +39,7 @@ class Store(Generic[AnyRow]):
 
         Args:
             kind: of the rows that are read; an experiment may hold several.
-            uri: see `gibench.mlflow_store.address`; None is `MLFLOW_TRACKING_URI`, else `gibench.db` here.
+            uri: see `gibench.address.address`; None is `MLFLOW_TRACKING_URI`, else `gibench.db` here.
             experiment: the MLflow experiment's name; None is `MLFLOW_EXPERIMENT_NAME`, else `gibench`.
 
         Raises:

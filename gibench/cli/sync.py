@@ -18,9 +18,10 @@ def sync(
 
     Every run and sweep does so for its own experiment. Nothing is delivered twice.
     """
+    from gibench.address import shown
     from gibench.cli.progress import waiting
     from gibench.delivery import Delivery
-    from gibench.mlflow_store import check_address, shown
+    from gibench.mlflow_store import check_address
     from gibench.results import Results as Folder
     from gibench.results.place import experiments
 

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from gibench import brief
-from gibench.mlflow_store import shown
+from gibench.address import shown
 from gibench.results import Results
 from gibench.sweep.request import Request
 

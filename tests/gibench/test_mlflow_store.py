@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from gibench.address import address, shown
 from gibench.errors import UsageError
-from gibench.mlflow_store import _CHECK, address, check_address, check_store, open_store, shown
+from gibench.mlflow_store import _CHECK, check_address, check_store, open_store
 from gibench.result import Row
 from gibench.tracking import Store
 

@@ -14,7 +14,7 @@ from gibench.observation import Observation
 
 from .exact.assemble import Batch, assemble
 from .exact.certify import certify, confirmed
-from .exact.linear_layer import LayerGradient, read_gradient, unsupported
+from .exact.linear_layer import LayerGradient, read_gradient, without_zeros
 from .exact.purity import examine
 from .exact.refine import Directions, distinct, no_directions, refine
 from .exact.select import filled_up, greedy, independent
@@ -62,7 +62,7 @@ class Spear(Attack):
         return f"{self.draws:,} draws"
 
     def supports(self, observation: Observation) -> str | None:
-        return unsupported(observation)
+        return without_zeros(observation)
 
     def reconstruct(self, observation: Observation, context: Context) -> Reconstruction:
         gradient = read_gradient(observation, context.generator)

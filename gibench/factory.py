@@ -186,9 +186,15 @@ def _importing(root: Path | None, files: list[Path]) -> Iterator[None]:
 
 
 def _modules_of(files: list[Path]) -> dict[str, ModuleType]:
-    wanted = set(map(os.path.realpath, files))
+    """The modules that were imported from these files, by name."""
+    wanted, names = set(map(os.path.realpath, files)), {file.name for file in files}
+
+    def is_wanted(file: str) -> bool:  # thousands are imported, and a path takes long to resolve
+        may_be = os.path.basename(file) in names or os.path.islink(file)
+        return may_be and os.path.realpath(file) in wanted
+
     found = {name: getattr(module, "__file__", None) for name, module in list(sys.modules.items())}
-    return {name: sys.modules[name] for name, file in found.items() if file and os.path.realpath(file) in wanted}
+    return {name: sys.modules[name] for name, file in found.items() if file and is_wanted(file)}
 
 
 def _executed(place: Path, root: Path | None) -> ModuleType:

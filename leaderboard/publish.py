@@ -21,7 +21,19 @@ from gibench.utility.job import TrialRow
 from . import pick, plots
 from .columns_page import columns_table
 from .published import read
-from .render import RESULTS, Line, Table, costs_table, hostile_table, inventory, reach_table, rendered, reported_table
+from .render import (
+    NOT_MEASURED,
+    RESULTS,
+    Line,
+    Table,
+    costs_table,
+    hostile_table,
+    inventory,
+    reach_table,
+    rendered,
+    reported_table,
+)
+from .skipped import skipped_table
 from .table import newest, table
 from .values import VALUES
 
@@ -65,6 +77,8 @@ TABLES: Mapping[str, Table] = {
         ("network", "batch"),
         lambda line: "labels" not in line["knows"].split(","),
     ),
+    "networks-exact": Table("networks", ("network", "batch"), ("exact",), ("attack",)),
+    "networks-psnr": Table("networks", ("network", "batch"), ("PSNR dB", "LPIPS"), ("attack",)),
     "noise": Table("noise", ("defense",), _SIZES, ("attack",)),
     "tuning": Table("tuning", ("attack", "network", "batch"), _SIZES, ("labels",)),
     "paper": Table("paper", ("attack", "batch"), ("exact", "seconds"), ("width",)),
@@ -79,6 +93,8 @@ FIGURES: Mapping[str, tuple[str, str]] = {  # the file, of which suite's rows, a
     "privacy-utility.png": ("privacy-utility", "privacy_utility"),
     "noise.png": ("noise", "noise"),
 }
+PICTURE = "networks.png"  # of images, which `families.py` draws where the suite `networks` was run
+_SHOWN = "For each network photographs, over the best gradient matching's, over ours; certified ones in green frames"
 
 
 def tables(root: Path) -> dict[str, str]:
@@ -88,12 +104,19 @@ def tables(root: Path) -> dict[str, str]:
     return found | {
         "costs": costs_table(root / RESULTS / "defenses-utility.csv"),
         "hostile-batches": hostile_table(root / RESULTS / "hostile-batches.csv"),
+        "networks-picture": _picture(root),
+        "networks-skipped": skipped_table(root / RESULTS / "networks.csv"),
         "reach": reach_table(root / RESULTS / "reach.csv"),
         "reported": reported_table(root / RESULTS / f"{suite}.csv" for suite in _AS_IN_PAPERS),
         "published": inventory(root / RESULTS, suites),
         "columns": columns_table(Row),
         "training-columns": columns_table(TrialRow),
     }
+
+
+def _picture(root: Path) -> str:
+    """For a page in one of the folders."""
+    return f"\n![{_SHOWN}](../{RESULTS / PICTURE})\n" if (root / RESULTS / PICTURE).exists() else NOT_MEASURED
 
 
 def pages(root: Path) -> list[Path]:

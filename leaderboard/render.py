@@ -87,6 +87,7 @@ FIELDS: Mapping[str, Show] = {  # heading to what stands below it
     "false certificates": _plainly(claims),
     "labels found": lambda line: "-" if line["labels_found"] is None else f"{line['labels_found']:.2f}",
     "PSNR dB": _plainly(within("psnr_median", "psnr_low", "psnr_high", 1)),
+    "LPIPS": _plainly(number("lpips_mean", 3)),
     "seconds": _plainly(number("runtime_s", 2)),
     "epsilon, delta": lambda line: "-" if line["epsilon"] is None else f"{line['epsilon']:.4g}, {line['delta']:.2g}",
 }

@@ -1,5 +1,6 @@
 """Rows and results to store and to make tables of."""
 
+import os
 import signal
 
 import pandas as pd
@@ -59,6 +60,15 @@ ROW = {
     "sampling": "full batch",
     "utility_accuracy": None,
 }
+
+
+def pytest_configure():
+    """One thread for each process, before anything imports torch.
+
+    The workers of the tests share the cores already, and threads that wait for a core spin: two on a busy core take
+    several times the processor time of one.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from gibench.cli import main
 from gibench.results import Results
 
 CELL = ["--attack", "spearpp", "--model", "mlp:width=200,depth=5", "--batch-size", "8", "--json"]
@@ -20,24 +21,29 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def gibench(folder):
-    """Run the program in one working folder; gives the rows."""
+def rows(folder):
+    """The rows of the main job, by defense, as the installed program prints them."""
+    defenses = ["none", "dp:noise_multiplier=1e-4", "dp"]
+    options = [part for defense in defenses for part in ("--defense", defense)]
+    command = [Path(sys.executable).with_name("gibench"), "run", *CELL, *options]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return dict(zip(defenses, json.loads(done.stdout), strict=True))
+
+
+@pytest.fixture
+def gibench(folder, monkeypatch, capsys):
+    """Call the program in this process, in the same working folder; gives the rows."""
+    monkeypatch.chdir(folder)
 
     def run(*arguments):
-        program = Path(sys.executable).with_name("gibench")
-        done = subprocess.run([program, *arguments], cwd=folder, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+        with pytest.raises(SystemExit) as end:
+            main(arguments)
+        out, err = capsys.readouterr()
+        assert not end.value.code, err
+        return json.loads(out)
 
     return run
-
-
-@pytest.fixture(scope="module")
-def rows(gibench):
-    """The rows of the main job, by defense."""
-    defenses = ["none", "dp:noise_multiplier=1e-4", "dp"]
-    found = gibench("run", *CELL, *(part for defense in defenses for part in ("--defense", defense)))
-    return dict(zip(defenses, found, strict=True))
 
 
 def digests(folder, row):
@@ -67,9 +73,10 @@ def test_real_noise_hides_all_and_the_attack_says_so(rows):
 
 @pytest.mark.parametrize("defense", ["none", pytest.param("dp:noise_multiplier=1e-4", marks=pytest.mark.slow)])
 def test_the_same_cell_gives_the_same_bits(gibench, rows, folder, defense):
+    """In another process than before."""
     first = rows[defense]
     before = digests(folder, first)  # the row of a forced run takes its place
-    (second,) = gibench("run", *CELL, "--defense", defense, "--force")
+    (second,) = gibench("run", *CELL, "--defense", defense, "--force", "--executor", "local")
     measured = {"runtime_s", "peak_memory_mb", "run_id", "started"}
     assert first["run_id"] != second["run_id"]
     assert {key for key in first if first[key] != second[key]} <= measured

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from gibench.attack import shared_with
 from gibench.text import one_line
 
+from .activation import KNOWN, RELU, Activation, activation_at
 from .products import row_norms
 
 _PASSES_THROUGH = (nn.Flatten, nn.Identity)
@@ -27,12 +27,13 @@ _PROBES = 2  # random images
 
 @dataclass(frozen=True)
 class InputLayer:
-    """The linear layer that is fed by the flattened input and followed by a ReLU."""
+    """The linear layer that is fed by the flattened input and followed by an activation."""
 
     name: str  # of the module, as in model.named_modules()
     weight: Tensor  # [m, n]
     bias: Tensor  # [m]
     original: Tensor | None = None  # [m, n], where `weight` is in other coordinates of the inputs
+    activation: Activation = RELU
 
     @property
     def size(self) -> int:
@@ -102,7 +103,7 @@ def find_input_layer(model: nn.Module, image_shape: tuple[int, int, int]) -> Inp
 
 
 def _traced(model: nn.Module) -> InputLayer | str:
-    """What the graph of calls says: a linear layer that nothing but reshaping comes before and nothing but ReLU after.
+    """What the graph of calls says: a linear layer that only reshaping comes before and a known activation after.
 
     Reshaping is taken at its word here.
     """
@@ -124,20 +125,16 @@ def _traced(model: nn.Module) -> InputLayer | str:
         elif layer is None:
             kind = type(module).__name__ if module else node.name
             return f"needs a linear layer fed by the input, and this model begins with {kind}"
-        elif not _is_relu(node, modules):
+        elif (activation := activation_at(node, modules)) is None:
             kind = type(module).__name__ if module else "the model's output" if node.op == "output" else node.name
-            return f"needs a ReLU right after the first linear layer, which {kind} is not"
+            others = f", nor another of the activations that `layer-pair` knows ({KNOWN})" if module else ""
+            return f"needs a ReLU right after the first linear layer, which {kind} is not{others}"
         else:
             name, linear = layer
             if linear.bias is None:
                 return f"needs a bias in the first linear layer ('{name}' has none) to find the scale of each image"
-            return InputLayer(name, linear.weight.detach(), linear.bias.detach())
-    return "needs a linear layer fed by the input and a ReLU after it, and this model has no such pair"
-
-
-def _is_relu(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
-    called = modules.get(str(node.target)) if node.op == "call_module" else None
-    return isinstance(called, nn.ReLU) or node.target in (F.relu, torch.relu, "relu")
+            return InputLayer(name, linear.weight.detach(), linear.bias.detach(), activation=activation)
+    return "needs a linear layer fed by the input and an activation after it, and this model has no such pair"
 
 
 def _reshapes(node: fx.Node) -> bool:
@@ -146,7 +143,7 @@ def _reshapes(node: fx.Node) -> bool:
 
 
 def next_linear(model: nn.Module, layer: InputLayer) -> str | None:
-    """The name of the linear layer that the ReLU after `layer` feeds, and nothing else; None where there is none.
+    """The name of the linear layer that the activation after `layer` feeds, alone; None where there is none.
 
     It must be called once, else its gradient is of other inputs too.
     """
@@ -160,11 +157,11 @@ def next_linear(model: nn.Module, layer: InputLayer) -> str | None:
 def followed_by_relu(model: nn.Module, name: str) -> bool:
     """Whether the layer of this name, called once, feeds a ReLU and nothing else."""
     chain = _chain(model, name)
-    return len(chain) > 1 and _is_relu(chain[1], dict(model.named_modules()))
+    return len(chain) > 1 and activation_at(chain[1], dict(model.named_modules())) == RELU
 
 
 def head_after(model: nn.Module, layer: InputLayer) -> str | None:
-    """The name of the linear layer after the ReLU after `layer`, if its output is the model's; None else."""
+    """The name of the linear layer after the activation after `layer`, if its output is the model's; None else."""
     return next_linear(model, layer) if len(_chain(model, layer.name)) == 4 else None
 
 

@@ -27,7 +27,10 @@ EXACT = 1 / 510  # of the pixel range: a pixel within it rounds to the true 8-bi
 
 
 def unsupported(observation: Observation) -> str | None:
-    """Why attacks on the first linear layer's rank do not apply, or None when they do."""
+    """Why attacks on the first linear layer's rank do not apply, or None when they do.
+
+    Those that need zeros in its backward signals ask `without_zeros`.
+    """
     layer = find_input_layer(observation.model, observation.image_shape)
     if isinstance(layer, str):
         return layer
@@ -41,6 +44,20 @@ def unsupported(observation: Observation) -> str | None:
             + ("a wider layer" if limit == len(layer.weight) else "larger images or a smaller batch")
         )
     return None
+
+
+def without_zeros(observation: Observation) -> str | None:
+    """Why attacks on the zeros that a ReLU leaves in the first layer's gradient do not apply, or None."""
+    if reason := unsupported(observation):
+        return reason
+    layer = find_input_layer(observation.model, observation.image_shape)
+    assert isinstance(layer, InputLayer)  # else it is unsupported
+    if layer.activation.sparse:
+        return None
+    return (
+        f"needs a ReLU right after the first linear layer, for its zeros, and {layer.activation.name} has none: "
+        "use layer-pair, which needs no zeros"
+    )
 
 
 @dataclass(frozen=True)
@@ -67,7 +84,7 @@ class LayerGradient:
         """The same with inputs in coordinates of the gradient's row space: B numbers an image instead of n."""
         factors = self.factors
         rows = len(factors.basis) ** 0.5 * factors.inputs / factors.singular_values[:, None]  # orthonormal, [B, n]
-        layer = InputLayer(self.layer.name, times(self.layer.weight, rows.T), self.layer.bias, self.layer.weight)
+        layer = replace(self.layer, weight=times(self.layer.weight, rows.T), original=self.layer.weight)
         weight = times(self.weight, rows.T)
         return replace(self, layer=layer, weight=weight, factors=replace(factors, inputs=factors.inputs @ rows.T))
 
@@ -91,7 +108,7 @@ def read_gradient(observation: Observation, generator: torch.Generator) -> Layer
         factors = factorize(parts[0], parts[1], generator)
     if factors is None:
         return None
-    layer = InputLayer(layer.name, parts[2], parts[3])
+    layer = replace(layer, weight=parts[2], bias=parts[3])
     factors = replace(factors, neurons=distinct_neurons(layer.weight, layer.bias))
     return LayerGradient(layer, parts[0], parts[1], factors, live)
 

@@ -3,9 +3,9 @@
 Each image's scale is read off the first layer's bias gradient against its weight gradient. A client that scales these
 two differently (clipping each tensor, a learning rate of its own for biases) shifts every scale, and nothing in the
 first layer shows it: dL/db stays a combination of the columns, and activation patterns hardly change. But the next
-layer's weight gradient is `H^T A` with `A = relu(s X W^T + b)`, whatever its own scale: its rows are combinations of
-the images' activations, which the biases b bend away from those of wrong scales s. So one scale an image is fitted to
-it, and the fit must leave over no more than noise.
+layer's weight gradient is `H^T A` with `A = phi(s X W^T + b)`, phi the activation, whatever its own scale: its rows are
+combinations of the images' activations, which the biases b bend away from those of wrong scales s. So one scale an
+image is fitted to it, and the fit must leave over no more than noise.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def unaccounted(observation: Observation, gradient: LayerGradient, solved: int, 
 
 @dataclass(frozen=True)
 class NextGradient:
-    """The weight gradient of the linear layer that the first ReLU feeds."""
+    """The weight gradient of the linear layer that the first one's activation feeds."""
 
     name: str  # of the layer
     weight: Tensor  # [k, m], of the neurons that the first layer's gradient tells of
@@ -126,11 +126,11 @@ def fit_scales(gradient: LayerGradient, second: Factors, inputs: Tensor, error: 
     linear = times(layer.weight, inputs.T)
     factor = torch.ones_like(error)
     for _ in range(_STEPS):
-        active = factor * linear + bias > 0
-        span = torch.linalg.qr((factor * linear + bias) * active)
+        seen, slopes = layer.activation.with_slopes(factor * linear + bias)
+        span = torch.linalg.qr(seen)
         outside = rows - (rows @ span.Q) @ span.Q.T
         shares = torch.linalg.solve_triangular(span.R, (rows @ span.Q).T, upper=True)  # of each image, [B, r]
-        bend = linear * active
+        bend = linear * slopes
         bend = bend - span.Q @ (span.Q.T @ bend)
         normal = (shares @ shares.T) * (bend.T @ bend)
         step = torch.linalg.solve_ex(normal, ((shares @ outside) * bend.T).sum(dim=1))[0].nan_to_num(0, 0, 0)
@@ -139,7 +139,7 @@ def fit_scales(gradient: LayerGradient, second: Factors, inputs: Tensor, error: 
         factor = factor + step.clamp(-_LARGEST, _LARGEST)
     free = max(outside.shape[1] - len(inputs), 1)
     arithmetic = layer.eps * inputs.norm(dim=1)
-    blur = (layer.norms.square() @ active.double()) * (error.square() + arithmetic.square())
+    blur = (layer.norms.square() @ slopes.double().square()) * (error.square() + arithmetic.square())
     noise = (second.sigma**2 + (shares.square().sum(dim=1) @ blur) / (len(rows) * free)) ** 0.5
     left = outside.square().sum().div(len(rows) * free).sqrt()
     if not bool(left <= _WITHIN * noise):

@@ -17,7 +17,7 @@ from ..trunk.attack import images_behind
 from ..trunk.network import Behind, behind_trunk
 from .claims import CONTRADICTED, claims
 from .free_scales import look_with_free_scales
-from .next_layer import read_next_layer
+from .next_layer import NO_PAIR, read_next_layer
 from .rounds import find_images
 
 
@@ -74,7 +74,7 @@ class LayerPair(Attack):
         layer = find_input_layer(observation.model, observation.image_shape)
         name = None if isinstance(layer, str) else next_linear(observation.model, layer)
         if name is None:
-            return "needs a linear layer that the first layer's ReLU feeds, and it alone"
+            return NO_PAIR
         return lacking(observation, [f"{name}.weight"])
 
     def _read(self, observation: Observation, context: Context) -> Reconstruction:

@@ -64,7 +64,12 @@ def _freed(following: NextLayer, generator: torch.Generator) -> NextLayer | None
         singular_values=torch.cat([factors.singular_values, factors.singular_values[-1:]]),
     )
     freed = in_coordinates(
-        replace(gradient, factors=free), following.equations.activations, following.second, following.then, free=1
+        replace(gradient, factors=free),
+        following.equations.activations,
+        following.second,
+        following.then,
+        following.network,
+        free=1,
     )
     diagonal = freed.triangle.diagonal().abs()
     return freed if bool(diagonal[-1] > _BENT * diagonal.max()) else None

@@ -21,6 +21,7 @@ from ..exact.low_rank import Factors
 from ..exact.select import complement
 from ..exact.witness import BLUNT, read_next
 from .equations import Equations
+from .network import Network
 
 _HOLDS = 0.5  # of the rank: with less, the second gradient does not hold the activations
 _ROUNDING = 1.0  # times eps |w| |x|: the network's own arithmetic
@@ -28,6 +29,7 @@ _OUTPUTS = 2.5  # of the second layer for each image: with fewer, those that do 
 _TURNS = 4.0  # standard deviations of the angle by which noise turns a direction of V
 _NEIGHBOURS, _CHANCE = 8, 2  # of an image; and neurons more than coordinates with which some point agrees by chance
 _SURE = 1e-5  # an angle that softens no equation
+NO_PAIR = "needs a linear layer that the first layer's activation feeds, and it alone"
 _WITHIN = 4.0  # times what noise explains: a residual that counts as none
 
 
@@ -41,7 +43,7 @@ class Judged:
     outside: Tensor  # [K], root mean square of what the equations leave over
     noise: Tensor  # [K], root mean square of what noise explains of it
     pixel_noise: Tensor  # [K], of an image's numbers, given its point
-    active: Tensor  # [K], how many distinct neurons are active
+    active: Tensor  # [K], how many distinct neurons tell of it, as the active ones of a ReLU do
 
     @cached_property
     def images(self) -> Tensor:
@@ -79,7 +81,10 @@ class NextLayer:
     gradient: LayerGradient  # of the first layer
     second: Factors  # of the second layer's gradient
     triangle: Tensor  # R [B, B]: c is R times the image's coordinates in the rows of `gradient.factors.inputs`
-    then: tuple[Tensor, Tensor] | None = None  # the second layer's weight [k, m] and bias [k], where a ReLU follows it
+    then: tuple[Tensor, Tensor] | None = (
+        None  # the second layer's weight [k, m] and bias [k], where ReLUs follow both layers
+    )
+    network: Network | None = None  # where another activation follows the first
     free: int = 0  # coordinates of every image beside one for each of them, see `free_scales.py`
 
     @property
@@ -110,16 +115,16 @@ class NextLayer:
         equations, factors, layer = self.equations, self.gradient.factors, self.gradient.layer
         points = points / (equations.ones @ points)
         rows = torch.linalg.solve_triangular(self.triangle, points, upper=True)
-        seen = torch.relu(equations.features @ points)
+        seen, slopes = equations.activation.with_slopes(equations.features @ points)
         inside = equations.activations.T @ seen
         outside = (seen - equations.activations @ inside).square().sum(dim=0)
         pixel_noise = factors.sigma * rows.norm(dim=0) / len(seen) ** 0.5
         arithmetic = self._arithmetic(rows)
-        forward = (layer.norms.square() @ (seen > 0).double()) * (pixel_noise.square() + arithmetic.square())
+        forward = (layer.norms.square() @ slopes.double().square()) * (pixel_noise.square() + arithmetic.square())
         free = max(len(seen) - len(inside), 1)
         backward = (self.second.sigma * (inside / self.second.singular_values[:, None]).norm(dim=0)).square()
         noise = (backward + forward / free).sqrt()
-        active = factors.distinct(seen > 0)
+        active = factors.distinct(equations.activation.tells(slopes))
         return Judged(factors.inputs, points, rows, (outside / free).sqrt(), noise, pixel_noise, active)
 
     def errors(self, judged: Judged, expired: Callable[[], bool] = lambda: False) -> Tensor:
@@ -135,14 +140,16 @@ class NextLayer:
         blur = self.gradient.layer.norms[:, None] * (judged.pixel_noise**2 + self._arithmetic(judged.rows) ** 2).sqrt()
         angles = _TURNS * len(blur) ** 0.5 * self.second.sigma / self.second.singular_values
         shaky = (equations.activations * angles)[:, angles > _SURE]
-        for part, normal in equations.normals(equations.patterns(judged.points)):
+        slopes = equations.slopes(judged.points)
+        for part, normal in equations.normals(slopes):
             if expired():
                 break
             for k, place in enumerate(range(part.start, part.stop)):
                 point = judged.points[:, place]
                 moves = determined_moves(equations, shaky, normal[k], point, noise[place], blur[:, place])
                 errors[place] = torch.inf if moves is None else (moves.T @ inputs).norm(dim=0).max()
-        bend = (equations.patterns(judged.points) * self.gradient.layer.bias.double()[:, None]).to(noise)
+        fed = equations.features @ judged.points - self.gradient.layer.bias.double()[:, None]
+        bend = (slopes * fed).to(noise)
         bend = (bend - equations.activations @ (equations.activations.T @ bend)).norm(dim=0)
         errors[noise > BLUNT * bend] = torch.inf  # of the scale, which no equation sees, the bias gradient alone tells
         return (errors.square() + judged.pixel_noise.square()).sqrt()
@@ -158,8 +165,8 @@ class NextLayer:
 def certain(following: NextLayer, judged: Judged, errors: Tensor, pixel_scale: Tensor) -> Tensor:
     """The images that round to the true 8-bit pixels, `[K]`.
 
-    The inactive neurons of an image say nothing of it but that they are: only the active ones can contradict a wrong
-    one, so they must be more than its unknowns, copies not counted.
+    The inactive neurons of an image, and those that are saturated, say nothing of it but that they are: only the others
+    can contradict a wrong one, so they must be more than its unknowns, copies not counted.
 
     Args:
         following: the equations.
@@ -176,25 +183,27 @@ def told_apart(following: NextLayer, judged: Judged) -> Tensor:
     """Which images differ from those nearest to them at more neurons than a point among them can choose, `[K]`.
 
     Where every neuron but a few is alike for k + 1 images, each point of the space through them satisfies all equations
-    but those few, and with k free coordinates as many of these can be met anywhere: by points that are no images.
+    but those few, and with k free coordinates as many of these can be met anywhere: by points that are no images. Of a
+    smooth activation a neuron is alike for images where its tangent at one is its value at the others, within noise.
     """
-    patterns = following.equations.patterns(judged.points)
-    active = patterns.to(judged.points)
-    size = active.sum(dim=0)
-    distance = size[:, None] + size - 2 * active.T @ active
+    equations = following.equations
+    values = equations.features @ judged.points
+    slopes = equations.activation.slopes(values).to(values)
+    size = slopes.square().sum(dim=0)
+    distance = size[:, None] + size - 2 * slopes.T @ slopes
     distance[:, ~judged.solved] = torch.inf
     nearest = distance.fill_diagonal_(torch.inf).argsort(dim=1)
     apart = torch.ones_like(judged.solved)
-    differing = torch.zeros_like(patterns)
+    differing = torch.zeros_like(values, dtype=torch.bool)
     others = int(judged.solved.sum()) - 1
     for k in range(min(_NEIGHBOURS, max(others, 0))):
-        differing |= patterns != patterns[:, nearest[:, k]]
+        differing |= equations.activation.apart(values, values[:, nearest[:, k]], _WITHIN * judged.noise)
         apart &= following.gradient.factors.distinct(differing) > k + 1 + _CHANCE
     return apart
 
 
 def read_next_layer(observation: Observation, gradient: LayerGradient, generator: torch.Generator) -> NextLayer | str:
-    """The equations of the layer after the ReLU, or why there are none.
+    """The equations of the layer after the first activation, or why there are none.
 
     Args:
         observation: the model and the gradient, of which the second layer's weight is a part.
@@ -203,7 +212,7 @@ def read_next_layer(observation: Observation, gradient: LayerGradient, generator
     """
     following = read_next(observation, gradient, generator)
     if following is None:
-        return "needs a linear layer that the first layer's ReLU feeds, and it alone"
+        return NO_PAIR
     second, rank = following.factors, gradient.factors.rank
     if second is None or second.rank < _HOLDS * rank:
         found = "shows no rank" if second is None else f"has rank {second.rank}"
@@ -218,18 +227,26 @@ def read_next_layer(observation: Observation, gradient: LayerGradient, generator
             f"use {EXCESS - excess} more, copies not counted"
         )
     activations = len(following.weight) ** 0.5 * second.inputs / second.singular_values[:, None]
-    then, name = None, following.name
-    if len(following.weight) > _OUTPUTS * rank and followed_by_relu(observation.model, name):
+    then, network, name = None, None, following.name
+    if not gradient.layer.activation.sparse:
+        network = Network(observation.model, (gradient.layer.name, name), observation.image_shape)
+    elif len(following.weight) > _OUTPUTS * rank and followed_by_relu(observation.model, name):
         known = dict(observation.model.named_parameters())
         bias = known.get(f"{name}.bias", following.weight.new_zeros(len(following.weight)))
         then = gradient.takes(known[f"{name}.weight"].detach()), bias.detach()
-    return in_coordinates(gradient, activations.T, second, then)
+    return in_coordinates(gradient, activations.T, second, then, network)
 
 
 def in_coordinates(
-    gradient: LayerGradient, activations: Tensor, second: Factors, then: tuple[Tensor, Tensor] | None, free: int = 0
+    gradient: LayerGradient,
+    activations: Tensor,
+    second: Factors,
+    then: tuple[Tensor, Tensor] | None,
+    network: Network | None,
+    free: int = 0,
 ) -> NextLayer:
     """The equations in coordinates in which F is orthonormal; see `NextLayer` and `Equations`."""
     basis, triangle = torch.linalg.qr(features(gradient.factors, gradient.layer))
     ones = torch.linalg.solve_triangular(triangle.T, gradient.factors.ones[:, None], upper=False)[:, 0]
-    return NextLayer(Equations(basis, activations, ones), gradient, second, triangle, then, free)
+    equations = Equations(basis, activations, ones, gradient.layer.activation)
+    return NextLayer(equations, gradient, second, triangle, then, network, free)

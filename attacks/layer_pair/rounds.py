@@ -14,10 +14,10 @@ from torch import Tensor
 
 from gibench.attack import Context
 
-from ..exact.refine import smallest
 from ..exact.select import independent
 from ..exact.sphere import normalized
 from . import search
+from .directions import PairDirections, directions_by_products, directions_by_solves
 from .equations import Equations
 from .next_layer import Judged, NextLayer
 
@@ -37,7 +37,7 @@ def find_images(following: NextLayer, points: Tensor, patience: int, starts: int
         context: of the attack.
     """
     count, none = following.images, points[:, :0]
-    best = _Best(following.judge(none), search.directions_by_products(following, none))
+    best = _Best(following.judge(none), 0, directions_by_products(following, none))
     best = best.joined(following, points, context.generator)
     least, way, vain = count + 1, 0, 0
     while True:
@@ -58,12 +58,8 @@ class _Best:
     """The best independent points so far, solved ones first, and the directions of these."""
 
     found: Judged
-    directions: search.PairDirections
-
-    @property
-    def count(self) -> int:
-        """How many are solved."""
-        return self.directions.first.shape[1]
+    count: int  # how many are solved
+    directions: PairDirections
 
     def joined(self, following: NextLayer, points: Tensor, generator: torch.Generator) -> _Best:
         """The best of these points and further ones `[B, K]`."""
@@ -77,9 +73,9 @@ class _Best:
         found = found.select(chosen)
         solved = chosen[: int(found.solved.sum())]
         known = solved < self.count
-        fresh = search.directions_by_products(following, found.points[:, : len(solved)][:, ~known])
+        fresh = directions_by_products(following, found.points[:, : len(solved)][:, ~known])
         across = self.directions.select(solved[known]).join(fresh)
-        return _Best(found, across.select((~known).to(torch.uint8).argsort(stable=True).argsort()))
+        return _Best(found, len(solved), across.select((~known).to(torch.uint8).argsort(stable=True).argsort()))
 
 
 def _across_both(following: NextLayer, best: _Best, starts: int, context: Context) -> Tensor:
@@ -111,23 +107,17 @@ def _beside(following: NextLayer, best: _Best, starts: int, context: Context) ->
 
 
 def _solves(following: NextLayer, best: _Best, starts: int, context: Context) -> Tensor:
-    """By solves, across the best directions that are to be had of the first gradient."""
-    space = following.space(directions_by_solves(following, best.found.points[:, : best.count]))
+    """By solves, across the best directions that are to be had of the first gradient; of a smooth activation by
+    products without any."""
+    equations, known = following.equations, best.directions.first[:, :0]
+    if equations.activation.sparse:
+        known = directions_by_solves(following, best.found.points[:, : best.count])
+    space = following.space(known)
     drawn = following.random(starts * (following.images - best.count) + _MORE, space, context.generator)
-    return following.equations.fixed_points(drawn)
+    if equations.activation.smooth:
+        return search.candidates(following, equations, space, drawn, context.expired)
+    return equations.fixed_points(drawn)
 
 
 _WAYS = _across_both, _across_first, _beside, _solves  # the next one where one brings nothing
 _AGAIN = _WAYS.index(_beside)  # the first of those that are tried again and again
-
-
-def directions_by_solves(following: NextLayer, points: Tensor) -> Tensor:
-    """The direction of each image, orthogonal to all others: where the image is inactive its column of G^T is zero.
-
-    Args:
-        following: the equations.
-        points: of images, `[B, K]`.
-    """
-    inactive = ~following.equations.patterns(points)
-    found: Tensor = smallest(following.gradient.factors, inactive, points)[0][:, :, 0].T
-    return found

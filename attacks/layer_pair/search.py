@@ -1,14 +1,14 @@
 """Candidates for the images of a batch by matrix products alone: a start and step cost m B, where a solve costs m B^2.
 
-`relu(F c)` lies in the span of V for every image c, see `equations.py`. All starts move at once down the share of it
-that lies outside, by Riemannian Adam in float32; what comes near is settled on its activation pattern by conjugate
-gradients, which end in float64. What is found already is taken out before.
+`phi(F c)` lies in the span of V for every image c, see `equations.py`. All starts move at once down the share of it
+that lies outside, by Riemannian Adam in float32; what comes near is settled by conjugate gradients, which end in
+float64: on its activation pattern, or in Gauss-Newton steps where phi is smooth. What is found already is taken out
+before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -24,26 +24,8 @@ _COARSE, _FINE = (120, 1.0), (10, 0.05)  # steps and the first step's length in 
 _NEAR = 2e-3  # share of the activations outside the span below which a point is worth settling
 _MET = 1e-3  # of 1 - cos: closer points have met
 _SINGLE, _DOUBLE = (30, 5, 1e-6), (200, 2, 1e-14)  # steps for a pattern, patterns, and the end of conjugate gradients
-_DIRECTIONS = 300, 1e-9  # steps and their end
-_ERRORS = 20, 0.0  # the same
-_ZERO = 1e-4  # of the mean size of what a layer's neurons receive: within it float32 does not tell who fires
-
-
-@dataclass(frozen=True)
-class PairDirections:
-    """What tells an image from all others in the two layers' gradients: orthogonal to the others, in each."""
-
-    first: Tensor  # [B, K]
-    second: Tensor  # [r, K], or [r, 0] where nothing tells
-
-    def select(self, index: Tensor) -> PairDirections:
-        """Those of some images."""
-        return PairDirections(self.first[:, index], self.second[:, index] if self.second.shape[1] else self.second)
-
-    def join(self, other: PairDirections) -> PairDirections:
-        """These and then the other ones."""
-        first, second = (torch.cat(parts, dim=1) for parts in ((self.first, other.first), (self.second, other.second)))
-        return PairDirections(first, second)
+_NEWTON = (10, 50), (30, 100)  # steps where phi is smooth and of conjugate gradients in each: in float32, then float64
+_ERRORS = 20, 0.0  # steps and their end
 
 
 def candidates(
@@ -71,7 +53,11 @@ def candidates(
     points, _ = descend(inside.on(rows.long()), points, *_COARSE, expired)
     points, outside = descend(inside, points, *_FINE, expired)
     points = merged(points[:, outside < _NEAR], _MET)
-    points = settle(single, space.to(points) @ points, *_SINGLE, expired)  # of all equations: directions are not exact
+    points = space.to(points) @ points  # of all equations: directions are not exact
+    if inside.activation.smooth:
+        points = merged(single.newton(points, *_NEWTON[0], expired), 1e-6)
+        return following.equations.newton(points.to(space), *_NEWTON[1], expired)
+    points = settle(single, points, *_SINGLE, expired)
     return settle(following.equations, merged(points, 1e-6).to(space), *_DOUBLE, expired)
 
 
@@ -83,11 +69,16 @@ def descend(
     back, inside = forward.T.contiguous(), span.T.contiguous()
 
     def slope(points: Tensor) -> Tensor:
-        seen = (forward @ points).relu_()
+        placed = equations.placed(points)
+        seen, slopes = equations.activation.with_slopes(forward @ placed)
         held = inside @ seen
         size = seen.square().sum(dim=0)
-        pull = (span @ held - held.square().sum(dim=0) / size * seen).mul_(seen > 0)
-        return back @ pull * (-2 / size)
+        pull = (span @ held - held.square().sum(dim=0) / size * seen).mul_(slopes)
+        found = back @ pull * (-2 / size)
+        if equations.activation.smooth:  # of the points themselves, not of their multiples
+            along = equations.ones[:, None] * (placed * found).sum(dim=0)
+            found = (found - along) / (equations.ones @ points)
+        return found
 
     points = radam(slope, equations.oriented(normalized(points)), steps, step, expired)
     return points, equations.outside(points)
@@ -98,12 +89,12 @@ def settle(
 ) -> Tensor:
     """Unit points `[B, K]` that fit their activation patterns best, by conjugate gradients from points near them."""
 
-    def fit(patterns: Tensor, start: Tensor) -> Tensor:
-        return normalized(minimize(_normal(equations, patterns.to(start)), start, steps, end))
+    def fit(slopes: Tensor, start: Tensor) -> Tensor:
+        return normalized(minimize(_normal(equations, slopes.to(start)), start, steps, end))
 
     points = normalized(points)
-    start = equations.patterns(points)
-    points = until_stable(fit, equations.patterns, points, start, patterns, expired=expired)[0]
+    start = equations.slopes(points)
+    points = until_stable(fit, equations.slopes, points, start, patterns, expired=expired)[0]
     return equations.oriented(points)
 
 
@@ -119,59 +110,28 @@ def minimize(normal: Callable[[Tensor], Tensor], start: Tensor, steps: int, end:
     return start + conjugate_gradients(across, -across(start), steps, end)
 
 
-def directions_by_products(following: NextLayer, points: Tensor) -> PairDirections:
-    """The directions of images, near enough to deflate with: least where each image is inactive.
-
-    Args:
-        following: the equations.
-        points: of images, `[B, K]`.
-    """
-    equations, second = following.equations, following.second
-    images = torch.linalg.solve_triangular(following.triangle, points, upper=True)
-    first = _least(following.gradient.factors.basis, ~equations.patterns(points), images)
-    if following.then is None:
-        return PairDirections(first, first.new_zeros(second.rank, 0))
-    weight, bias = following.then
-    activations = torch.relu(equations.features @ points / (equations.ones @ points))
-    received = weight @ activations.to(weight) + bias[:, None]
-    inactive = received < -_ZERO * received.abs().mean(dim=0)
-    return PairDirections(
-        first, _least(second.basis, inactive, equations.activations.T @ activations / second.singular_values[:, None])
-    )
-
-
-def _least(basis: Tensor, inactive: Tensor, start: Tensor) -> Tensor:
-    """Unit q `[B, K]` of least `|L q|` on each one's inactive neurons `[m, K]`, from starts `[B, K]`."""
-    inactive = inactive.to(basis)
-
-    def normal(vectors: Tensor) -> Tensor:
-        return basis.T @ (inactive * (basis @ vectors)) / len(basis)
-
-    return normalized(minimize(normal, normalized(start), *_DIRECTIONS))
-
-
 def drawn_errors(following: NextLayer, judged: Judged, generator: torch.Generator) -> Tensor:
     """How far a draw of the noise moves each point on its pattern, as a share of its length: `[K]`."""
-    equations, start = following.equations, normalized(judged.points)
-    active = equations.patterns(judged.points).to(start)
-    noise = torch.randn(active.shape, generator=generator, dtype=active.dtype, device=active.device) * judged.noise
-    normal = _normal(equations, active)
+    equations, still = following.equations, following.equations.still(judged.points)
+    slopes = equations.slopes(judged.points).to(still)
+    noise = torch.randn(slopes.shape, generator=generator, dtype=slopes.dtype, device=slopes.device) * judged.noise
+    normal = _normal(equations, slopes)
     moved = conjugate_gradients(
-        lambda vectors: tangent(start, normal(vectors)), tangent(start, _pulled(equations, active, noise)), *_ERRORS
+        lambda vectors: tangent(still, normal(vectors)), tangent(still, _pulled(equations, slopes, noise)), *_ERRORS
     )
     errors: Tensor = moved.norm(dim=0) / judged.points.norm(dim=0)
     return errors
 
 
-def _normal(equations: Equations, active: Tensor) -> Callable[[Tensor], Tensor]:
-    """`A^T A` of the equations `A c = 0` of each pattern `[m, K]`."""
-    return lambda vectors: _pulled(equations, active, active * (equations.features @ vectors))
+def _normal(equations: Equations, slopes: Tensor) -> Callable[[Tensor], Tensor]:
+    """`A^T A` of the equations `A c = 0` of slopes `[m, K]` each."""
+    return lambda vectors: _pulled(equations, slopes, slopes * (equations.features @ vectors))
 
 
-def _pulled(equations: Equations, active: Tensor, seen: Tensor) -> Tensor:
+def _pulled(equations: Equations, slopes: Tensor, seen: Tensor) -> Tensor:
     """`A^T` of what is seen, `[m, K]`."""
     span = equations.activations
-    pulled: Tensor = equations.features.T @ (active * (seen - span @ (span.T @ seen)))
+    pulled: Tensor = equations.features.T @ (slopes * (seen - span @ (span.T @ seen)))
     return pulled
 
 

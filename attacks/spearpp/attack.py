@@ -15,7 +15,7 @@ from gibench.attack import Attack, Context, Reconstruction
 from gibench.observation import Observation
 
 from ..exact.certify import certify
-from ..exact.linear_layer import LayerGradient, read_gradient, unsupported
+from ..exact.linear_layer import LayerGradient, read_gradient, without_zeros
 from ..exact.recovery import Clock, Found, Recovery
 from ..layer_pair.claims import claims as next_claims
 from ..layer_pair.free_scales import look_with_free_scales
@@ -158,7 +158,7 @@ class SpearPP(Attack):
 
     def _applies(self, observation: Observation) -> str | None:
         """Why the first linear layer's gradient tells nothing, or None."""
-        if reason := unsupported(observation):
+        if reason := without_zeros(observation):
             return reason
         if self.objective == "two-valued" and self.preset == "paper":
             return "preset=paper is the published recipe, which searches by l1: leave out objective=two-valued"

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gibench.attack import Context, Reconstruction
 from gibench.observation import Observation
 
 from ..exact.chunks import chunks
+from ..exact.layers import InputLayer, find_input_layer
 from ..exact.linear_layer import EXACT, EXCESS, SAFETY
 from .determined import predicted_errors
 from .equations import FeatureEquations, read_features
@@ -143,15 +144,16 @@ def _claims(
 def _shared(behind: Behind, observation: Observation, rows: Tensor) -> Shared | None:
     """What the trunk's gradient says, where the features `[N, d]` found are those of all images; else nothing."""
     gradient = {name: each for name, each in observation.gradient().items() if name in behind.trunk.parameters}
-    layer = behind.head.model.get_submodule(behind.head.layer)
-    assert isinstance(layer, nn.Linear)  # as `find_head` looks for it
-    weight, bias = (each.detach().double() for each in (layer.weight, layer.bias))
+    layer = find_input_layer(behind.shown.model, behind.shown.image_shape)
+    assert isinstance(layer, InputLayer)  # as `behind_trunk` has found
+    weight, bias = layer.weight.double(), layer.bias.double()
     sent = observation.gradient()[f"{behind.head.layer}.weight"].double()
     wide = rows.double()
     if not gradient or not len(rows):
         return None
-    fires = wide @ weight.T + bias > 0
-    columns = torch.linalg.lstsq(wide.T, sent.T).solution * fires  # G [N, m]
+    columns = torch.linalg.lstsq(wide.T, sent.T).solution  # G [N, m]
+    if layer.activation.sparse:
+        columns = columns * (wide @ weight.T + bias > 0)
     left = (sent - columns.T @ wide).norm() / sent.norm()
     if not bool(left < _EXPLAINED):
         return None

@@ -176,14 +176,15 @@ def behind_trunk(observation: Observation) -> Behind | str | None:
     if isinstance(find_input_layer(shown.model, shown.image_shape), str):
         return None
     if not _of_each_alone(head, observation.image_shape):
-        names = {type(each).__name__ for each in head.trunk.modules() if each.training and _couples(each)}
+        names = {type(each).__name__ for each in head.trunk.modules() if each.training and couples(each)}
         what = f" ({' and '.join(sorted(names))} in train mode)" if names else ""
         return f"what enters layer '{head.layer}' depends on chance or on the batch's other images{what}"
     network, rectified = _unrectified(head.trunk)
     return Behind(Trunk(network, rectified, observation.image_shape), head, shown)
 
 
-def _couples(module: nn.Module) -> bool:
+def couples(module: nn.Module) -> bool:
+    """Whether in train mode it makes of an image what others or chance decide."""
     return isinstance(module, _BATCH_NORM) or (isinstance(module, _DROPOUT) and module.p > 0)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 from torch import Tensor
 
@@ -17,6 +18,8 @@ _GAP = 4  # pixels between tiles
 _FRAME = 2  # pixels of green around a certified image
 _BAND = 8  # pixels between one pair of rows and the next
 _WHITE, _GREEN = (255, 255, 255), (0, 160, 60)
+
+Picture = npt.NDArray[np.uint8]
 
 
 def grid_png(truth: Tensor, score: Score) -> bytes:
@@ -48,7 +51,18 @@ def grid_png(truth: Tensor, score: Score) -> bytes:
     return buffer.getvalue()
 
 
-def _tiles(images: Tensor, tile: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def strips(png: bytes) -> tuple[Picture, Picture]:
+    """The originals, and the images over which they stand, with their frames: two strips `[H, W, 3]` of one size.
+
+    Args:
+        png: a grid of one row of pairs.
+    """
+    canvas = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+    half = len(canvas) // 2
+    return canvas[:half], canvas[half:]
+
+
+def _tiles(images: Tensor, tile: int) -> Picture:
     """`[B, C, H, W]` in [0, 1] to enlarged 8-bit colour `[B, H', W', 3]`."""
     pixels = (images.detach().cpu().clamp(0, 1) * 255).round().byte().expand(-1, 3, -1, -1)
     scale = max(1, tile // max(pixels.shape[2:]))

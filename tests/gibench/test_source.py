@@ -66,10 +66,11 @@ def key(forget):
     return make
 
 
-@pytest.fixture
-def editable(tmp_path, monkeypatch):
-    """A project of somebody's, installed so that its source is run where it lies."""
-    project, site = tmp_path / "project", tmp_path / "site"
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """A project of somebody's, installed so that its source is run where it lies, and where that is noted."""
+    folder = tmp_path_factory.mktemp("installed")
+    project, site = folder / "project", folder / "site"
     (project / "mine").mkdir(parents=True)
     (project / "pyproject.toml").write_text(PYPROJECT)
     (project / "mine" / "__init__.py").touch()
@@ -78,6 +79,14 @@ def editable(tmp_path, monkeypatch):
     (project / "mine_helper.py").write_text("FACTOR = 1")
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
     subprocess.run([*pip, "--target", site, "--editable", project], check=True, capture_output=True, text=True)
+    return project, site
+
+
+@pytest.fixture
+def editable(installed, tmp_path, monkeypatch):
+    """The same with a copy of the source that a test may edit."""
+    original, site = installed
+    project = shutil.copytree(original, tmp_path / "project")
     monkeypatch.syspath_prepend(str(project))  # what the installed .pth file does when Python starts
     monkeypatch.syspath_prepend(str(site))
     yield project

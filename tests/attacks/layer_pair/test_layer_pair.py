@@ -200,7 +200,7 @@ def test_the_same_seed_gives_the_same_bits(see, context):
 def test_other_networks_are_refused(see, context, model):
     run = LayerPair()(see(4, model=model).observation, context())
     assert run.status == "skipped"
-    assert "needs a linear layer that the first layer's ReLU feeds" in run.reason
+    assert "needs a linear layer that the first layer's activation feeds" in run.reason
 
 
 def test_a_next_layer_of_too_low_a_rank_is_said(see, context):

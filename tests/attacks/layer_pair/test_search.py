@@ -5,8 +5,9 @@ import itertools
 import pytest
 import torch
 
+from gibench.attacks.layer_pair.directions import directions_by_products
 from gibench.attacks.layer_pair.rounds import find_images
-from gibench.attacks.layer_pair.search import candidates, descend, directions_by_products, merged, minimize
+from gibench.attacks.layer_pair.search import candidates, descend, merged, minimize
 from tests.attacks.layer_pair.test_layer_pair import equations
 
 

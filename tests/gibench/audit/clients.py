@@ -136,7 +136,7 @@ def residual():
         return delta(trained(pictures(), model=Residual()))
 
 
-@client("CNN, two linear layers after it", quick=True)
+@client("CNN, two linear layers after it")
 def with_head():
     head = lambda: nn.Linear(392, 150), nn.ReLU, lambda: nn.Linear(150, 10)
     made = trained(pictures(), model=convolutional(*head))

@@ -1,5 +1,6 @@
 """The program itself: version, help, errors."""
 
+import io
 import json
 import os
 import subprocess
@@ -13,7 +14,7 @@ import typer
 from PIL import Image
 
 import gibench
-from gibench.cli.app import app
+from gibench.cli.app import app, main
 
 COMMAND = typer.main.get_command(app)
 PROGRAM = str(Path(sys.executable).with_name("gibench"))
@@ -84,22 +85,41 @@ def japanese(tmp_path, store_file):
     return tmp_path
 
 
-@pytest.mark.parametrize("encodings", [["cp1252"], pytest.param(["ascii", "utf-8"], marks=pytest.mark.slow)])
-def test_a_name_that_the_streams_cannot_hold_loses_no_result(japanese, encodings):
-    """One store for all, since every call takes seconds of imports."""
+@pytest.fixture
+def call_encoded(japanese, monkeypatch):
+    """Call `main` in this process on streams of an encoding, as strict as Python makes them."""
+    monkeypatch.chdir(japanese)
+
+    def call(*arguments, encoding):
+        streams = {name: io.TextIOWrapper(io.BytesIO(), encoding) for name in ("stdout", "stderr")}
+        with monkeypatch.context() as patch:
+            for name, stream in streams.items():
+                patch.setattr(sys, name, stream)
+            with pytest.raises(SystemExit) as end:
+                main([*arguments, "--executor", "local"])
+        for stream in streams.values():
+            stream.flush()
+        return end.value.code or 0, *(stream.buffer.getvalue() for stream in streams.values())
+
+    return call
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
+def test_a_name_that_the_streams_cannot_hold_loses_no_result(call_encoded, encoding):
     command = ("run", *SMALL, "--dataset", "folder:path=写真")
-    for encoding in encodings:
-        shown = "写真" if encoding == "utf-8" else r"\u5199\u771f"
-        done = run(*command, folder=japanese, PYTHONIOENCODING=encoding)
-        assert (done.returncode, "Error" in done.stderr.decode(encoding)) == (0, False)
-        out = done.stdout.decode("utf-8" if encoding == "utf-8" else "ascii")
-        assert f"{shown}; split" in out
-        assert [line.split() for line in out.splitlines() if line.startswith("random")]
-    rows = run(*command, "--json", folder=japanese, PYTHONIOENCODING="ascii").stdout
+    code, out, err = call_encoded(*command, encoding=encoding)
+    assert (code, "Error" in err.decode(encoding)) == (0, False)
+    out = out.decode("utf-8" if encoding == "utf-8" else "ascii")
+    assert ("写真; split" if encoding == "utf-8" else r"\u5199\u771f; split") in out
+    assert [line.split() for line in out.splitlines() if line.startswith("random")]
+    _, rows, _ = call_encoded(*command, "--json", encoding="ascii")
     assert "写真" in json.loads(rows)[0]["dataset"]
-    refused = run("run", "--attack", "写真", folder=japanese, PYTHONIOENCODING="cp1252")
+
+
+def test_a_name_that_the_programs_streams_cannot_hold_is_shown_with_backslashes(tmp_path):
+    refused = run("list", "写真", folder=tmp_path, PYTHONIOENCODING="cp1252")
     assert refused.returncode == 2
-    assert refused.stderr.startswith(rb"error: '\u5199\u771f' is no spec")
+    assert rb"nothing is called '\u5199\u771f'" in refused.stderr
 
 
 @pytest.mark.parametrize("encoding", ["ascii:strict", "cp1252", "utf-8"])

@@ -12,7 +12,7 @@ from gibench.attack import Attack, Context, Reconstruction, lacking
 from gibench.observation import Observation
 
 from .exact.chunks import chunks
-from .exact.layers import find_first_linear, last_called
+from .exact.layers import NOT_FED, FirstLinear, find_first_linear, last_called, not_its_own
 from .exact.linear_layer import EXACT, SAFETY, read_gradient, unsupported
 from .exact.neurons import distinct_neurons
 from .exact.witness import fit_scales, read_second
@@ -44,17 +44,19 @@ class Analytic(Attack):
     tolerance: float = Field(1e-3, gt=0, description="how far, in pixels of [0, 1], rows that agree may differ")
 
     def supports(self, observation: Observation) -> str | None:
-        name = find_first_linear(observation.model, observation.image_shape)
-        if not name:
-            return "needs a linear layer fed by the flattened images"
+        first = find_first_linear(observation.model, observation.image_shape)
+        if first is None:
+            return NOT_FED
+        name = first.name
         if observation.model.get_submodule(name).bias is None:
             return f"needs a bias in the first linear layer ('{name}' has none)"
-        return lacking(observation, [f"{name}.weight", f"{name}.bias"])
+        return not_its_own(observation.model, name) or lacking(observation, [f"{name}.weight", f"{name}.bias"])
 
     def reconstruct(self, observation: Observation, context: Context) -> Reconstruction:
-        name = find_first_linear(observation.model, observation.image_shape)
-        gradient = observation.gradient()
-        weight, bias = gradient[f"{name}.weight"], gradient[f"{name}.bias"].double()
+        first = find_first_linear(observation.model, observation.image_shape)
+        assert first is not None  # else it is unsupported
+        name, gradient = first.name, observation.gradient()
+        weight, bias = first.by_pixel(gradient[f"{name}.weight"]), gradient[f"{name}.bias"].double()
         alive = bias.abs() > 1e-6 * bias.abs().max()
         pixels = self._in_range(weight, bias, alive.nonzero()[:, 0], observation)
         groups = _agreeing(pixels.flatten(1), self.tolerance)
@@ -69,7 +71,7 @@ class Analytic(Attack):
         withheld = ""
         if alone:
             inputs = observation.normalize(found[:1]).flatten(1)
-            alone = _sent_back(observation, name, inputs) or _next_layer_confirms(observation, inputs, context)
+            alone = _sent_back(observation, first, inputs) or _next_layer_confirms(observation, inputs, context)
             if not alone:
                 withheld = (
                     unsupported(observation) or "neither the next layer's gradient nor the logits confirm the scale"
@@ -108,19 +110,19 @@ def _next_layer_confirms(observation: Observation, inputs: Tensor, context: Cont
     return scales is not None and bool(scales.sharp) and not scales.contradict(error)
 
 
-def _sent_back(observation: Observation, name: str, inputs: Tensor) -> bool:
+def _sent_back(observation: Observation, first: FirstLinear, inputs: Tensor) -> bool:
     """Whether a layer that makes the logits answers the image `[1, n]` by the direction of its bias gradient.
 
     The image as it is must explain it far better than if it were half a grey level brighter or darker.
     """
-    layer = observation.model.get_submodule(name)
+    name, layer = first.name, observation.model.get_submodule(first.name)
     assert isinstance(layer, nn.Linear)
     if name != last_called(observation.model):
         return False
     seen = observation.gradient()[f"{name}.bias"].double()
     half = EXACT / float(inputs.abs().max() * observation.std.max())
     scales = inputs.new_tensor([1.0, 1 + half, 1 - half])
-    logits = scales[:, None] * (layer.weight.double() @ inputs[0]) + layer.bias.detach().double()
+    logits = scales[:, None] * (first.by_pixel(layer.weight).double() @ inputs[0]) + layer.bias.detach().double()
     answers = logits.softmax(dim=1)[:, None] - torch.eye(len(seen), dtype=torch.float64, device=seen.device)
     answers = answers / answers.norm(dim=2, keepdim=True)
     distance = (answers - seen / seen.norm()).norm(dim=2).amin(dim=1)  # of the label that suits best

@@ -162,6 +162,8 @@ def lacking(observation: Observation, names: Iterable[str]) -> str | None:
     if not missing:
         return None
     said = f"the update has no '{missing[0]}'"
+    if missing[0] not in dict(observation.model.named_parameters(remove_duplicate=False)):
+        return f"{said}: the model computes it of other parameters"
     if not observation.model.get_parameter(missing[0]).requires_grad:
         return f"{said}: that parameter is frozen"
     shared = shared_with(observation.model, missing[0])

@@ -160,7 +160,7 @@ def _start(model: nn.Module) -> Parameters:
 
 
 def _norm(gradient: Mapping[str, Tensor]) -> float:
-    pieces = [piece for part in gradient.values() for piece in part.flatten().split(_PIECE)]
+    pieces = [piece for part in gradient.values() for piece in torch.split(part.flatten(), _PIECE)]
     return math.hypot(*(float(torch.linalg.vector_norm(piece, dtype=torch.float64)) for piece in pieces))
 
 

@@ -105,7 +105,8 @@ class NextLayer:
         ones = self.equations.ones @ basis
         usual = 1 / (ones.norm() * self.gradient.layer.norms.norm())
         held = normalized(ones)
-        return basis + torch.outer(basis @ held, held) * (usual - 1)
+        stretched: Tensor = basis + torch.outer(basis @ held, held) * (usual - 1)
+        return stretched
 
     def without(self, directions: Tensor) -> Equations:
         """The equations with V without the images whose directions in the second gradient, `[r, K]`, are given."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gibench.attack import Attack, Context, Reconstruction, lacking
 from gibench.observation import Observation
 
+from .exact.chunks import chunks
 from .exact.layers import NOT_FED, FirstLinear, find_first_linear, last_called, not_its_own
 from .exact.linear_layer import EXACT, SAFETY, read_gradient, unsupported
 from .exact.neurons import distinct_neurons
@@ -55,12 +56,9 @@ class Analytic(Attack):
         first = find_first_linear(observation.model, observation.image_shape)
         assert first is not None  # else it is unsupported
         name, gradient = first.name, observation.gradient()
-        weight, bias = first.by_pixel(gradient[f"{name}.weight"]).double(), gradient[f"{name}.bias"].double()
+        weight, bias = first.by_pixel(gradient[f"{name}.weight"]), gradient[f"{name}.bias"].double()
         alive = bias.abs() > 1e-6 * bias.abs().max()
-        rows = (weight[alive] / bias[alive, None]).view(-1, *observation.image_shape)
-        pixels = observation.denormalize(rows)
-        outside = torch.maximum(-pixels, pixels - 1).flatten(1).amax(1) if len(pixels) else bias.new_zeros(0)
-        pixels = pixels[outside < self.tolerance]
+        pixels = self._in_range(weight, bias, alive.nonzero()[:, 0], observation)
         groups = _agreeing(pixels.flatten(1), self.tolerance)
         groups.sort(key=lambda group: (len(group), float(pixels[group[0]].var())), reverse=True)
         agreed = [group for group in groups if len(group) > 1]
@@ -88,6 +86,18 @@ class Analytic(Attack):
                 "withheld": withheld,
             },
         )
+
+    def _in_range(self, weight: Tensor, bias: Tensor, neurons: Tensor, observation: Observation) -> Tensor:
+        """The rows of some neurons that could be images, `[K, C, H, W]`; of the others no copy is kept."""
+
+        def pixels(of: Tensor) -> Tensor:
+            return observation.denormalize((weight[of].double() / bias[of, None]).view(-1, *observation.image_shape))
+
+        inside = []
+        for part in chunks(len(neurons), 4 * 8 * weight.shape[1], weight.device):
+            some = pixels(neurons[part]).flatten(1)
+            inside.append(torch.maximum(-some, some - 1).amax(1) < self.tolerance)
+        return pixels(neurons[torch.cat(inside)])
 
 
 def _next_layer_confirms(observation: Observation, inputs: Tensor, context: Context) -> bool:
@@ -124,7 +134,8 @@ def _agreeing(rows: Tensor, tolerance: float) -> list[list[int]]:
     left = list(range(len(rows)))
     groups = []
     while left:
-        near = (rows[left] - rows[left[0]]).abs().amax(1) < tolerance
+        parts = (left[part] for part in chunks(len(left), 2 * 8 * rows.shape[1], rows.device))
+        near = torch.cat([(rows[some] - rows[left[0]]).abs().amax(1) < tolerance for some in parts])
         groups.append([index for index, same in zip(left, near.tolist(), strict=True) if same])
         left = [index for index, same in zip(left, near.tolist(), strict=True) if not same]
     return groups

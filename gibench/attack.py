@@ -198,7 +198,7 @@ def _not_this_model(observation: Observation) -> str | None:
 def non_finite(update: Update) -> str | None:
     """Why no attack can use an update that holds NaN or infinity, or None."""
     for name, tensor in {**update.tensors, **update.buffers}.items():
-        if not bool(torch.isfinite(tensor).all()):
+        if tensor.numel() and not bool(torch.stack(tensor.aminmax()).isfinite().all()):  # without a copy of it
             return f"the observed {update.kind} holds NaN or infinity at '{name}': only finite updates can be attacked"
     return None
 

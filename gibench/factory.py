@@ -187,9 +187,9 @@ def count_logits(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
     if not torch.equal(given, grey):
         raise UsageError("the model writes over the images that it is given: let its forward begin with x = x.clone()")
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 2:
-        given = f"shape {list(logits.shape)} for 2" if isinstance(logits, Tensor) else type_of(logits)
+        what = f"shape {list(logits.shape)} for 2" if isinstance(logits, Tensor) else type_of(logits)
         raise UsageError(
-            f"the model must give logits of shape [N, classes] for N images, and gives {given}: wrap it so that it does"
+            f"the model must give logits of shape [N, classes] for N images, and gives {what}: wrap it so that it does"
         )
     return logits.shape[1]
 

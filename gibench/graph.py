@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +49,7 @@ def is_relu(node: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
         return isinstance(modules.get(str(node.target)), nn.ReLU)
     if node.target in _CLAMPS:
         bounds = dict(zip(("min", "max"), node.args[1:], strict=False)) | dict(node.kwargs)
-        return bounds.get("min") == 0 and bounds.get("max") is None
+        return bool(bounds.get("min") == 0 and bounds.get("max") is None)
     return node.target in _RELU
 
 
@@ -59,10 +60,10 @@ def _writes_over(node: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
     if node.op not in ("call_function", "call_method"):
         return False
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    try:
-        given = inspect.signature(node.target).bind(*node.args, **node.kwargs).arguments
-    except (TypeError, ValueError):  # a method's name, or a function that does not say what it takes
-        given = dict(node.kwargs)
+    given = dict(node.kwargs)
+    if callable(node.target):
+        with suppress(TypeError, ValueError):  # a function that does not say what it takes
+            given = inspect.signature(node.target).bind(*node.args, **node.kwargs).arguments
     return given.get("inplace") is True or (name.endswith("_") and not name.endswith("__"))
 
 
@@ -100,7 +101,8 @@ class Entered:
         by_pixel, by_column = (torch.unique(each, dim=1, return_inverse=True) for each in (self.images, fed))
         if by_pixel[0].shape != fed.shape or not torch.equal(by_pixel[0], by_column[0]):
             return None  # other numbers, or pixels that these images do not tell apart
-        return by_column[1].argsort()[by_pixel[1]]
+        columns: Tensor = by_column[1].argsort()[by_pixel[1]]
+        return columns
 
 
 def send_through(model: nn.Module, image_shape: tuple[int, int, int]) -> Entered:

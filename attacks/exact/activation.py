@@ -50,7 +50,7 @@ class Activation:
         """Its slopes at values; a ReLU's are booleans."""
         if self.smooth:
             return self.with_slopes(values)[1]
-        return values > 0 if self.sparse else torch.where(values > 0, 1.0, self.below).to(values)
+        return values > 0 if self.sparse else torch.ones_like(values).masked_fill(values <= 0, self.below or 0.0)
 
     def tells(self, slopes: Tensor) -> Tensor:
         """Where what is sent tells of what was received, booleans."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -175,7 +176,8 @@ def _activation_after(traced: fx.GraphModule, name: str) -> Activation | str:
 
 def _call(traced: fx.GraphModule, name: str) -> fx.Node:
     """The first call of a layer."""
-    return next(node for node in traced.graph.nodes if node.op == "call_module" and node.target == name)
+    calls: Iterator[fx.Node] = (node for node in traced.graph.nodes if node.op == "call_module")
+    return next(node for node in calls if node.target == name)
 
 
 def next_linear(model: nn.Module, layer: InputLayer) -> str | None:

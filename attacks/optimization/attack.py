@@ -12,7 +12,7 @@ from torch import Tensor
 from gibench.attack import Attack, Context, Reconstruction, lacking
 from gibench.observation import Observation
 
-from . import class_counts, labels, matching, objectives, optimizers, priors, starts
+from . import class_counts, consensus, labels, matching, objectives, optimizers, priors, starts
 from .descent import Outcome, descend
 from .matching import Matching
 from .problem import Prior, Problem
@@ -44,9 +44,13 @@ BatchNormPrior = Annotated[
 FeaturesPrior = Annotated[
     float, Field(ge=0, description="weight of the distance to the last layer's inputs as its gradient shows them")
 ]
+GroupPrior = Annotated[
+    float, Field(ge=0, description="weight of the distance to what all restarts agree on; nothing with one of them")
+]
+Langevin = Annotated[float, Field(ge=0, description="normal noise on each step of all pixels, in units of its size")]
 Restarts = Annotated[int, Field(ge=1, description="starts, run as one batch; the lowest objective wins")]
 LabelStrategy = Annotated[
-    Literal["counts", "bias-corrected", "wainakh", "analytic", "idlg", "joint"],
+    Literal["counts", "bias-corrected", "wainakh", "analytic", "idlg", "yin", "joint"],
     Field(description="how labels that are not granted are inferred, or joint: sought along with the images"),
 ]
 
@@ -60,6 +64,7 @@ class OptimizationAttack(Attack):
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"batch_size"})
+    later: ClassVar[frozenset[str]] = frozenset({"langevin", "group"})
 
     objective: Objective = "l2"
     optimizer: OptimizerName = "adam"
@@ -75,6 +80,8 @@ class OptimizationAttack(Attack):
     squares: SquaresPrior = 0.0
     batch_norm: BatchNormPrior = 0.0
     features: FeaturesPrior = 0.0
+    group: GroupPrior = 0.0
+    langevin: Langevin = 0.0
     restarts: Restarts = 1
     label_strategy: LabelStrategy = "counts"
 
@@ -86,7 +93,7 @@ class OptimizationAttack(Attack):
     def supports(self, observation: Observation) -> str | None:
         if not observation.update.tensors:
             return lacking(observation, [name for name, _ in observation.model.named_parameters()])
-        if self.objective in ("l1", "l2") and not observation.scale_known:
+        if self.objective in ("l1", "l2", "l2-per-layer") and not observation.scale_known:
             return f"objective={self.objective} needs the gradient's scale: grant local_hyperparameters, or use cosine"
         named = labels.output_layer(observation.model, observation.num_classes, observation.image_shape)
         inferred = observation.labels is None and self.label_strategy != "joint"
@@ -108,7 +115,7 @@ class OptimizationAttack(Attack):
         outcome = descend(
             problem,
             points,
-            optimizers.LBFGS(points) if self.optimizer == "lbfgs" else optimizers.Adam(points),
+            self._optimizer(points, context.generator),
             iterations,
             lambda i: optimizers.step_size(self.step_size, self.schedule, self.warmup, i, iterations),
             lambda slope, i: optimizers.signed(slope, self.gradient_sign, 1 - i / iterations),
@@ -116,6 +123,10 @@ class OptimizationAttack(Attack):
             context,
         )
         return self._reconstruction(observation, problem, outcome, inferred)
+
+    def _optimizer(self, points: Tensor, generator: torch.Generator) -> optimizers.Optimizer:
+        plain = optimizers.LBFGS(points) if self.optimizer == "lbfgs" else optimizers.Adam(points)
+        return optimizers.Langevin(plain, self.langevin, generator) if self.langevin else plain
 
     def _start(self, observation: Observation, problem: Problem, generator: torch.Generator) -> Tensor:
         """One restart's first point `[1, D]`: all it draws comes before the next restart's."""
@@ -188,6 +199,7 @@ class OptimizationAttack(Attack):
         weighted: list[tuple[float, Prior]] = [
             (self.total_variation, lambda images, _: form(images)),
             (self.squares, lambda images, _: priors.squares(images)),
+            (self.group if self.restarts > 1 else 0.0, lambda images, _: consensus.group_consistency(images)),
         ]
         watched: list[str] = []
         granted = observation.bn_statistics

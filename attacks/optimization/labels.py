@@ -17,7 +17,7 @@ from gibench.graph import send_through
 
 from . import class_counts
 
-Strategy = Literal["counts", "bias-corrected", "wainakh", "analytic", "idlg"]
+Strategy = Literal["counts", "bias-corrected", "wainakh", "analytic", "idlg", "yin"]
 
 
 def output_layer(model: nn.Module, num_classes: int, image_shape: tuple[int, int, int]) -> str | None:
@@ -48,6 +48,8 @@ def infer(
     - `wainakh` (Wainakh et al., PoPETs 2022, arXiv 2105.09369, LLG without auxiliary data): each negative row sum of
       the weight gradient is one occurrence; one image's impact, the mean of the negative sums times 1 + 1/classes, is
       taken off for each occurrence found, and the lowest row is the next. Needs features that are not negative.
+    - `yin` (Yin et al., CVPR 2021): the classes whose row of the weight gradient has the lowest entry; right where all
+      labels differ and features are not negative. More labels than classes repeat them in turn.
     - `bias-corrected` (breaching's default): the same on the bias gradient, whose impact needs no such correction.
 
     Args:
@@ -63,15 +65,21 @@ def infer(
     bias, rows = gradient[f"{layer}.bias"], gradient[f"{layer}.weight"].sum(1)
     if strategy == "idlg" and batch_size == 1:
         found = rows.argmin()[None]
+    elif strategy == "yin":
+        found = _in_turn(gradient[f"{layer}.weight"].amin(1).argsort(), batch_size)
     elif strategy in ("idlg", "analytic"):
         present = bias.argsort()[: max(1, min(batch_size, int((bias < 0).sum())))]
-        found = present.repeat(-(-batch_size // len(present)))[:batch_size]
+        found = _in_turn(present, batch_size)
     else:
         scores = bias if strategy == "bias-corrected" else rows
         correction = 1.0 if strategy == "bias-corrected" else 1 + 1 / len(scores)
         impact = scores.clamp_max(0).sum() * correction / batch_size
         found = _occurrences(scores.clone(), impact, batch_size)
     return found.sort().values
+
+
+def _in_turn(classes: Tensor, batch_size: int) -> Tensor:
+    return classes.repeat(-(-batch_size // len(classes)))[:batch_size]
 
 
 def _occurrences(scores: Tensor, impact: Tensor, batch_size: int) -> Tensor:

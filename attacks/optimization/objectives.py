@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Name = Literal["cosine", "cosine-per-layer", "l2", "l1"]
+Name = Literal["cosine", "cosine-per-layer", "l2", "l2-per-layer", "l1"]
 
 
 class Objective(ABC):
@@ -50,6 +50,32 @@ class Difference(Objective):
         return torch.stack(parts).sum(0) / self.size, slopes
 
 
+class Norms(Objective):
+    """The sum over layers of the norms of the differences over the sum of those of the observed gradient.
+
+    Yin et al., CVPR 2021; the constant divisor moves no minimum. Unlike squares it asks of no layer to be negligible.
+
+    Args:
+        target: the observed gradient.
+        layers: for each tensor the number, from 0 up, of the layer it belongs to.
+    """
+
+    def __init__(self, target: Sequence[Tensor], layers: Sequence[int]) -> None:
+        super().__init__(target)
+        self.layers = torch.tensor(layers, device=self.target[0].device)
+        self.tiny = torch.finfo(self.target[0].dtype).tiny
+        squares = torch.stack([part.square().sum() for part in self.target])[:, None]
+        self.size = by_layer(squares, self.layers).sqrt().sum().clamp_min(self.tiny)
+
+    def __call__(self, gradients: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        residuals = torch._foreach_sub(list(gradients), self.target)
+        squares = torch.stack([(residual * residual).sum(1) for residual in residuals])
+        norms = by_layer(squares, self.layers).sqrt()
+        inverse = (1 / norms.clamp_min(self.tiny) / self.size)[self.layers]
+        slopes = [residual * scale[:, None] for residual, scale in zip(residuals, inverse, strict=True)]
+        return norms.sum(0) / self.size, slopes
+
+
 class Cosine(Objective):
     """One minus the cosine of the angle between the gradients, over all layers jointly (Geiping et al., NeurIPS 2020).
 
@@ -68,7 +94,7 @@ class Cosine(Objective):
     def __init__(self, target: Sequence[Tensor], layers: Sequence[int], per_layer: bool) -> None:
         super().__init__(target)
         self.layers = torch.tensor(layers, device=self.target[0].device)
-        squares = self._by_layer(torch.stack([part.square().sum() for part in self.target])[:, None])
+        squares = by_layer(torch.stack([part.square().sum() for part in self.target])[:, None], self.layers)
         sizes = squares if per_layer else squares.sum(0, keepdim=True)
         counts = sizes > 0
         self.most = counts.any().to(squares.dtype)  # the value where all angles are right
@@ -97,21 +123,24 @@ class Cosine(Objective):
     def __call__(self, gradients: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         products = torch.stack([part @ target for part, target in zip(gradients, self.target, strict=True)])
         squares = torch.stack([(part * part).sum(1) for part in gradients])
-        value, by_product, by_square = self.weigh(self._by_layer(products), self._by_layer(squares))
+        value, by_product, by_square = self.weigh(by_layer(products, self.layers), by_layer(squares, self.layers))
         slopes = [
             by_square[layer][:, None] * part + by_product[layer][:, None] * target
             for part, target, layer in zip(gradients, self.target, self.layers.tolist(), strict=True)
         ]
         return value, slopes
 
-    def _by_layer(self, values: Tensor) -> Tensor:
-        """Sums over each layer's tensors: `[L, R]` from `[tensors, R]`."""
-        zeros = values.new_zeros(int(self.layers.max()) + 1, values.shape[1])
-        return zeros.index_add(0, self.layers, values)
+
+def by_layer(values: Tensor, layers: Tensor) -> Tensor:
+    """Sums over each layer's tensors: `[L, R]` from `[tensors, R]`, with the number of each tensor's layer."""
+    zeros = values.new_zeros(int(layers.max()) + 1, values.shape[1])
+    return zeros.index_add(0, layers, values)
 
 
 def make(name: Name, target: Sequence[Tensor], layers: Sequence[int]) -> Objective:
     """The objective of that name, for one observed gradient; `layers` as for `Cosine`."""
     if name in ("cosine", "cosine-per-layer"):
         return Cosine(target, layers, per_layer=name == "cosine-per-layer")
+    if name == "l2-per-layer":
+        return Norms(target, layers)
     return Difference(target, power=2 if name == "l2" else 1)

@@ -61,6 +61,18 @@ class Adam(Optimizer):
         return points.addcdiv(self.mean, root, value=-size * share / (1 - 0.9**self.steps))
 
 
+class Langevin(Optimizer):
+    """Another optimizer's steps with normal noise on every entry, in units of the step size (Yin et al., CVPR 2021)."""
+
+    def __init__(self, plain: Optimizer, noise: float, generator: torch.Generator) -> None:
+        self.plain, self.noise, self.generator = plain, noise, generator
+
+    def step(self, points: Tensor, slopes: Tensor, size: float) -> Tensor:
+        moved = self.plain.step(points, slopes, size)
+        drawn = torch.randn(moved.shape, generator=self.generator, device=moved.device, dtype=moved.dtype)
+        return moved.add(drawn, alpha=self.noise * size)
+
+
 class LBFGS(Optimizer):
     """Limited-memory BFGS without a line search, as `torch.optim.LBFGS` does it by default, for each restart alone.
 

@@ -6,13 +6,14 @@ import pytest
 
 from gibench.attacks.cocktailparty import CocktailParty
 from gibench.attacks.optimization.dlg import DLG
+from gibench.attacks.optimization.gradinversion import GradInversion
 from gibench.attacks.optimization.idlg import IDLG
 from gibench.attacks.optimization.invertinggradients import InvertingGradients
 from gibench.attacks.optimization.modern import Modern
 from gibench.attacks.optimization.sme import SurrogateModelExtension
 from gibench.plugin import format_value
 
-PRESETS = [DLG, IDLG, InvertingGradients, Modern, CocktailParty, SurrogateModelExtension]
+PRESETS = [DLG, IDLG, GradInversion, InvertingGradients, Modern, CocktailParty, SurrogateModelExtension]
 NO_SETTING = {("CocktailParty", "schedule")}
 
 

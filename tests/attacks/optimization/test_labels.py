@@ -11,7 +11,7 @@ from gibench.attacks.optimization import class_counts, labels
 from gibench.observation import ImagePrior, Observation, SurrogateData, ThreatModel, Update
 
 CLASSES = 10
-STRATEGIES = ["counts", "idlg", "analytic", "bias-corrected", "wainakh"]
+STRATEGIES = ["counts", "idlg", "analytic", "bias-corrected", "wainakh", "yin"]
 
 
 def planted(targets, spread=0.1, seed=0):
@@ -59,6 +59,13 @@ def test_different_labels_are_all_found(strategy):
 @pytest.mark.parametrize("targets", [[2, 2, 2, 5], [0, 0, 1, 1, 9], [6] * 5, [3, 3, 4, 5, 5]])
 def test_repeats_are_counted(strategy, targets):
     assert inferred(strategy, targets, spread=0.02) == sorted(targets)
+
+
+def test_the_rule_of_yin_asks_each_row_for_its_lowest_entry_and_takes_no_class_twice():
+    weight = torch.tensor([[3.0, -0.2], [-0.5, -0.5], [-0.9, 9.0], [0.0, 0.1]])
+    gradient = {"0.weight": weight, "0.bias": torch.zeros(4)}
+    assert labels.infer("yin", gradient, "0", 2).tolist() == [1, 2]
+    assert labels.infer("yin", gradient, "0", 5).tolist() == [0, 1, 2, 2, 3]  # the clearest of them once more
 
 
 def test_the_analytic_rule_repeats_the_classes_it_sees_in_turn():

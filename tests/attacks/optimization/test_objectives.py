@@ -20,6 +20,10 @@ def test_l2_is_the_squared_difference_over_the_observed_square():
     assert value("l2") == pytest.approx([(9 + 9 + 0 + 4) / 25])
 
 
+def test_l2_per_layer_is_the_sum_of_the_layers_norms_over_those_of_the_observed_one():
+    assert value("l2-per-layer") == pytest.approx([(math.sqrt(18) + 2) / (5 + 0)])
+
+
 def test_l1_is_the_absolute_difference_over_the_observed_one():
     assert value("l1") == pytest.approx([(3 + 3 + 0 + 2) / 7])
 
@@ -38,7 +42,7 @@ def test_cosine_per_layer_is_the_mean_over_layers():
     assert value("cosine-per-layer", candidate, target, [0, 1]) == pytest.approx([(0 + 1) / 2])
 
 
-@pytest.mark.parametrize("name", ["cosine", "cosine-per-layer", "l2", "l1"])
+@pytest.mark.parametrize("name", ["cosine", "cosine-per-layer", "l2", "l2-per-layer", "l1"])
 def test_the_observed_gradient_itself_is_at_distance_zero(name):
     assert value(name, [part[None] for part in TARGET]) == pytest.approx([0], abs=1e-6)
 
@@ -48,7 +52,7 @@ def test_a_cosine_does_not_depend_on_the_scale(name):
     assert value(name, [7 * part for part in CANDIDATE]) == pytest.approx(value(name))
 
 
-@pytest.mark.parametrize("name", ["cosine", "cosine-per-layer", "l2", "l1"])
+@pytest.mark.parametrize("name", ["cosine", "cosine-per-layer", "l2", "l2-per-layer", "l1"])
 def test_slopes_are_derivatives_and_restarts_do_not_mix(name):
     torch.manual_seed(0)
     sizes, restarts, step = (4, 3, 2), 2, 1e-6
@@ -67,8 +71,14 @@ def test_slopes_are_derivatives_and_restarts_do_not_mix(name):
                 assert torch.allclose(rise, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["cosine", "cosine-per-layer"])
+@pytest.mark.parametrize("name", ["cosine", "cosine-per-layer", "l2-per-layer"])
 def test_a_zero_gradient_has_a_finite_value_and_slope(name):
     result, slopes = objectives.make(name, TARGET, LAYERS)([torch.zeros_like(part) for part in CANDIDATE])
     assert result.isfinite().all()
     assert all(slope.isfinite().all() for slope in slopes)
+
+
+def test_layers_that_match_have_no_slope_in_l2_per_layer():
+    result, slopes = objectives.make("l2-per-layer", TARGET, LAYERS)([part[None] for part in TARGET])
+    assert result.tolist() == [0]
+    assert all(not slope.any() for slope in slopes)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from gibench.attacks.optimization.optimizers import LBFGS, Adam, signed, step_size
+from gibench.attacks.optimization.optimizers import LBFGS, Adam, Langevin, signed, step_size
 
 
 def banana(points):
@@ -60,6 +60,21 @@ def test_restarts_do_not_see_each_other(kind):
     for restart in range(4):
         alone = start(4)[restart : restart + 1]
         assert torch.allclose(together[:, restart : restart + 1], path(kind(alone), alone, 30), rtol=1e-6)
+
+
+def test_langevin_adds_noise_of_the_step_size_to_anothers_steps():
+    def noisy(noise, size):
+        generator = torch.Generator().manual_seed(5)
+        return path(Langevin(Adam(start(40)), noise, generator), start(40), 1, size)
+
+    plain, shorter = (path(Adam(start(40)), start(40), 1, size) for size in (0.1, 0.05))
+    assert torch.equal(noisy(0.0, 0.1), plain)
+    drawn = (noisy(0.2, 0.1) - plain) / 0.1
+    assert torch.allclose((noisy(0.2, 0.05) - shorter) / 0.05, drawn)
+    assert float(drawn.mean()) == pytest.approx(0, abs=0.2 * 4 / math.sqrt(drawn.numel()))
+    assert float(drawn.std()) == pytest.approx(0.2, rel=4 / math.sqrt(2 * drawn.numel()))
+    assert (drawn[:, 0] - drawn[:, 1]).abs().min() > 0  # every restart has its own
+    assert torch.equal(noisy(0.2, 0.0), start(40)[None])  # what stands still is not shaken
 
 
 def test_lbfgs_reaches_the_minimum():

@@ -8,8 +8,7 @@ from gibench import audit, batch_norm
 from gibench.audit import run
 from gibench.audit.case import Case
 from gibench.errors import UsageError
-
-from .conftest import MEAN, SHAPE, STD, pictures, trained
+from tests.gibench.audit.conftest import MEAN, SHAPE, STD, pictures, trained
 
 TRAINING = {"batch_size": 8, "lr": 0.1, "local_steps": 1}
 

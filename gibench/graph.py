@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import operator
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -64,7 +65,8 @@ def _writes_over(node: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
     if callable(node.target):
         with suppress(TypeError, ValueError):  # a function that does not say what it takes
             given = inspect.signature(node.target).bind(*node.args, **node.kwargs).arguments
-    return given.get("inplace") is True or (name.endswith("_") and not name.endswith("__"))
+    is_operator = getattr(node.target, "__module__", "") == operator.and_.__module__  # whose names end so for Python
+    return given.get("inplace") is True or (name.endswith("_") and not name.endswith("__") and not is_operator)
 
 
 def values_used(node: fx.Node) -> list[fx.Node]:

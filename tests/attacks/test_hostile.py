@@ -12,7 +12,7 @@ from gibench.attacks.spearpp import SpearPP
 from gibench.errors import AttackError
 from gibench.models.mlp import MLP
 
-ATTACKS = {"spearpp": SpearPP(rounds=2), "layer-pair": LayerPair(patience=3), "spear": Spear(draws=30_000)}
+ATTACKS = {"spearpp": SpearPP(rounds=2), "layer-pair": LayerPair(patience=3), "spear": Spear(draws=10_000)}
 SEEDS = [0, pytest.param(1, marks=pytest.mark.slow)]
 FIRST = "1.weight"  # the layer that is attacked
 
@@ -97,6 +97,7 @@ def test_duplicated_neurons_do_no_harm(attack, see, context, photos, seed):
     with torch.no_grad():
         for parameter in (model[1].weight, model[1].bias):
             parameter[:60] = parameter[60:120].clone()
+    attack = Spear(draws=30_000) if isinstance(attack, Spear) else attack  # rows of copies are drawn in vain
     exact, certified, false, _ = claims(attack, see(6, seed, model=model), context, seed)
     assert (exact, certified, false) == (6, 6, 0)
 

@@ -86,14 +86,14 @@ def test_a_seed_whose_attack_never_ran_is_lacking(rows_of):
     }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25)
 @given(grid=GRIDS, order=st.randoms(use_true_random=False))
 def test_the_order_of_rows_changes_nothing(rows_of, grid, order):
     rows = [row for attack, scores in grid.items() for row in rows_of(attack, scores)]
     pd.testing.assert_frame_equal(summarize(order.sample(rows, len(rows))), summarize(rows), check_exact=True)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25)
 @given(grid=GRIDS, data=st.data())
 def test_a_failure_in_place_of_a_score_never_improves_a_rank(rows_of, grid, data):
     victim, seed = data.draw(st.sampled_from(sorted(grid))), data.draw(st.integers(0, 3))
@@ -103,7 +103,7 @@ def test_a_failure_in_place_of_a_score_never_improves_a_rank(rows_of, grid, data
     assert after[victim] >= before[victim]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25)
 @given(grid=GRIDS, data=st.data())
 def test_a_further_seed_that_fails_never_improves_a_rank(rows_of, grid, data):
     victim = data.draw(st.sampled_from(sorted(grid)))
@@ -116,7 +116,7 @@ def test_a_further_seed_that_fails_never_improves_a_rank(rows_of, grid, data):
         )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25)
 @given(few=st.integers(1, 4), more=st.integers(1, 4), good=SCORES, bad=SCORES)
 def test_fewer_seeds_never_outrank_and_a_crowd_of_them_not_if_they_are_less_than_half(rows_of, few, more, good, bad):
     rows = [*rows_of("few", [good] * few), *rows_of("many", [bad] * (few + more))]
@@ -126,7 +126,7 @@ def test_fewer_seeds_never_outrank_and_a_crowd_of_them_not_if_they_are_less_than
     assert places(crowd)["many"] is not None
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25)
 @given(grid=GRIDS, data=st.data())
 def test_leaving_a_seed_out_never_gives_a_rank(rows_of, grid, data):
     victim, seed = data.draw(st.sampled_from(sorted(grid))), data.draw(st.integers(0, 3))
@@ -135,7 +135,7 @@ def test_leaving_a_seed_out_never_gives_a_rank(rows_of, grid, data):
     assert found == {name: "seeds 3 of 4" if name == victim else None for name in grid}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25)
 @given(grid=GRIDS, score=SCORES)
 def test_controls_and_oracles_have_no_rank_and_move_none(rows_of, grid, score):
     rows = [row for attack, scores in grid.items() for row in rows_of(attack, scores)]
@@ -147,7 +147,7 @@ def test_controls_and_oracles_have_no_rank_and_move_none(rows_of, grid, score):
     assert places([*apart, *named], "unranked") == {"noise": "control", "mean-image": "control", "cheat": "oracle"}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25)
 @given(plain=GRIDS, adaptive=GRIDS)
 def test_adaptive_attacks_rank_apart(rows_of, plain, adaptive):
     first = [row for attack, scores in plain.items() for row in rows_of(attack, scores)]

@@ -14,7 +14,7 @@ from gibench.local import local_sgd
 from gibench.observation import Update
 from gibench.registry import create, resolve
 
-BATCH = 8
+BATCH, WIDTH = 8, 120
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def prune(see):
     """Function that gives the observation of a batch with a share of the entries dropped, and its truth."""
 
     def pruned(seed=0, knows=None, **settings):
-        seen = see(BATCH, seed=seed, knows=knows)
+        seen = see(BATCH, seed=seed, knows=knows, width=WIDTH)
         context = DefenseContext(torch.Generator().manual_seed(seed), BATCH, 1000)
         update = Pruning(**settings).release(seen.observation.update, context)
         return replace(seen, observation=replace(seen.observation, update=update))
@@ -58,7 +58,7 @@ def test_spearpp_alone_finds_nothing_there(prune, context):
 
 
 def test_an_unpruned_gradient_is_left_as_it_is(see, context):
-    seen = see(BATCH)
+    seen = see(BATCH, width=WIDTH)
     found = attack(seen, context)
     assert bool(seen.exact(found.images).all())
     assert found.diagnostics["pixels_undetermined"] == 0

@@ -110,12 +110,12 @@ def test_derivatives_are_those_of_automatic_differentiation():
     assert (curved @ left).norm() < 1e-2 * (curved @ asked).norm()
 
 
-@pytest.mark.parametrize(("start", "told"), [(1e-3, 1e-3), (1e-2, 1e-2), (1e-1, torch.inf)])
-def test_the_error_reaches_the_cramer_rao_bound(start, told):
+@pytest.mark.parametrize(("start", "told", "count"), [(1e-3, 1e-3, 6), (1e-2, 1e-2, 6), (1e-1, torch.inf, 3)])
+def test_the_error_reaches_the_cramer_rao_bound(start, told, count):
     """From starts whose error is told, and from blunt ones of which nothing is known."""
     reached, least = [], []
     std = 1e-5
-    for seed in range(6):
+    for seed in range(count):
         seen, inputs, labels = observe(seed, std)
         found = polished(seen, moved(inputs, start, seed), told)
         assert found.moved

@@ -148,7 +148,8 @@ class _Shares:
     def at(self, points: Tensor) -> Callable[[Tensor], Tensor]:
         def share(points: Tensor) -> Tensor:
             seen, rest = self.equations.left(points)
-            return rest / seen.norm(dim=0)
+            shares: Tensor = rest / seen.norm(dim=0)
+            return shares
 
         return share
 

@@ -1,4 +1,4 @@
-"""Whole batches, exactly, from the gradients of two successive linear layers with a ReLU between."""
+"""Whole batches, exactly, from the gradients of two successive linear layers with an activation between."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ from .rounds import find_images
 
 
 class LayerPair(Attack):
-    """Recovers every image of a batch from the gradients of the first linear layer, which a ReLU follows, and the next.
+    """Recovers every image of a batch from the gradients of the first linear layer, which a known activation follows, and the next.
 
     The row space of the second gradient holds each image's activations, and the first gradient's row space its pixels:
-    fixed points between an activation pattern and the point that fits it best are images, see `equations.py`. Starts
-    are random and all move at once, by products (`search.py`) while these find images, by solves after; once
-    images are found, later starts lie in the space that their directions leave. An image that satisfies its equations
-    within the noise is certified, if no image of the batch may hide in the mean of several. Under noise a whole batch
-    is moved to where all layers' gradients are most likely, see `exact/likelihood.py`.
+    fixed points between an activation pattern and the point that fits it best are images, see `equations.py`, where
+    smooth activations are too. Starts are random and all move at once, by products (`search.py`) while these find
+    images, by solves after; once images are found, later starts lie in the space that their directions leave. An image
+    that satisfies its equations within the noise is certified, if no image of the batch may hide in the mean of
+    several. Under noise a whole batch is moved to where all layers' gradients are most likely, see
+    `exact/likelihood.py`.
 
     Behind convolutions what is recovered are the features that enter the first of the two layers, and each image is
     sought by its own, see `trunk/`.

@@ -100,13 +100,12 @@ class NextLayer:
         to `ones`: where the two are nearly orthogonal, points near one another would be far from it in size.
         """
         basis: Tensor = torch.linalg.qr(self.triangle @ complement(directions)).Q
-        if not self.equations.activation.smooth:
-            return basis
-        ones = self.equations.ones @ basis
-        usual = 1 / (ones.norm() * self.gradient.layer.norms.norm())
-        held = normalized(ones)
-        stretched: Tensor = basis + torch.outer(basis @ held, held) * (usual - 1)
-        return stretched
+        if self.equations.activation.smooth:
+            ones = self.equations.ones @ basis
+            usual = 1 / (ones.norm() * self.gradient.layer.norms.norm())
+            held = normalized(ones)
+            basis = basis + torch.outer(basis @ held, held) * (usual - 1)
+        return basis
 
     def without(self, directions: Tensor) -> Equations:
         """The equations with V without the images whose directions in the second gradient, `[r, K]`, are given."""

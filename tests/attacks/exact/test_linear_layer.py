@@ -38,7 +38,7 @@ FOUND = {
 }
 REFUSED = {
     "a sum of the input": (lambda self, x: self.first(x.flatten(1) + 1), "begins with add"),
-    "a softplus": (lambda self, x: self.second(F.softplus(self.first(x.flatten(1)))), "needs a ReLU right after"),
+    "a hard tanh": (lambda self, x: self.second(F.hardtanh(self.first(x.flatten(1)))), "needs a ReLU right after"),
     "two linear layers": (lambda self, x: self.second(self.first(x.flatten(1))), "Linear is not"),
     "nothing after the layer": (lambda self, x: self.first(x.flatten(1)), "needs a ReLU right after"),
     "a part": (

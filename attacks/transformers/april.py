@@ -139,5 +139,5 @@ def _gradient_at_positions(
     with torch.enable_grad(), torch.random.fork_rng([positions.device] if positions.is_cuda else []):
         buffers = {name: each.clone() for name, each in model.named_buffers()}
         logits = torch.func.functional_call(model, {**buffers, **state}, (inputs.to(positions),))
-        (gradient,) = torch.autograd.grad(torch.nn.functional.cross_entropy(logits, label), state.values())
+        (gradient,) = torch.autograd.grad(torch.nn.functional.cross_entropy(logits, label), list(state.values()))
     return embedding.added(gradient).double()

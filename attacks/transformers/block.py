@@ -77,7 +77,7 @@ def _heads(joined: Tensor, mixed: Tensor) -> int:
     if joined.shape[:-1] != mixed.shape[:-1] or joined.shape[-1] != 3 * width:
         return 0
     for heads in (each for each in range(1, width + 1) if width % each == 0):
-        queries, keys, values = joined.unflatten(2, (3, heads, -1)).permute(2, 0, 3, 1, 4)
+        queries, keys, values = joined.reshape(*joined.shape[:2], 3, heads, -1).permute(2, 0, 3, 1, 4)
         attended = F.scaled_dot_product_attention(queries, keys, values)
         if _same(attended.transpose(1, 2).flatten(2), mixed):
             return heads

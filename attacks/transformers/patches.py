@@ -67,8 +67,8 @@ def find_patch_embedding(model: nn.Module, image_shape: tuple[int, int, int]) ->
     name, pixels = next(((name, each) for name, each in found if each is not None), ("", numbers[None]))
     if not name:
         return _NEEDS
-    if [each for each, _, _ in calls].count(name) > 1 or (shared := shared_with(model, f"{name}.weight")):
-        return f"needs a patch embedding of its own, and '{name}' is used more than once"
+    if [each for each, _, _ in calls].count(name) > 1 or shared_with(model, f"{name}.weight"):
+        return f"needs a patch embedding that is used once, and '{name}' is used more often"
     if not torch.equal(pixels.flatten().sort().values, numbers):
         return f"{_NEEDS}, and '{name}' is fed some pixels never or more than once"
     layer = model.get_submodule(name)
@@ -137,7 +137,9 @@ def listening(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> Iterator[
         return listen
 
     handles = [
-        module.register_forward_hook(listener(name)) for name, module in model.named_modules() if isinstance(module, kinds)
+        module.register_forward_hook(listener(name))
+        for name, module in model.named_modules()
+        if isinstance(module, kinds)
     ]
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     devices = {each.device for each in model.parameters() if each.is_cuda}

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,7 +49,7 @@ class TokenEquations:
 
     def products(self) -> Tensor:
         """The matrices M `[R, R, R]`: `M @ c` is that of c."""
-        m, rank = self.features.shape
+        rank = len(self.ones)
         one, other = torch.triu_indices(rank, rank, device=self.features.device)
         twice = torch.where(one == other, 1.0, 2.0).to(self.features)
         line, parabola = self._fitted()
@@ -72,10 +73,7 @@ class TokenEquations:
         """Where Gauss-Newton steps lead from points `[K, R]`, and the share of the activations outside V there."""
         eye = torch.eye(points.shape[1], dtype=points.dtype, device=points.device)
         for _ in range(_STEPS):
-            values, slopes = self._activated(points)
-            left = torch.cat([self.outside(values.T).T, (points @ self.ones - 1)[:, None]], dim=1)
-            jacobian = self.outside(slopes[:, :, None] * self.features)
-            jacobian = torch.cat([jacobian, self.ones.expand(len(points), 1, -1)], dim=1)
+            left, jacobian = self._linearized(points)
             normal, pull = jacobian.mT @ jacobian, jacobian.mT @ left[:, :, None]
             ridge = _RIDGE * normal.diagonal(dim1=1, dim2=2).sum(dim=1)[:, None, None]
             step = torch.linalg.solve_ex(normal + ridge * eye, pull).result[:, :, 0]
@@ -86,15 +84,29 @@ class TokenEquations:
         values, _ = self._activated(points)
         return points, self.outside(values.T).norm(dim=0) / values.norm(dim=1)
 
+    def weakest(self, points: Tensor, count: int) -> Tensor:
+        """The directions `[K, R, count]` in which the equations hold the points least."""
+        _, jacobian = self._linearized(points)
+        directions: Tensor = torch.linalg.eigh(jacobian.mT @ jacobian).eigenvectors[:, :, :count]
+        return directions
+
+    def _linearized(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """The equations' left sides `[K, m + 1]` at the points, and their derivatives `[K, m + 1, R]`."""
+        values, slopes = self._activated(points)
+        left = torch.cat([self.outside(values.T).T, (points @ self.ones - 1)[:, None]], dim=1)
+        jacobian = self.outside(slopes[:, :, None] * self.features)
+        return left, torch.cat([jacobian, self.ones.expand(len(points), 1, -1)], dim=1)
+
     def _activated(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """`phi(F c)` and `phi'(F c)`, `[K, m]`."""
         z = points @ self.features.T
-        values, slopes = torch.func.jvp(self.activation, (z,), (torch.ones_like(z),))
+        made: Any = torch.func.jvp(self.activation, (z,), (torch.ones_like(z),))
+        values, slopes = made
         return values, slopes
 
 
 def determined(rank: int, neurons: int) -> bool:
-    """Whether the linear system of so many tokens has no more unknowns than a layer of so many neurons gives equations."""
+    """Whether the linear system of so many tokens has no more unknowns than such a layer gives equations."""
     return rank * (rank + 3) // 2 <= neurons
 
 
@@ -143,4 +155,5 @@ def _candidates(matrices: Tensor, found: Tensor, ones: Tensor, generator: torch.
     sizes = (points[:, None] @ seen @ points[:, :, None])[:, 0, 0]
     misfit = (seen - sizes[:, None, None] * points[:, :, None] * points[:, None]).norm(dim=(1, 2))
     best = (misfit / seen.norm(dim=(1, 2))).argsort()[: _TRIED * across.shape[1]]
-    return points[best] / (points[best] @ ones)[:, None]
+    chosen: Tensor = points[best] / (points[best] @ ones)[:, None]
+    return chosen

@@ -59,7 +59,7 @@ def observe(device, images, defense="none", model="mlp:width=48,depth=3", count=
 
 def attacked(name, device, images, defense="none"):
     plain = name.partition(":")[0]
-    model = "vit-tiny:patch=4,width=48,depth=1" if plain in MODELS else "mlp:width=48,depth=3"
+    model = "vit-tiny:patch=4,width=48,depth=2,heads=1" if plain in MODELS else "mlp:width=48,depth=3"
     observation = observe(device, images, defense, model, 1 if plain in SINGLE else BATCH)
     observation.__dict__["foreign"] = name.startswith("wrong-gradient")
     generator = seeds.generator(0, "attack", device)

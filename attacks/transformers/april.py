@@ -14,6 +14,7 @@ from ..exact.linear_layer import EXACT, SAFETY
 from ..optimization.labels import output_layer
 from .patches import PatchEmbedding, find_patch_embedding
 
+_OTHERS = 0.1  # share of the gradient that one image does not explain
 _HIDDEN = 0.05  # predicted error, in pixels of [0, 1]: what is found is no image then
 
 
@@ -68,6 +69,7 @@ class April(Attack):
         inputs = embedding.images(patches[None], observation.image_shape)
         label = _label(observation, gradient)
         predicted = error * float(observation.std.max())
+        hidden = predicted > _HIDDEN or unexplained > _OTHERS
         certified = SAFETY * predicted < EXACT and _sent_back(observation, embedding, inputs, back, label)
         return Reconstruction(
             observation.denormalize(inputs).nan_to_num(0.5, 1, 0).clamp(0, 1),
@@ -78,7 +80,7 @@ class April(Attack):
                 "positions": embedding.positions,
                 "unexplained": unexplained,
                 "predicted_error": predicted,
-                "finding": "the gradient is not of one image, or noise hides it" if predicted > _HIDDEN else "",
+                "finding": "the gradient is not of one image, or noise hides it" if hidden else "",
             },
         )
 

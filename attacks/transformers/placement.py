@@ -52,7 +52,7 @@ def placed_patches(model: nn.Module, embedding: PatchEmbedding, block: Block, sp
     patches = (spans.patches @ own).T
     entered = torch.cat([patches @ weight.T + positions[position], block.prefix.double()])
     first = nn.functional.layer_norm(entered, (width,), *linear(model, block.first))
-    mixtures = spans.attended @ fed.view(block.heads, -1, len(position))  # [heads, width, K]
+    mixtures = spans.attended @ fed.view(block.heads, spans.attended.shape[1], len(position))  # [heads, width, K]
     weights = torch.linalg.pinv(first.T) @ mixtures  # [heads, K + before, K]
     return Placed(patches, position, left, weights.abs().mean(dim=0)[: len(position)].T)
 

@@ -30,14 +30,16 @@ class Spans:
 def too_many(model: nn.Module, embedding: PatchEmbedding, block: Block, images: int) -> str | None:
     """Why the tokens of so many images cannot be told apart, or None."""
     count, before = len(embedding.pixels), embedding.before
-    width, neurons = len(embedding.weight), len(model.get_parameter(f"{block.up}.weight"))
-    tokens = images * (count + before)
-    if images * count < min(embedding.weight.shape) and tokens < width and determined(tokens, neurons):
+    width, numbers = embedding.weight.shape
+    neurons = len(model.get_parameter(f"{block.up}.weight"))
+    tokens, patches = images * (count + before), images * count
+    unknown = patches + block.heads * (patches + before) + count  # of a token: its patch, each head, each position
+    if patches < numbers and tokens < width and unknown < width and determined(tokens, neurons):
         return None
     return (
-        f"{images} x {count + before} tokens are too many: needs fewer patches than the {min(embedding.weight.shape)} "
-        f"numbers of one, fewer tokens than the width {width}, and with R tokens no more than the {neurons} neurons of "
-        f"the MLP for R (R + 3) / 2 = {tokens * (tokens + 3) // 2}"
+        f"{images} x {count + before} tokens are too many: needs fewer patches than the {numbers} numbers of one, "
+        f"{unknown} unknowns of each token below the width {width}, and {tokens} tokens' {tokens * (tokens + 3) // 2} "
+        f"products within the MLP's {neurons} neurons"
     )
 
 

@@ -39,7 +39,7 @@ def attacked(attack, observation):
 @pytest.mark.parametrize(("attack", "defense"), attacks().items())
 def test_every_attack_takes_half_precision(attack, defense, sent):
     name = attack.partition(":")[0]
-    model = "vit-tiny:patch=4,width=48,depth=1" if name in MODELS else "mlp:width=60,depth=3"
+    model = "vit-tiny:patch=4,width=48,depth=2,heads=1" if name in MODELS else "mlp:width=60,depth=3"
     observation, _ = observe("digits", sent, 1 if name in SINGLE else 3 if name in MODELS else 4, model, defense)
     run = attacked(attack, observation)
     assert run.status in ("ok", "budget_exhausted"), run.reason

@@ -65,7 +65,7 @@ def test_what_hides_the_ranks_is_said(send, context, defense):
     [
         ("mlp", 1, "a layer that embeds the image's patches"),
         ("vit-tiny:depth=1", 1, "1 x 65 tokens are too many"),
-        ("vit-tiny:depth=2,patch=16", 8, "8 x 5 tokens are too many: needs fewer patches than the 192"),
+        ("vit-tiny:depth=2,patch=16", 8, "8 x 5 tokens are too many: needs fewer patches than the 768"),
     ],
 )
 def test_where_it_cannot_apply_it_says_why(send, context, model, batch_size, reason):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Set
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Self, final, get_args
 
@@ -143,12 +143,19 @@ class Attack(Plugin, ABC):
         return AttackRun(found.status, "; ".join(filter(None, (one_line(found.reason), clamped))), *measured)
 
 
-def _twice_differentiable() -> AbstractContextManager[None]:
+@contextmanager
+def _twice_differentiable() -> Iterator[None]:
     """Let attention in the body be computed by what has second derivatives, which gradient matching needs."""
+    from torch.backends import mha
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    kernel: AbstractContextManager[None] = sdpa_kernel(SDPBackend.MATH)
-    return kernel
+    fast = mha.get_fastpath_enabled()  # of torch's own encoder layers in eval mode
+    mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        mha.set_fastpath_enabled(fast)
 
 
 def lacking(observation: Observation, names: Iterable[str]) -> str | None:

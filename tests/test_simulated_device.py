@@ -10,7 +10,7 @@ from gibench.registry import create, entries
 from gibench.spec import parse_chain
 from gibench.testing.device import NAME, held, simulated
 from gibench.threat_model import KNOWLEDGE, ThreatModel
-from tests.benchmarks.gpu import attacks
+from tests.benchmarks.gpu import MODELS, SINGLE, attacks
 
 DEFENSES = {
     "fedavg": "fedavg:epochs=2,local_batch_size=2,momentum=0.5,clients=2",
@@ -27,6 +27,8 @@ WAITS = {  # how often an attack on such a batch may make the host wait for the 
     **dict.fromkeys(["layer-pair", "wrong-gradient"], 150),
     "cocktailparty": 15,
     "analytic": 60,
+    "april": 60,
+    "token-span": 300,
     "spear": 120,
     "spearpp": 150,
     "spearpp-local-steps": 750,
@@ -45,18 +47,20 @@ def digits():
     return create("dataset", "digits").load()
 
 
-def observe(device, images, defense="none", model="mlp:width=48,depth=3"):
+def observe(device, images, defense="none", model="mlp:width=48,depth=3", count=BATCH):
     """What a server sees of one batch of digits whose client is on the device, and grants everything."""
     defenses = [create("defense", spec) for spec in parse_chain(canonical_defense(defense))]
-    truth = batches.draw(images, BATCH, "iid", chain.client_count(defenses), seeds.generator(1, "data"))
+    truth = batches.draw(images, count, "iid", chain.client_count(defenses), seeds.generator(1, "data"))
     with seeds.isolated(0, "model"):
         network = create("model", model).build(images.image_shape, images.num_classes).to(device)
     noise = seeds.generator(0, "defense", device)
-    return client.observe(network, images, truth, defenses, ThreatModel(frozenset(KNOWLEDGE)), noise, BATCH).observation
+    return client.observe(network, images, truth, defenses, ThreatModel(frozenset(KNOWLEDGE)), noise, count).observation
 
 
 def attacked(name, device, images, defense="none"):
-    observation = observe(device, images, defense)
+    plain = name.partition(":")[0]
+    model = "vit-tiny:patch=4,width=48,depth=2,heads=1" if plain in MODELS else "mlp:width=48,depth=3"
+    observation = observe(device, images, defense, model, 1 if plain in SINGLE else BATCH)
     observation.__dict__["foreign"] = name.startswith("wrong-gradient")
     generator = seeds.generator(0, "attack", device)
     return create("attack", name)(observation, Context(generator, torch.device(device)))

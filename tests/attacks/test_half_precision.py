@@ -12,7 +12,7 @@ from gibench.experiment import load
 from gibench.registry import create
 from gibench.spec import parse_chain
 from gibench.threat_model import ThreatModel
-from tests.benchmarks.gpu import attacks
+from tests.benchmarks.gpu import MODELS, SINGLE, attacks
 
 HALVES = [torch.bfloat16, torch.float16]
 
@@ -38,7 +38,9 @@ def attacked(attack, observation):
 @pytest.mark.parametrize("sent", HALVES)
 @pytest.mark.parametrize(("attack", "defense"), attacks().items())
 def test_every_attack_takes_half_precision(attack, defense, sent):
-    observation, _ = observe("digits", sent, 4, "mlp:width=60,depth=3", defense)
+    name = attack.partition(":")[0]
+    model = "vit-tiny:patch=4,width=48,depth=2,heads=1" if name in MODELS else "mlp:width=60,depth=3"
+    observation, _ = observe("digits", sent, 1 if name in SINGLE else 3 if name in MODELS else 4, model, defense)
     run = attacked(attack, observation)
     assert run.status in ("ok", "budget_exhausted"), run.reason
     assert run.reconstruction.images.dtype == torch.float32

@@ -15,6 +15,7 @@ ORDER = (
     "two_valued",
     "spearpp",
     "optimization",
+    "transformers",
     "adaptive",
     "",
 )  # each may import those before

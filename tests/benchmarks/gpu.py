@@ -37,6 +37,8 @@ DEFENDED = {  # what the attack is there for
     "dlg-adaptive": "fedavg:epochs=2+dp:noise_multiplier=0",
     "invertinggradients-adaptive": "pruning:sparsity=0.3+clip",
 }
+MODELS = dict.fromkeys(["april", "token-span"], "vit-tiny:patch=16,depth=2")  # in place of a chain of layers
+SINGLE = ("april",)  # for an update of one image
 
 
 def attacks() -> dict[str, str]:
@@ -47,8 +49,10 @@ def attacks() -> dict[str, str]:
 
 def attacked(attack: str, on: str, defense: str) -> Row:
     """The row of one cell, its update of five hidden layers."""
-    axes = {"attack": attack, "defense": defense, "device": on, "batch_size": 4}
-    (cell,) = Suite.from_settings("gpu", {**axes, "model": "mlp:width=100,depth=5"}).cells()
+    name = attack.partition(":")[0]
+    axes = {"attack": attack, "defense": defense, "device": on, "batch_size": 1 if name in SINGLE else 4}
+    model = MODELS.get(name, "mlp:width=100,depth=5")
+    (cell,) = Suite.from_settings("gpu", {**axes, "model": model}).cells()
     return run_cell(cell, lambda message, fraction=None: None).row
 
 

@@ -1,0 +1,1 @@
+"""Images from what the first layers of a vision transformer are sent back."""

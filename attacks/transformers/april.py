@@ -111,7 +111,7 @@ def _label(observation: Observation, gradient: dict[str, Tensor]) -> Tensor | No
     """The one image's class `[1]`: it alone raises its logit, so its entry of the last bias's gradient is negative."""
     if observation.labels is not None:
         return observation.labels
-    name = output_layer(observation.model, observation.num_classes)
+    name = output_layer(observation.model, observation.num_classes, observation.image_shape)
     if name is None or f"{name}.bias" not in gradient:
         return None
     return gradient[f"{name}.bias"].argmin()[None]

@@ -49,7 +49,8 @@ class Family(NamedTuple):
 
 def families(rows: Iterable[Row]) -> Iterator[Family]:
     """Every network with the best row of each side, by exact rate and then PSNR, on the batch that is shown."""
-    shown = [row for row in newest(rows) if (row.batch_size, row.seed, row.control) == (_BATCH, _SEED, False)]
+    wanted = _BATCH, _SEED, False, "none"
+    shown = [row for row in newest(rows) if (row.batch_size, row.seed, row.control, row.defense) == wanted]
     for model in dict.fromkeys(row.model for row in shown):
         sides: tuple[list[Row], list[Row]] = [], []
         for row in shown:
@@ -90,7 +91,7 @@ def draw(found: Sequence[Family], grid_of: Callable[[Row], str | None]) -> Figur
                 np.vstack([originals, *(pair[1] if pair else blank for pair in pairs)]), interpolation="nearest"
             )
             axes.set_title(_title(family), fontsize="small", wrap=True)
-    figure.supxlabel("originals, the best gradient matching, ours; a green frame is a certificate", fontsize="small")
+    figure.supxlabel("originals, the best baseline, ours; a green frame is a certificate", fontsize="small")
     return figure
 
 

@@ -47,6 +47,10 @@ def _plain(line: Line) -> bool:
     return bool(line["train_steps"] == 0)
 
 
+def _undefended(line: Line) -> bool:
+    return bool(line["defense"] == "none")
+
+
 _SIZES = ("exact", "PSNR dB")
 TABLES: Mapping[str, Table] = {
     "headline": Table(
@@ -77,8 +81,11 @@ TABLES: Mapping[str, Table] = {
         ("network", "batch"),
         lambda line: "labels" not in line["knows"].split(","),
     ),
-    "networks-exact": Table("networks", ("network", "batch"), ("exact",), ("attack",)),
-    "networks-psnr": Table("networks", ("network", "batch"), ("PSNR dB", "LPIPS"), ("attack",)),
+    "networks-exact": Table("networks", ("network", "batch"), ("exact",), ("attack",), _undefended),
+    "networks-psnr": Table("networks", ("network", "batch"), ("PSNR dB", "LPIPS"), ("attack",), _undefended),
+    "networks-defended": Table(
+        "networks", ("network", "defense"), _SIZES, ("attack",), lambda line: not _undefended(line)
+    ),
     "noise": Table("noise", ("defense",), _SIZES, ("attack",)),
     "tuning": Table("tuning", ("attack", "network", "batch"), _SIZES, ("labels",)),
     "paper": Table("paper", ("attack", "batch"), ("exact", "seconds"), ("width",)),
@@ -94,7 +101,7 @@ FIGURES: Mapping[str, tuple[str, str]] = {  # the file, of which suite's rows, a
     "noise.png": ("noise", "noise"),
 }
 PICTURE = "networks.png"  # of images, which `families.py` draws where the suite `networks` was run
-_SHOWN = "For each network photographs, over the best gradient matching's, over ours; certified ones in green frames"
+_SHOWN = "For each network photographs, over the best baseline's, over ours; certified ones in green frames"
 
 
 def tables(root: Path) -> dict[str, str]:

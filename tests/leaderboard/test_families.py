@@ -38,7 +38,14 @@ def rows(make_stored):
     def made(attack, model="fedavg-cnn", psnr=10.0, exact=0.0, **changes):
         number = len(numbers)
         numbers.append(number)
-        shown = {"attack": attack, "model": model, "psnr_mean": psnr, "exact_rate": exact, "batch_size": 8}
+        shown = {
+            "attack": attack,
+            "model": model,
+            "psnr_mean": psnr,
+            "exact_rate": exact,
+            "batch_size": 8,
+            "defense": "none",
+        }
         return make_stored(f"{number:032x}", **shown | {"cell": f"{number:016x}"} | changes)
 
     numbers = []
@@ -51,6 +58,7 @@ def rows(make_stored):
         made("dlg", psnr=90.0, batch_size=1),
         made("modern", psnr=90.0, seed=1),
         made("random", psnr=91.0, control=True),
+        made("dlg", psnr=92.0, defense="clip:max_norm=1.0"),
         made("spearpp", "vit-tiny", **none),
         made("layer-pair", "vit-tiny", **none),
         made("spearpp", "vit-tiny", batch_size=1, **none),
@@ -98,7 +106,7 @@ def test_a_panel_has_originals_over_the_best_baselines_images_over_ours(rows, tm
 
 def test_what_is_not_there_is_one_clear_line(rows, make_stored):
     with pytest.raises(UsageError, match="no row of 8 images and seed 0: run the suite 'networks' first"):
-        draw(list(families([make_stored(batch_size=1)])), lambda row: None)
+        draw(list(families([make_stored(batch_size=1, defense="none")])), lambda row: None)
     with pytest.raises(UsageError, match=r"has no image grid here: set GIBENCH_RESULTS"):
         draw(list(families(rows)), lambda row: None)
 

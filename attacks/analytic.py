@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from gibench.attack import Attack, Context, Reconstruction, lacking
 from gibench.observation import Observation
 
-from .exact.layers import find_first_linear, last_called
+from .exact.chunks import chunks
+from .exact.layers import NOT_FED, FirstLinear, find_first_linear, last_called, not_its_own
 from .exact.linear_layer import EXACT, SAFETY, read_gradient, unsupported
 from .exact.neurons import distinct_neurons
 from .exact.witness import fit_scales, read_second
@@ -43,22 +44,21 @@ class Analytic(Attack):
     tolerance: float = Field(1e-3, gt=0, description="how far, in pixels of [0, 1], rows that agree may differ")
 
     def supports(self, observation: Observation) -> str | None:
-        name = find_first_linear(observation.model, observation.image_shape)
-        if not name:
-            return "needs a linear layer fed by the flattened images"
+        first = find_first_linear(observation.model, observation.image_shape)
+        if first is None:
+            return NOT_FED
+        name = first.name
         if observation.model.get_submodule(name).bias is None:
             return f"needs a bias in the first linear layer ('{name}' has none)"
-        return lacking(observation, [f"{name}.weight", f"{name}.bias"])
+        return not_its_own(observation.model, name) or lacking(observation, [f"{name}.weight", f"{name}.bias"])
 
     def reconstruct(self, observation: Observation, context: Context) -> Reconstruction:
-        name = find_first_linear(observation.model, observation.image_shape)
-        gradient = observation.gradient()
-        weight, bias = gradient[f"{name}.weight"].double(), gradient[f"{name}.bias"].double()
+        first = find_first_linear(observation.model, observation.image_shape)
+        assert first is not None  # else it is unsupported
+        name, gradient = first.name, observation.gradient()
+        weight, bias = first.by_pixel(gradient[f"{name}.weight"]), gradient[f"{name}.bias"].double()
         alive = bias.abs() > 1e-6 * bias.abs().max()
-        rows = (weight[alive] / bias[alive, None]).view(-1, *observation.image_shape)
-        pixels = observation.denormalize(rows)
-        outside = torch.maximum(-pixels, pixels - 1).flatten(1).amax(1) if len(pixels) else bias.new_zeros(0)
-        pixels = pixels[outside < self.tolerance]
+        pixels = self._in_range(weight, bias, alive.nonzero()[:, 0], observation)
         groups = _agreeing(pixels.flatten(1), self.tolerance)
         groups.sort(key=lambda group: (len(group), float(pixels[group[0]].var())), reverse=True)
         agreed = [group for group in groups if len(group) > 1]
@@ -71,7 +71,7 @@ class Analytic(Attack):
         withheld = ""
         if alone:
             inputs = observation.normalize(found[:1]).flatten(1)
-            alone = _sent_back(observation, name, inputs) or _next_layer_confirms(observation, inputs, context)
+            alone = _sent_back(observation, first, inputs) or _next_layer_confirms(observation, inputs, context)
             if not alone:
                 withheld = (
                     unsupported(observation) or "neither the next layer's gradient nor the logits confirm the scale"
@@ -87,6 +87,18 @@ class Analytic(Attack):
             },
         )
 
+    def _in_range(self, weight: Tensor, bias: Tensor, neurons: Tensor, observation: Observation) -> Tensor:
+        """The rows of some neurons that could be images, `[K, C, H, W]`; of the others no copy is kept."""
+
+        def pixels(of: Tensor) -> Tensor:
+            return observation.denormalize((weight[of].double() / bias[of, None]).view(-1, *observation.image_shape))
+
+        inside = []
+        for part in chunks(len(neurons), 4 * 8 * weight.shape[1], weight.device):
+            some = pixels(neurons[part]).flatten(1)
+            inside.append(torch.maximum(-some, some - 1).amax(1) < self.tolerance)
+        return pixels(neurons[torch.cat(inside)])
+
 
 def _next_layer_confirms(observation: Observation, inputs: Tensor, context: Context) -> bool:
     """Whether the next layer's gradient asks for the scale of the one image `[1, n]`."""
@@ -98,19 +110,19 @@ def _next_layer_confirms(observation: Observation, inputs: Tensor, context: Cont
     return scales is not None and bool(scales.sharp) and not scales.contradict(error)
 
 
-def _sent_back(observation: Observation, name: str, inputs: Tensor) -> bool:
+def _sent_back(observation: Observation, first: FirstLinear, inputs: Tensor) -> bool:
     """Whether a layer that makes the logits answers the image `[1, n]` by the direction of its bias gradient.
 
     The image as it is must explain it far better than if it were half a grey level brighter or darker.
     """
-    layer = observation.model.get_submodule(name)
+    name, layer = first.name, observation.model.get_submodule(first.name)
     assert isinstance(layer, nn.Linear)
     if name != last_called(observation.model):
         return False
     seen = observation.gradient()[f"{name}.bias"].double()
     half = EXACT / float(inputs.abs().max() * observation.std.max())
     scales = inputs.new_tensor([1.0, 1 + half, 1 - half])
-    logits = scales[:, None] * (layer.weight.double() @ inputs[0]) + layer.bias.detach().double()
+    logits = scales[:, None] * (first.by_pixel(layer.weight).double() @ inputs[0]) + layer.bias.detach().double()
     answers = logits.softmax(dim=1)[:, None] - torch.eye(len(seen), dtype=torch.float64, device=seen.device)
     answers = answers / answers.norm(dim=2, keepdim=True)
     distance = (answers - seen / seen.norm()).norm(dim=2).amin(dim=1)  # of the label that suits best
@@ -122,7 +134,8 @@ def _agreeing(rows: Tensor, tolerance: float) -> list[list[int]]:
     left = list(range(len(rows)))
     groups = []
     while left:
-        near = (rows[left] - rows[left[0]]).abs().amax(1) < tolerance
+        parts = (left[part] for part in chunks(len(left), 2 * 8 * rows.shape[1], rows.device))
+        near = torch.cat([(rows[some] - rows[left[0]]).abs().amax(1) < tolerance for some in parts])
         groups.append([index for index, same in zip(left, near.tolist(), strict=True) if same])
         left = [index for index, same in zip(left, near.tolist(), strict=True) if not same]
     return groups

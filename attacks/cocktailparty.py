@@ -15,7 +15,7 @@ from torch.nn import functional
 from gibench.attack import Attack, Context, Reconstruction, lacking
 from gibench.observation import Observation
 
-from .exact.layers import find_first_linear
+from .exact.layers import NOT_FED, find_first_linear, not_its_own
 from .exact.low_rank import factorize
 from .optimization.descent import descend
 from .optimization.optimizers import Adam, step_size
@@ -62,12 +62,14 @@ class CocktailParty(Attack):
         return f"{self.max_iterations:,} iterations"
 
     def supports(self, observation: Observation) -> str | None:
-        name = find_first_linear(observation.model, observation.image_shape)
-        if not name:
-            return "needs a linear layer fed by the flattened images"
+        first = find_first_linear(observation.model, observation.image_shape)
+        if first is None:
+            return NOT_FED
+        name = first.name
         if observation.model.get_submodule(name).bias is None:
             return f"needs a bias in the first linear layer ('{name}' has none) to find sign and scale of each image"
-        if reason := lacking(observation, [f"{name}.weight", f"{name}.bias"]):
+        read = [f"{name}.weight", f"{name}.bias"]
+        if reason := not_its_own(observation.model, name) or lacking(observation, read):
             return reason
         limit = min(observation.update.tensors[f"{name}.weight"].shape)
         if observation.batch_size is not None and observation.batch_size > limit:
@@ -75,9 +77,11 @@ class CocktailParty(Attack):
         return None
 
     def reconstruct(self, observation: Observation, context: Context) -> Reconstruction:
-        name = find_first_linear(observation.model, observation.image_shape)
+        first = find_first_linear(observation.model, observation.image_shape)
+        assert first is not None  # else it is unsupported
         gradient = observation.gradient()
-        weight, bias = gradient[f"{name}.weight"].double(), gradient[f"{name}.bias"].double()
+        weight, bias = (gradient[f"{first.name}.{kind}"].double() for kind in ("weight", "bias"))
+        weight = first.by_pixel(weight)
         count = observation.batch_size
         if count is None:
             factors = factorize(weight, bias, context.generator)

@@ -162,6 +162,8 @@ def lacking(observation: Observation, names: Iterable[str]) -> str | None:
     if not missing:
         return None
     said = f"the update has no '{missing[0]}'"
+    if missing[0] not in dict(observation.model.named_parameters(remove_duplicate=False)):
+        return f"{said}: the model computes it of other parameters"
     if not observation.model.get_parameter(missing[0]).requires_grad:
         return f"{said}: that parameter is frozen"
     shared = shared_with(observation.model, missing[0])
@@ -196,7 +198,7 @@ def _not_this_model(observation: Observation) -> str | None:
 def non_finite(update: Update) -> str | None:
     """Why no attack can use an update that holds NaN or infinity, or None."""
     for name, tensor in {**update.tensors, **update.buffers}.items():
-        if not bool(torch.isfinite(tensor).all()):
+        if tensor.numel() and not bool(torch.stack(tensor.aminmax()).isfinite().all()):  # without a copy of it
             return f"the observed {update.kind} holds NaN or infinity at '{name}': only finite updates can be attacked"
     return None
 

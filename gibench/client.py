@@ -29,6 +29,8 @@ from gibench.registry import spec_of
 from gibench.threat_model import ThreatModel
 from gibench.training import model_inputs, trainable
 
+_PIECE = 2**22  # entries that are held in float64 at once
+
 
 @dataclass(frozen=True)
 class Release:
@@ -71,8 +73,8 @@ def observe(
             value a channel, or the update does not fit the numbers that it is sent in.
         UsageError: a defense's settings make no sense for such batches and data.
     """
-    model = copy.deepcopy(model).train(training)
-    local = batch_norm.refusing_single_values(copy.deepcopy(model))  # the client's: its forward may keep what it likes
+    # The client's own: its forward may keep what it likes.
+    local = batch_norm.refusing_single_values(_copy(model, training))
     inputs = model_inputs(model, images, truth.images)
     labels = truth.labels.to(inputs.device, copy=True)
     parts = zip(torch.split(inputs, batch_size), torch.split(labels, batch_size), strict=True)
@@ -85,13 +87,14 @@ def observe(
         grad_norm = _norm(undefended(_start(model), inputs, labels))
     size = dataset_size or len(images.private)
     # From here on defenses have a say.
-    context = replace(chain.context_of(defenses, generator, batch_size, size), model=copy.deepcopy(model))
+    context = replace(chain.context_of(defenses, generator, batch_size, size), model=_copy(model, training))
     _ask(defenses, context)
     guarantee = chain.guarantee(defenses, context)
     buffers = ClientBuffers(local) if threat_model.bn_statistics == "inferred" else None
     update, local_training = chain.run(defenses, undefended, _start(model), batches, replace(context), buffers)
+    del local, undefended, context, buffers  # a network each, which may be large
     observation = Observation(
-        model=model,  # as it was sent: it never saw a private image
+        model=_copy(model, training),  # as it was sent: it never saw a private image
         update=_sent(update, sent),
         image_shape=images.image_shape,
         mean=images.mean.clone(),  # what an attack does to the tensors it is shown, it does to no later cell
@@ -111,6 +114,10 @@ def observe(
     return Release(observation, guarantee, grad_norm)
 
 
+def _copy(model: nn.Module, training: bool) -> nn.Module:
+    return copy.deepcopy(model).train(training)
+
+
 def _same_draws() -> AbstractContextManager[None]:
     """What the body draws from torch's global generators is drawn again after it: dropout's masks of the update."""
     return torch.random.fork_rng(devices=range(torch.cuda.device_count()))
@@ -123,6 +130,8 @@ def _sent(update: Update, dtype: torch.dtype | None) -> Update:
     )
     for name, rounded in {**tensors, **buffers}.items():
         whole = update.tensors[name] if name in tensors else update.buffers[name]
+        if rounded.dtype == whole.dtype:
+            continue
         if lost := int((whole.isfinite() & ~rounded.isfinite()).sum()):
             raise NotApplicableError(
                 f"the update does not fit {str(rounded.dtype).removeprefix('torch.')}, whose largest number is "
@@ -151,7 +160,8 @@ def _start(model: nn.Module) -> Parameters:
 
 
 def _norm(gradient: Mapping[str, Tensor]) -> float:
-    return math.hypot(*(float(torch.linalg.vector_norm(part, dtype=torch.float64)) for part in gradient.values()))
+    pieces = [piece for part in gradient.values() for piece in torch.split(part.flatten(), _PIECE)]
+    return math.hypot(*(float(torch.linalg.vector_norm(piece, dtype=torch.float64)) for piece in pieces))
 
 
 def _prior(images: Images) -> ImagePrior:

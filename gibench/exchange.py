@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from gibench.result import Result
 
@@ -12,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Answer = tuple[dict[str, Any], bytes]  # JSON, and what is none
+Shown = tuple[dict[str, Any], BinaryIO]  # the same where what is none may be as large as a model: it is not copied
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,24 @@ class Place:
     path: list[str]
     environment: dict[str, str]
     memory: int | None  # bytes of private memory at most
+
+
+def send_file(connection: Connection, file: BinaryIO) -> None:
+    """Hand on an open file, which is closed here."""
+    with file, socket.socket(fileno=os.dup(connection.fileno())) as line:
+        socket.send_fds(line, [b"."], [file.fileno()])
+
+
+def receive_file(connection: Connection) -> BinaryIO:
+    """The file that `send_file` has handed on, to be read.
+
+    Raises:
+        ValueError: something else was sent, or nobody is there any more.
+    """
+    with socket.socket(fileno=os.dup(connection.fileno())) as line:
+        _, files, _, _ = socket.recv_fds(line, 1, 1)
+    (file,) = files
+    return os.fdopen(file, "rb")
 
 
 def packed_result(result: Result) -> Answer:

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import cast
 
 import torch
+from cachetools import LRUCache, cached
 from torch import nn
 
 from gibench import batches, chain, seeds, training
@@ -21,6 +22,9 @@ from gibench.outcome import Facts, Task
 from gibench.registry import create
 from gibench.result import Result
 from gibench.spec import parse_chain
+
+_KEPT = 4  # networks, or fewer where they are large
+_LARGE = 2**28  # bytes: a network of so many takes the place of one more
 
 
 def run_cell(cell: Cell, progress: Progress) -> Result:
@@ -99,7 +103,7 @@ def build(dataset: str, model: str) -> nn.Module:
     return network
 
 
-@lru_cache(maxsize=4)
+@cached(LRUCache(_KEPT, lambda kept: _weight(kept[0])), info=True)
 def trained_model(
     dataset: str, model: str, train_steps: int, seed: int, device: str, threads: int, dtype: torch.dtype
 ) -> tuple[nn.Module, float]:
@@ -110,3 +114,9 @@ def trained_model(
         if train_steps:  # making an optimizer alone takes seconds of imports
             training.train(network, images, train_steps, torch.default_generator)
         return network, training.accuracy(network, images, images.tuning)
+
+
+def _weight(network: nn.Module) -> int:
+    """How many of the networks that are kept this one counts for."""
+    held = sum(each.nbytes for each in (*network.parameters(), *network.buffers()))
+    return min(_KEPT, 1 + held // _LARGE)

@@ -7,6 +7,7 @@ two files of one name do not meet, and the network travels to other processes wi
 from __future__ import annotations
 
 import ast
+import copy
 import importlib
 import importlib.util
 import inspect
@@ -28,6 +29,7 @@ from torch.nn.parameter import is_lazy
 from gibench import modules
 from gibench.errors import UsageError
 from gibench.spec import parse
+from gibench.text import type_of
 
 _GRAMMAR = "write MODULE:FACTORY or FILE.py:FACTORY"
 _INSTALLED = {"site-packages", "dist-packages"}  # folders
@@ -90,7 +92,7 @@ class Factory:
                         f"the factory of '{self.text}' fails ({_cause(error)}): mend it, or give its arguments"
                     ) from error
         if not isinstance(made, nn.Module):
-            raise UsageError(f"'{self.text}' makes a {type(made).__name__}: it must make a torch.nn.Module")
+            raise UsageError(f"'{self.text}' makes {type_of(made)}: it must make a torch.nn.Module")
         return made
 
     def _code(self) -> tuple[Path | None, list[Path]]:
@@ -102,10 +104,14 @@ class Factory:
             return file.parent, _closure(file.parent, file)
         with _importing(Path.cwd(), []):
             spec = modules.find(self.place)
-        if spec is None or not spec.origin or not os.path.isfile(spec.origin):
+        if spec is None:
             raise UsageError(
                 f"'{self.place}' cannot be imported (ModuleNotFoundError): {_GRAMMAR}, and run where it can be"
             )
+        if spec.origin in ("built-in", "frozen"):
+            return None, []  # a part of Python itself
+        if not spec.origin or not os.path.isfile(spec.origin):
+            raise UsageError(f"'{self.place}' is a folder or no Python code: {_GRAMMAR}, of a module in it")
         file = Path(spec.origin).resolve()
         up = self.place.count(".") + (file.name == "__init__.py")
         root = file.parents[up]
@@ -137,6 +143,28 @@ def refuse_lazy(model: nn.Module) -> None:
         raise UsageError("the model has lazy layers, whose sizes nobody knows before a batch: make it with sizes")
 
 
+def own_copy(model: nn.Module) -> nn.Module:
+    """A copy of a network, whose weights may be written.
+
+    Raises:
+        UsageError: it holds what cannot be copied, such as weights that a hook computes of others.
+    """
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:  # whatever the parts of the user's own model raise is told with its cause
+        computed = (
+            f"{name}.{key}" if name else key
+            for name, module in model.named_modules()
+            for key, value in vars(module).items()
+            if isinstance(value, Tensor) and not value.is_leaf
+        )
+        what = next((f"'{each}' is a tensor that is computed of others" for each in computed), _cause(error))
+        raise UsageError(
+            f"the model cannot be copied ({what}): keep parameters and buffers alone in it; for weights that are "
+            "normalised or pruned use torch.nn.utils.parametrizations, or prune.remove"
+        ) from error
+
+
 def count_logits(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
     """Logits of an image, found out in the model's mode; its buffers and torch's generators stay as they are.
 
@@ -144,21 +172,24 @@ def count_logits(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
         UsageError: the model does not take such images, or does not give a row of logits for each.
     """
     like = next(model.parameters(), torch.empty(0))
-    zeros = torch.zeros(2, *image_shape, device=like.device, dtype=like.dtype)
+    grey = torch.full((2, *image_shape), 0.5, device=like.device, dtype=like.dtype)
+    given = grey.clone()
     shape = ",".join(map(str, image_shape))
     try:
         buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}  # batch norm would write the model's
         with torch.no_grad(), torch.random.fork_rng([like.device] if like.is_cuda else []):
-            logits = torch.func.functional_call(model, buffers, (zeros,))
+            logits = torch.func.functional_call(model, buffers, (given,))
     except Exception as error:  # whatever the user's own model raises is told with its cause
         cause = str(error).partition("\n")[0] or type(error).__name__
         raise UsageError(
             f"the model does not take images of shape {shape} ({cause}): give it those of the shape C,H,W that it takes"
         ) from error
+    if not torch.equal(given, grey):
+        raise UsageError("the model writes over the images that it is given: let its forward begin with x = x.clone()")
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 2:
-        given = f"shape {list(logits.shape)} for 2" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+        what = f"shape {list(logits.shape)} for 2" if isinstance(logits, Tensor) else type_of(logits)
         raise UsageError(
-            f"the model must give logits of shape [N, classes] for N images, and gives {given}: wrap it so that it does"
+            f"the model must give logits of shape [N, classes] for N images, and gives {what}: wrap it so that it does"
         )
     return logits.shape[1]
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, fx, nn
 
+from gibench.graph import send_through, trace
 from gibench.observation import Observation, Update
 from gibench.text import one_line
 
@@ -50,7 +51,7 @@ def find_head(model: nn.Module, image_shape: tuple[int, int, int]) -> Head | str
     model's own, in the mode in which they are.
     """
     try:
-        traced = fx.symbolic_trace(model)
+        traced = trace(model)
     except (
         Exception
     ) as error:  # fx raises whatever the model's own control flow raises; it becomes a line of the report
@@ -98,14 +99,6 @@ def _called(node: fx.Node, modules: Mapping[str, nn.Module]) -> nn.Module | None
 
 
 def _fed_by_images(model: nn.Module, name: str, image_shape: tuple[int, int, int]) -> bool:
-    """Whether the layer takes the images' numbers as they are, or not one row of features an image."""
-    like = next(model.parameters())
-    generator = torch.Generator(like.device).manual_seed(0)
-    images = torch.rand(2, *image_shape, generator=generator, device=like.device, dtype=like.dtype)
-    seen: list[Tensor] = []
-    handle = model.get_submodule(name).register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
-    buffers = {each: buffer.clone() for each, buffer in model.named_buffers()}
-    with torch.no_grad(), torch.random.fork_rng([like.device] if like.is_cuda else []):
-        torch.func.functional_call(model, buffers, (images,))
-    handle.remove()
-    return seen[0].ndim != 2 or torch.equal(seen[0], images.flatten(1))
+    """Whether the layer takes the images' numbers as they are, in any order, or not one row of features an image."""
+    entered = send_through(model, image_shape)
+    return entered.layers[name][0].ndim != 2 or entered.pixels(name) is not None

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import Any
 
-from gibench.text import LONGEST, storable, text_of
+from gibench.text import LONGEST, text_of
 
 DEEPEST = 20  # levels of lists and mappings
 MOST_VALUES = 20_000  # in all
@@ -82,7 +82,7 @@ class _Conversion:
                 found[LEFT_OUT] = problem or "more keys"
                 break
             self._keys -= 1
-            found[storable(text_of(pair[0], _LONGEST_KEY))] = self.of(pair[1], inside)
+            found[text_of(pair[0], _LONGEST_KEY)] = self.of(pair[1], inside)
         return found
 
     def _list(self, value: Iterable[Any], inside: tuple[int, ...]) -> list[Any]:

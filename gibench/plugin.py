@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from gibench.errors import PluginError, UsageError
-from gibench.text import RENAME, one_line, shortened
+from gibench.text import RENAME, one_line, shortened, type_of
 
 _LONGEST_SHOWN = 200  # characters of a value that is refused
 _CONTAINERS = (list, tuple, dict, set, frozenset)  # are written as JSON
@@ -125,7 +125,7 @@ def reason_of(plugin: Any, said: Any) -> str | None:
     """
     if said is None or isinstance(said, str):
         return said
-    shown = repr(said) if isinstance(said, bool | int | float) else f"a {type(said).__name__}"
+    shown = repr(said) if isinstance(said, bool | int | float) else type_of(said)
     raise PluginError(
         f"`supports` of {type(plugin).__name__} gave {shown}, where None (it can) or a text (why it cannot) is due"
     )

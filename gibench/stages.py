@@ -147,14 +147,15 @@ class Preparation:
         with self.watch.stage("client"), seeds.isolated(cell.seed, "client"):
             self._begin("computing the update")
             release = self._release(model, images, truth, len(split))
-            observation = release.observation
-            if self.facts.foreign:
-                clients = chain.client_count(experiment.defenses(cell))
-                generator = seeds.generator(cell.seed, "data")
-                other, self.notes = foreign.draw(images, cell.batch_size, cell.labels, clients, generator)
-                shown = self._release(model, images, other, len(split)).observation
-                observation = replace(shown, foreign=True)
-        return observation if self._is_attackable(release, images) else None
+            if not self._is_attackable(release, images):
+                return None
+            if not self.facts.foreign:
+                return release.observation
+            del release  # two may be more than the memory holds
+            clients = chain.client_count(experiment.defenses(cell))
+            generator = seeds.generator(cell.seed, "data")
+            other, self.notes = foreign.draw(images, cell.batch_size, cell.labels, clients, generator)
+            return replace(self._release(model, images, other, len(split)).observation, foreign=True)
 
     def _release(self, model: nn.Module, images: Images, batch: Split, split_size: int) -> client.Release:
         cell = self.cell

@@ -31,15 +31,22 @@ def text_of(value: Any, longest: int = LONGEST) -> str:
         text = str(value)
     except (Exception, SystemExit) as error:
         return f"{type(value).__name__} without a text ({type(error).__name__})"
-    return storable(shortened(text, longest))
+    return shortened(storable(text), longest)
 
 
 def shortened(text: str, longest: int) -> str:
-    """The text without its middle if it is longer, with how much that was."""
+    """The text without its middle if it is longer, with about how much that was; shortened again it stays the same."""
     if len(text) <= longest:
         return text
-    half = longest // 2
-    return f"{text[:half]} ... {len(text) - 2 * half} characters ... {text[len(text) - half :]}"
+    word = f" ... {len(text) - longest} characters ... "
+    kept = longest - len(word)
+    return f"{text[: kept - kept // 2]}{word}{text[len(text) - kept // 2 :]}" if kept > 0 else text[:longest]
+
+
+def type_of(value: Any) -> str:
+    """What a value is, with its article: `an int`."""
+    name = type(value).__name__
+    return f"an {name}" if name[0] in "aeioAEIO" else f"a {name}"
 
 
 def one_line(value: Any, longest: int = LONGEST) -> str:

@@ -6,7 +6,7 @@ tensors: reading one runs no code of whoever made it.
 
 from __future__ import annotations
 
-import io
+import gc
 import json
 import os
 import pickle
@@ -19,7 +19,8 @@ from contextlib import suppress
 from dataclasses import asdict
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import Any, BinaryIO
 
 import cloudpickle
 import torch
@@ -28,7 +29,7 @@ import torch._dynamo  # what the first gradient and the first optimizer would im
 from gibench import fingerprint, stages
 from gibench.cell import Cell
 from gibench.errors import GibenchError, UsageError
-from gibench.exchange import Answer, Place, packed_result
+from gibench.exchange import Answer, Place, Shown, packed_result, receive_file, send_file
 from gibench.job import Job
 from gibench.jsonable import jsonable
 from gibench.observation import Observation
@@ -69,6 +70,7 @@ def _encoded(head: dict[str, Any]) -> bytes:
 def _settle(place: Place) -> None:
     """Be a process of one's own, where nothing is written on standard output, which is for rows."""
     os.setsid()  # what ends it can so end what it starts, too
+    gc.freeze()  # the libraries, so that looking for what attacks leave does not look through these
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.dup2(2, 1)
@@ -88,7 +90,9 @@ def _listen(connection: Connection, requests: queue.SimpleQueue[Any]) -> None:
     """Take requests; once nobody is there any more, end this process and all that it has started."""
     try:
         while True:
-            requests.put(pickle.loads(connection.recv_bytes()))
+            name, arguments, with_file = pickle.loads(connection.recv_bytes())
+            file = [receive_file(connection)] if with_file else []
+            requests.put((name, (*arguments, *file)))
     except BaseException:
         os.killpg(os.getpgrp(), signal.SIGKILL)
 
@@ -101,30 +105,34 @@ class _Worker:
         self._told = 0.0
         self._preparation: stages.Preparation | None = None
 
-    def answer(self, name: str, arguments: tuple[Any, ...]) -> Answer:
+    def answer(self, name: str, arguments: tuple[Any, ...]) -> Answer | Shown:
         """What one of the methods below gives, whatever happens in it."""
         try:
-            found: Answer = getattr(self, name)(*arguments)
+            found: Answer | Shown = getattr(self, name)(*arguments)
             return found
         except BaseException as error:
             if isinstance(error, GibenchError) and name in _GRIDS:
                 return {"error": stages.text_of(error), "usage": isinstance(error, UsageError)}, b""
             return {"failed": stages.text_of(error)}, b""
 
-    def send(self, *messages: bytes) -> None:
+    def send(self, *messages: bytes | BinaryIO) -> None:
         """Send them together; plugins may have threads that tell of progress."""
         with self._lock:
             for message in messages:
-                self._connection.send_bytes(message)
+                if isinstance(message, bytes):
+                    self._connection.send_bytes(message)
+                else:
+                    send_file(self._connection, message)
 
     def facts(self, attack: str) -> Answer:
         return jsonable(asdict(stages.facts_of(attack))), b""
 
-    def attack(self, task: Task, observation: bytes) -> Answer:
-        outcome = stages.attack(task, _unpacked(observation), self._progress)
-        return outcome.packed()
+    def attack(self, task: Task, file: BinaryIO) -> Answer:
+        packed = stages.attack(task, _unpacked(file), self._progress).packed()
+        gc.collect()  # a traced model is held by a cycle, and may be as large as the memory that the next one needs
+        return packed
 
-    def prepare(self, cell: Cell, facts: Facts) -> Answer:
+    def prepare(self, cell: Cell, facts: Facts) -> Answer | Shown:
         self._preparation = stages.Preparation(cell, facts, self._progress)
         observation = self._preparation.observe()
         if observation is None:
@@ -150,13 +158,20 @@ class _Worker:
         self.send(json.dumps({"progress": told}).encode())
 
 
-def _packed(observation: Observation) -> bytes:
-    """With the code of models that no module holds, and without what is not the observation's."""
-    buffer = io.BytesIO()
-    torch.save(observation, buffer, pickle_module=cloudpickle)
-    return buffer.getvalue()
+def _packed(observation: Observation) -> BinaryIO:
+    """With the code of models that no module holds, and without what is not the observation's.
+
+    In a file without a name, in memory where the system has such files: what is handed on is no copy, and it is gone
+    once nobody has it open.
+    """
+    in_memory = hasattr(os, "memfd_create")
+    file = os.fdopen(os.memfd_create("observation"), "w+b") if in_memory else TemporaryFile()  # noqa: SIM115
+    torch.save(observation, file, pickle_module=cloudpickle)
+    file.seek(0)
+    return file
 
 
-def _unpacked(observation: bytes) -> Observation:
-    found: Observation = torch.load(io.BytesIO(observation), weights_only=False)
+def _unpacked(file: BinaryIO) -> Observation:
+    with file:
+        found: Observation = torch.load(file, weights_only=False)
     return found

@@ -55,13 +55,14 @@ def families(rows: Iterable[Row]) -> Iterator[Family]:
         for row in shown:
             if row.model == model:
                 sides[parse(row.attack).name in _OURS].append(row)
-        best = [max((row for row in side if row.status != "skipped"), key=_quality, default=None) for side in sides]
-        if any(best):
-            yield Family(model, *best, next((row.reason or "" for row in sides[1]), ""))
+        baseline, ours = map(_best, sides)
+        if baseline or ours:
+            yield Family(model, baseline, ours, next((row.reason or "" for row in sides[1]), ""))
 
 
-def _quality(row: Row) -> tuple[float, float]:
-    return row.exact_rate or 0.0, row.psnr_mean or 0.0
+def _best(rows: Iterable[Row]) -> Row | None:
+    ran = (row for row in rows if row.status != "skipped")
+    return max(ran, key=lambda row: (row.exact_rate or 0.0, row.psnr_mean or 0.0), default=None)
 
 
 def draw(found: Sequence[Family], grid_of: Callable[[Row], str | None]) -> Figure:

@@ -23,7 +23,7 @@ def read(kind: type[AnyRow], file: Path) -> list[AnyRow]:
     and an axis that there was not yet has the value that was meant.
 
     Raises:
-        UsageError: there is no such file, it has other columns, or a value is none of its column.
+        UsageError: there is no such file, it is empty or has other columns, or a value is none of its column.
     """
     try:
         text = file.read_bytes().decode("utf-8")
@@ -36,6 +36,8 @@ def read(kind: type[AnyRow], file: Path) -> list[AnyRow]:
 
 def read_text(kind: type[AnyRow], text: str, where: str) -> list[AnyRow]:
     """The same of the text of such a file, which `where` names in errors."""
+    if not text.strip():
+        raise UsageError(f"{where} is empty: give a file of rows, as gibench leaderboard --format csv writes it")
     columns = columns_of(kind)
     reader = csv.DictReader(io.StringIO(text, newline=""))
     try:

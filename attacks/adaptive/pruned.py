@@ -51,7 +51,7 @@ class PrunedSpearPP(SpearPP):
         layer = find_input_layer(observation.model, observation.image_shape)
         assert isinstance(layer, InputLayer)  # else it is unsupported
         tensors = dict(observation.update.tensors)
-        weight, bias = layer.of(tensors)
+        weight, bias = tensors[f"{layer.name}.weight"], tensors[f"{layer.name}.bias"]
         pruned = torch.cat([weight, bias[:, None]], dim=1)
         known = pruned != 0
         start = time.perf_counter()

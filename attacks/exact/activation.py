@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from gibench.graph import is_relu
+
 _TELLS = 0.1  # a slope from which on what a neuron sends tells of what it received
 _STEADY = 0.1  # no second derivative of a smooth one is above 1: over so much its slope changes by no more
 
@@ -48,7 +50,7 @@ class Activation:
         """Its slopes at values; a ReLU's are booleans."""
         if self.smooth:
             return self.with_slopes(values)[1]
-        return values > 0 if self.sparse else torch.where(values > 0, 1.0, self.below).to(values)
+        return values > 0 if self.sparse else torch.ones_like(values).masked_fill(values <= 0, self.below or 0.0)
 
     def tells(self, slopes: Tensor) -> Tensor:
         """Where what is sent tells of what was received, booleans."""
@@ -80,7 +82,6 @@ def _gelu(approximate: str) -> Activation:
 
 
 _MODULES: dict[type[nn.Module], Callable[[Any], Activation]] = {
-    nn.ReLU: lambda _: RELU,
     nn.LeakyReLU: lambda module: _leaky(module.negative_slope),
     nn.GELU: lambda module: _gelu(module.approximate),
     nn.SiLU: lambda _: _SILU,
@@ -88,18 +89,19 @@ _MODULES: dict[type[nn.Module], Callable[[Any], Activation]] = {
     nn.Sigmoid: lambda _: _SIGMOID,
 }
 _CALLS: dict[Any, Callable[..., Activation]] = {  # of what follows the numbers, as torch takes it
-    **dict.fromkeys((F.relu, torch.relu, "relu"), lambda inplace=False: RELU),
     F.leaky_relu: lambda negative_slope=0.01, inplace=False: _leaky(negative_slope),
     F.gelu: lambda approximate="none": _gelu(approximate),
     F.silu: lambda inplace=False: _SILU,
-    **dict.fromkeys((F.tanh, torch.tanh, "tanh"), lambda: _TANH),
-    **dict.fromkeys((F.sigmoid, torch.sigmoid, "sigmoid"), lambda: _SIGMOID),
+    **dict.fromkeys((F.tanh, torch.tanh, torch.tanh_, "tanh", "tanh_"), lambda: _TANH),
+    **dict.fromkeys((F.sigmoid, torch.sigmoid, torch.sigmoid_, "sigmoid", "sigmoid_"), lambda: _SIGMOID),
 }
-KNOWN = ", ".join(module.__name__ for module in _MODULES)
+KNOWN = ", ".join((RELU.name, *(module.__name__ for module in _MODULES)))
 
 
 def activation_at(node: fx.Node, modules: Mapping[str, nn.Module]) -> Activation | None:
     """The activation that a node of a network applies; None where it is none, or none that is known."""
+    if is_relu(node, modules):
+        return RELU
     if node.op == "call_module":
         module = modules.get(str(node.target))
         make = _MODULES.get(type(module)) if module is not None else None

@@ -1,13 +1,14 @@
 """Which layers of a network the linear-layer attacks read: one finder for all of them.
 
-What the graph of calls promises is checked by sending random images through: a layer is fed by the images if what
-enters it is their pixels, unchanged and in their order.
+What enters each layer is seen by sending random images through: a layer is fed by the images if what enters it is their
+pixels, unchanged and in whatever order. What follows it is read off the graph of calls.
 """
 
 from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,25 +16,47 @@ import torch
 from torch import Tensor, fx, nn
 
 from gibench.attack import shared_with
+from gibench.graph import is_plain, send_through, trace, values_used
 from gibench.text import one_line
 
 from .activation import KNOWN, RELU, Activation, activation_at
 from .products import row_norms
 
-_PASSES_THROUGH = (nn.Flatten, nn.Identity)
-_RESHAPES = {"flatten", "view", "reshape", "contiguous", "size", "shape"}
-_PROBES = 2  # random images
+NOT_FED = "needs a linear layer fed by the flattened images"
+_PASSES_THROUGH = (nn.Flatten, nn.Unflatten, nn.Identity)
+_RESHAPES = {
+    *("flatten", "unflatten", "view", "reshape", "squeeze", "unsqueeze", "contiguous", "to", "float", "clone"),
+    *("permute", "transpose", "movedim", "flip", "size", "dim"),
+}
+
+
+@dataclass(frozen=True)
+class FirstLinear:
+    """The linear layer that the images enter, and in which column `[n]` each of their numbers does."""
+
+    name: str
+    columns: Tensor
+
+    def by_pixel(self, weight: Tensor) -> Tensor:
+        """The layer's weight or its gradient `[m, n]`, a column for each pixel in the images' order."""
+        return weight[:, self.columns] if self.moved else weight
+
+    @cached_property
+    def moved(self) -> bool:
+        """Whether pixels enter in another order than that of the images."""
+        return not torch.equal(self.columns, torch.arange(len(self.columns), device=self.columns.device))
 
 
 @dataclass(frozen=True)
 class InputLayer:
-    """The linear layer that is fed by the flattened input and followed by an activation."""
+    """The linear layer that is fed by the input and followed by an activation."""
 
     name: str  # of the module, as in model.named_modules()
-    weight: Tensor  # [m, n]
+    weight: Tensor  # [m, n], a column for each pixel in the images' order
     bias: Tensor  # [m]
     original: Tensor | None = None  # [m, n], where `weight` is in other coordinates of the inputs
     activation: Activation = RELU
+    first: FirstLinear | None = None  # where pixels enter in another order
 
     @property
     def size(self) -> int:
@@ -51,90 +74,86 @@ class InputLayer:
         return torch.finfo((self.weight if self.original is None else self.original).dtype).eps
 
     def of(self, gradient: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """This layer's part of a gradient: `dL/dW [m, n]` and `dL/db [m]`."""
-        return gradient[f"{self.name}.weight"], gradient[f"{self.name}.bias"]
+        """This layer's part of a gradient: `dL/dW [m, n]`, by pixel, and `dL/db [m]`."""
+        weight = gradient[f"{self.name}.weight"]
+        return weight if self.first is None else self.first.by_pixel(weight), gradient[f"{self.name}.bias"]
 
 
-def find_first_linear(model: nn.Module, image_shape: tuple[int, int, int]) -> str:
-    """The name of the linear layer that the images enter, flattened and unchanged, once; an empty text if none.
-
-    Random images are sent through the model in the mode in which it is: dropout before the layer shows. Its buffers and
-    the global generators are left as they were.
-    """
-    parameter = next(model.parameters())
-    generator = torch.Generator(parameter.device).manual_seed(0)
-    images = torch.randn(_PROBES, *image_shape, generator=generator, device=parameter.device, dtype=parameter.dtype)
-    entered: dict[str, list[Tensor]] = {}
-
-    def listener(name: str) -> object:
-        def listen(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-            entered.setdefault(name, []).append(arguments[0])
-
-        return listen
-
-    layers = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    handles = [module.register_forward_pre_hook(listener(name)) for name, module in layers]  # type: ignore[arg-type]
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    try:
-        with torch.no_grad(), torch.random.fork_rng([parameter.device] if parameter.is_cuda else []):
-            model(images)
-    finally:
-        for handle in handles:
-            handle.remove()
-        for buffer, before in buffers:
-            buffer.copy_(before)
-    flat = images.flatten(1)
-    return next((name for name, values in entered.items() if len(values) == 1 and torch.equal(values[0], flat)), "")
+def find_first_linear(model: nn.Module, image_shape: tuple[int, int, int]) -> FirstLinear | None:
+    """The linear layer that the images enter, flattened, in whatever order and otherwise unchanged, once."""
+    entered = send_through(model, image_shape)
+    for name in entered.layers:
+        columns = entered.pixels(name)
+        if columns is not None and is_plain(model.get_submodule(name)):
+            return FirstLinear(name, columns)
+    return None
 
 
 def find_input_layer(model: nn.Module, image_shape: tuple[int, int, int]) -> InputLayer | str:
     """The layer that attacks on activation patterns work on, or the reason why this model has none."""
-    layer = _traced(model)
-    if isinstance(layer, str):
-        return layer
-    size, takes = math.prod(image_shape), layer.weight.shape[1]
-    if takes != size:
-        return f"needs a first layer fed by the whole image of {size} values, and layer '{layer.name}' takes {takes}"
-    if shared := shared_with(model, f"{layer.name}.weight") or shared_with(model, f"{layer.name}.bias"):
-        return f"needs a first layer of its own, and layer '{layer.name}' shares '{shared}', whose gradient is of both"
-    if find_first_linear(model, image_shape) != layer.name:
-        return f"needs a first layer fed by the image as it is, once, and what enters layer '{layer.name}' is not that"
-    return layer
-
-
-def _traced(model: nn.Module) -> InputLayer | str:
-    """What the graph of calls says: a linear layer that only reshaping comes before and a known activation after.
-
-    Reshaping is taken at its word here.
-    """
     try:
-        graph = fx.symbolic_trace(model).graph
+        traced = trace(model)
     except Exception as error:  # fx raises whatever the model's own control flow raises; it becomes the reason shown
         return f"the model cannot be traced to find its first layer ({type(error).__name__}: {one_line(error)})"
-    modules = dict(model.named_modules())
-    layer: tuple[str, nn.Linear] | None = None
-    reached = {node for node in graph.nodes if node.op == "placeholder"}
-    for node in graph.nodes:
+    first = find_first_linear(model, image_shape)
+    if first is None:
+        return _why_none(traced, math.prod(image_shape))
+    layer = model.get_submodule(first.name)
+    assert isinstance(layer, nn.Linear)
+    activation = _activation_after(traced, first.name)
+    if isinstance(activation, str):
+        return activation
+    if layer.bias is None:
+        return f"needs a bias in the first linear layer ('{first.name}' has none) to find the scale of each image"
+    if reason := _of_others_too(model, first.name, traced):
+        return reason
+    weight, bias = layer.weight.detach(), layer.bias.detach()
+    return InputLayer(first.name, first.by_pixel(weight), bias, None, activation, first if first.moved else None)
+
+
+def not_its_own(model: nn.Module, name: str) -> str | None:
+    """Why the gradient of a linear layer's weight and bias is not of what enters that layer alone, or None."""
+    try:
+        return _of_others_too(model, name, trace(model))
+    except Exception:  # whatever the model's own control flow makes fx raise: what it does beside is not seen
+        return _of_others_too(model, name, None)
+
+
+def _of_others_too(model: nn.Module, name: str, traced: fx.GraphModule | None) -> str | None:
+    own = f"{name}.weight", f"{name}.bias"
+    if shared := next(filter(None, (shared_with(model, each) for each in own)), None):
+        return f"needs a first layer of its own, and layer '{name}' shares '{shared}', whose gradient is of both"
+    if traced is not None and any(node.op == "get_attr" and node.target in own for node in traced.graph.nodes):
+        return f"needs a first layer of its own, and the model uses the weight of layer '{name}' elsewhere too"
+    return None
+
+
+def _why_none(traced: fx.GraphModule, size: int) -> str:
+    """Why no linear layer is fed by the images, by the first of the calls that change their numbers."""
+    modules = dict(traced.named_modules())
+    reached = {node for node in traced.graph.nodes if node.op == "placeholder"}
+    for node in traced.graph.nodes:
+        module = modules.get(str(node.target)) if node.op == "call_module" else None
         if node.op == "placeholder" or not any(argument in reached for argument in node.all_input_nodes):
             continue
-        module = modules.get(str(node.target)) if node.op == "call_module" else None
-        if layer is None and (isinstance(module, _PASSES_THROUGH) or _reshapes(node)):
-            reached.add(node)
-        elif layer is None and isinstance(module, nn.Linear):
-            layer, reached = (str(node.target), module), {node}
-        elif layer is None:
-            kind = type(module).__name__ if module else node.name
-            return f"needs a linear layer fed by the input, and this model begins with {kind}"
-        elif (activation := activation_at(node, modules)) is None:
-            kind = type(module).__name__ if module else "the model's output" if node.op == "output" else node.name
-            others = f", nor another of the activations that `layer-pair` knows ({KNOWN})" if module else ""
-            return f"needs a ReLU right after the first linear layer, which {kind} is not{others}"
-        else:
-            name, linear = layer
-            if linear.bias is None:
-                return f"needs a bias in the first linear layer ('{name}' has none) to find the scale of each image"
-            return InputLayer(name, linear.weight.detach(), linear.bias.detach(), activation=activation)
+        if isinstance(module, nn.Linear):
+            name, takes = node.target, module.in_features
+            if takes != size:
+                return f"needs a first layer fed by the whole image of {size} values, and layer '{name}' takes {takes}"
+            return f"needs a first layer fed by the image as it is, once, and what enters layer '{name}' is not that"
+        if node.target is nn.functional.linear:
+            return "needs a torch.nn.Linear, whose forward is torch's, and this model calls linear() as a function"
+        if not (isinstance(module, _PASSES_THROUGH) or _reshapes(node)):
+            return f"needs a linear layer fed by the input, and this model begins with {_kind(node, traced)}"
+        reached.add(node)
     return "needs a linear layer fed by the input and an activation after it, and this model has no such pair"
+
+
+def _kind(node: fx.Node, traced: fx.GraphModule) -> str:
+    """What a node is, in a word."""
+    if node.op == "call_module":
+        return type(traced.get_submodule(str(node.target))).__name__
+    return "the model's output" if node.op == "output" else str(node.name)
 
 
 def _reshapes(node: fx.Node) -> bool:
@@ -142,43 +161,62 @@ def _reshapes(node: fx.Node) -> bool:
     return name in _RESHAPES or node.target in (operator.getitem, getattr)
 
 
+def _activation_after(traced: fx.GraphModule, name: str) -> Activation | str:
+    """The activation that alone takes what the layer of this name makes, or what else does."""
+    modules, users = dict(traced.named_modules()), values_used(_call(traced, name))
+    found = [activation_at(user, modules) for user in users]
+    if found and found[0] is not None and found.count(found[0]) == len(found):
+        return found[0]
+    other = _kind(users[found.index(None)] if None in found else users[-1], traced) if users else "nothing"
+    return (
+        f"needs a ReLU right after the first linear layer, and it alone, which {other} is not, nor another of the "
+        f"activations that `layer-pair` knows ({KNOWN})"
+    )
+
+
+def _call(traced: fx.GraphModule, name: str) -> fx.Node:
+    """The first call of a layer."""
+    calls: Iterator[fx.Node] = (node for node in traced.graph.nodes if node.op == "call_module")
+    return next(node for node in calls if node.target == name)
+
+
 def next_linear(model: nn.Module, layer: InputLayer) -> str | None:
     """The name of the linear layer that the activation after `layer` feeds, alone; None where there is none.
 
-    It must be called once, else its gradient is of other inputs too.
+    It must be called once, and its weight be its own, else its gradient is of other inputs too.
     """
-    modules = dict(model.named_modules())
-    calls = [str(node.target) for node in fx.symbolic_trace(model).graph.nodes if node.op == "call_module"]
-    chain = _chain(model, layer.name)
-    name = str(chain[2].target) if len(chain) > 2 else ""
-    return name if isinstance(modules.get(name), nn.Linear) and calls.count(name) == 1 else None
+    traced = trace(model)
+    calls = [str(node.target) for node in traced.graph.nodes if node.op == "call_module"]
+    chain = _chain(traced, layer.name)
+    name = str(chain[2].target) if len(chain) > 2 and chain[2].op == "call_module" else ""
+    found = traced.get_submodule(name) if name else None
+    alone = found is not None and is_plain(found) and calls.count(name) == 1
+    return name if alone and _of_others_too(model, name, traced) is None else None
 
 
 def followed_by_relu(model: nn.Module, name: str) -> bool:
     """Whether the layer of this name, called once, feeds a ReLU and nothing else."""
-    chain = _chain(model, name)
-    return len(chain) > 1 and activation_at(chain[1], dict(model.named_modules())) == RELU
+    return _activation_after(trace(model), name) == RELU
 
 
 def head_after(model: nn.Module, layer: InputLayer) -> str | None:
     """The name of the linear layer after the activation after `layer`, if its output is the model's; None else."""
-    return next_linear(model, layer) if len(_chain(model, layer.name)) == 4 else None
+    return next_linear(model, layer) if len(_chain(trace(model), layer.name)) == 4 else None
 
 
 def last_called(model: nn.Module) -> str | None:
     """The name of the module whose output is the model's, or None if no module's is or the model cannot be traced."""
     try:
-        nodes = list(fx.symbolic_trace(model).graph.nodes)
+        nodes = list(trace(model).graph.nodes)
     except Exception:  # whatever the model's own control flow makes fx raise: `analytic` says why it certifies nothing
         return None
     value = nodes[-1].args[0]
     return str(value.target) if isinstance(value, fx.Node) and value.op == "call_module" else None
 
 
-def _chain(model: nn.Module, name: str) -> list[fx.Node]:
+def _chain(traced: fx.GraphModule, name: str) -> list[fx.Node]:
     """The call of the layer and what follows it as long as each feeds one other alone; the model's output counts."""
-    nodes = fx.symbolic_trace(model).graph.nodes
-    chain = [next(node for node in nodes if node.op == "call_module" and node.target == name)]
-    while len(chain[-1].users) == 1:
-        chain.append(next(iter(chain[-1].users)))
+    chain = [_call(traced, name)]
+    while len(users := values_used(chain[-1])) == 1:
+        chain.append(users[0])
     return chain

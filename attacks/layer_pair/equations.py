@@ -68,7 +68,7 @@ class Equations:
         return Equations(self.features.float(), self.activations.float(), self.ones.float(), self.activation)
 
     def within(self, space: Tensor) -> Equations:
-        """Those of the coordinates in a space with an orthonormal basis `[B, k]`."""
+        """Those of the coordinates in a space with a basis `[B, k]`."""
         return replace(self, features=self.features @ space, ones=self.ones @ space)
 
     def on(self, rows: Tensor) -> Equations:

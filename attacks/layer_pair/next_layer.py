@@ -19,6 +19,7 @@ from ..exact.layers import followed_by_relu
 from ..exact.linear_layer import EXACT, EXCESS, SAFETY, LayerGradient, features
 from ..exact.low_rank import Factors
 from ..exact.select import complement
+from ..exact.sphere import normalized
 from ..exact.witness import BLUNT, read_next
 from .equations import Equations
 from .network import Network
@@ -93,9 +94,19 @@ class NextLayer:
         return self.gradient.factors.rank - self.free
 
     def space(self, directions: Tensor) -> Tensor:
-        """An orthonormal basis `[B, k]` of where the images lie whose directions `directions [B, K]` are not."""
+        """A basis `[B, k]` of where the images lie whose directions `directions [B, K]` are not.
+
+        It is orthonormal, but that of a smooth activation makes images of numbers of size 1 stand at half a right angle
+        to `ones`: where the two are nearly orthogonal, points near one another would be far from it in size.
+        """
         basis: Tensor = torch.linalg.qr(self.triangle @ complement(directions)).Q
-        return basis
+        if not self.equations.activation.smooth:
+            return basis
+        ones = self.equations.ones @ basis
+        usual = 1 / (ones.norm() * self.gradient.layer.norms.norm())
+        held = normalized(ones)
+        stretched: Tensor = basis + torch.outer(basis @ held, held) * (usual - 1)
+        return stretched
 
     def without(self, directions: Tensor) -> Equations:
         """The equations with V without the images whose directions in the second gradient, `[r, K]`, are given."""
@@ -105,7 +116,7 @@ class NextLayer:
         return replace(self.equations, activations=self.equations.activations @ left)
 
     def random(self, count: int, space: Tensor, generator: torch.Generator) -> Tensor:
-        """Starts `[B, count]` in a space with an orthonormal basis `[B, k]`."""
+        """Starts `[B, count]` in a space with a basis `[B, k]`."""
         drawn = torch.randn(space.shape[1], count, generator=generator, device=generator.device, dtype=space.dtype)
         starts: Tensor = space @ drawn
         return starts

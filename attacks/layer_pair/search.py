@@ -40,13 +40,13 @@ def candidates(
     Args:
         following: the equations.
         inside: those that are descended, of all images or of those not found.
-        space: an orthonormal basis `[B, k]` of where images are looked for.
+        space: a basis `[B, k]` of where images are looked for.
         starts: `[B, N]`, in that space.
         expired: asked in every step; what has not come near by then is left out.
     """
-    single = following.equations.single()
+    single, smooth = following.equations.single(), inside.activation.smooth
     inside = inside.single().within(space.to(single.features))
-    points = (space.T @ starts).to(single.features)
+    points = (torch.linalg.lstsq(space, starts).solution if smooth else space.T @ starts).to(single.features)
     rows = torch.linspace(
         0, len(inside.features) - 1, min(len(inside.features), _ROWS * len(space)), device=points.device
     )
@@ -54,7 +54,7 @@ def candidates(
     points, outside = descend(inside, points, *_FINE, expired)
     points = merged(points[:, outside < _NEAR], _MET)
     points = space.to(points) @ points  # of all equations: directions are not exact
-    if inside.activation.smooth:
+    if smooth:
         points = merged(single.newton(points, *_NEWTON[0], expired), 1e-6)
         return following.equations.newton(points.to(space), *_NEWTON[1], expired)
     points = settle(single, points, *_SINGLE, expired)

@@ -95,7 +95,7 @@ class OptimizationAttack(Attack):
             return lacking(observation, [name for name, _ in observation.model.named_parameters()])
         if self.objective in ("l1", "l2", "l2-per-layer") and not observation.scale_known:
             return f"objective={self.objective} needs the gradient's scale: grant local_hyperparameters, or use cosine"
-        named = labels.output_layer(observation.model, observation.num_classes)
+        named = labels.output_layer(observation.model, observation.num_classes, observation.image_shape)
         inferred = observation.labels is None and self.label_strategy != "joint"
         if named is None and (inferred or self.features):
             return (
@@ -174,7 +174,7 @@ class OptimizationAttack(Attack):
         """The problem, and the labels if they were inferred."""
         assert observation.batch_size is not None  # granted: it is in `requires`
         gradient = observation.gradient()
-        layer = labels.output_layer(observation.model, observation.num_classes)
+        layer = labels.output_layer(observation.model, observation.num_classes, observation.image_shape)
         known, inferred = observation.labels, None
         if known is None and self.label_strategy != "joint":
             assert layer is not None  # `supports` has found it
@@ -229,4 +229,6 @@ def _not_twice_differentiable(observation: Observation, objective: objectives.Na
         torch.autograd.backward(found.outputs, found.weights)  # meets every part, where autograd.grad passes some over
     except RuntimeError as error:  # what torch raises names the operation
         return f"the model cannot be differentiated twice, as gradient matching needs: {str(error).splitlines()[0]}"
+    if images.grad is None:
+        return "the gradient says nothing of the images: what the model makes of them is detached from its parameters"
     return None

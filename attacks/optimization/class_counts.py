@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from gibench.observation import Observation
 
+_BATCH_NORM = nn.modules.batchnorm._BatchNorm
 _LIKE = 0.5, 3.0  # features of a class are believed that are so like the general ones: least cosine, largest ratio
 _PASSES = 20
 _RIDGE = 0.1  # of the mean square of the equations: how near classes' features stay to the general ones
@@ -41,7 +42,11 @@ class Reference:
 
     @classmethod
     def of(cls, observation: Observation, layer: str) -> Reference:
-        """From granted surrogate images, else from the prior's mean image, else from mid-grey."""
+        """From granted surrogate images, else from the prior's mean image, else from mid-grey.
+
+        BatchNorm is in the client's mode where there are several images, whose statistics are then near those of the
+        client's batch; one image has none, and is normalised by the running ones. Dropout is off.
+        """
         if observation.surrogate_data:
             public = observation.surrogate_data.images
             images = public[:: -(-len(public) // _GENERAL)]
@@ -50,6 +55,9 @@ class Reference:
         else:
             images = observation.mean.new_full((1, *observation.image_shape), 0.5)
         model = copy.deepcopy(observation.model).eval()
+        if len(images) > 1:
+            for module, theirs in zip(model.modules(), observation.model.modules(), strict=True):
+                module.train(theirs.training and isinstance(module, _BATCH_NORM))
         last = model.get_submodule(layer)
         assert isinstance(last, nn.Linear)
         seen: list[Tensor] = []

@@ -13,17 +13,19 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from gibench.graph import send_through
+
 from . import class_counts
 
 Strategy = Literal["counts", "bias-corrected", "wainakh", "analytic", "idlg", "yin"]
 
 
-def output_layer(model: nn.Module, num_classes: int) -> str | None:
-    """The name of the last linear layer with one output a class and a bias, or None if there is none."""
+def output_layer(model: nn.Module, num_classes: int, image_shape: tuple[int, int, int]) -> str | None:
+    """The name of the last linear layer called that has one output a class and a bias, or None if there is none."""
     layers = [
         name
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module.out_features == num_classes and module.bias is not None
+        for name in send_through(model, image_shape).layers  # as they are first called: not all that a model has are
+        if (layer := model.get_submodule(name)) and layer.out_features == num_classes and layer.bias is not None
     ]
     return layers[-1] if layers else None
 

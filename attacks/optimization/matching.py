@@ -28,6 +28,7 @@ from .steps import Step
 from .weighted import Weighted, in_memory_order
 
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
+_DROPOUT = nn.modules.dropout._DropoutNd
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ class Matching(ABC):
     """An objective for one network and one observed gradient.
 
     Args:
-        model: the network; it is copied, and the copy's BatchNorm layers in train mode keep no statistics.
+        model: the network; it is copied. The copy's BatchNorm layers in train mode keep no statistics, and its dropout
+            is off: the client's masks are its secret, and without any a candidate is evaluated as it is on average.
         gradient: the observed gradient, of all parameters or, where a client sends no others, of some.
         objective: its name.
         watched: layers whose inputs are wanted, see `Match.inputs`.
@@ -62,6 +64,8 @@ class Matching(ABC):
             if isinstance(module, _BATCH_NORM) and module.training:
                 module.running_mean = module.running_var = module.num_batches_tracked = None
                 module.track_running_stats = False
+            elif isinstance(module, _DROPOUT):
+                module.eval()
         named = self.model.named_parameters()
         self.parameters = {name: parameter.detach() for name, parameter in named if name in gradient}
         self.layers: dict[str, list[str]] = {}  # with the names of their parameters
@@ -89,7 +93,8 @@ class PlainMatching(Matching):
     def compare(self, gradients: list[Tensor], inputs: dict[str, Tensor]) -> Match:
         """With the observed gradient."""
         value, slopes = self.objective([gradient.detach() for gradient in gradients])
-        return Match(value, gradients, slopes, inputs)
+        moving = [(each, slope) for each, slope in zip(gradients, slopes, strict=True) if each.requires_grad]
+        return Match(value, [each for each, _ in moving], [slope for _, slope in moving], inputs)
 
     def gradients(self, images: Tensor, labels: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
         """The candidates' gradients, differentiable, `[R, P]` a parameter, and the watched layers' inputs."""
@@ -109,7 +114,8 @@ class PlainMatching(Matching):
         else:
             losses, inputs = torch.vmap(self._loss, randomness="different")(parameters, images, labels)
             loss = losses.sum()
-        found = torch.autograd.grad(loss, list(parameters.values()), create_graph=True)
+        own = list(parameters.values())
+        found = torch.autograd.grad(loss, own, create_graph=True, materialize_grads=True)  # not all need be used
         return [gradient.flatten(1) for gradient in found], inputs
 
     def _loss(self, parameters: dict[str, Tensor], images: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

@@ -82,7 +82,7 @@ def _inverted(
     certified, errors = _claims(observation, equations, points, sure, pixel_scale, context)
     open_ = ~(enough & equations.hold(points))
     if bool(open_.any()):
-        shared = _shared(behind, observation, rows)
+        shared = _shared(behind, observation, equations)
         smooth = with_prior(equations, shared, points, pixel_scale, context)
         points = torch.where(open_, smooth, points)
     images = observation.denormalize(points.T.reshape(-1, *shape)).nan_to_num(0.5, 1, 0)
@@ -141,15 +141,15 @@ def _claims(
     return certified & (not context.expired()), errors
 
 
-def _shared(behind: Behind, observation: Observation, rows: Tensor) -> Shared | None:
-    """What the trunk's gradient says, where the features `[N, d]` found are those of all images; else nothing."""
+def _shared(behind: Behind, observation: Observation, equations: FeatureEquations) -> Shared | None:
+    """What the trunk's gradient says, where the features found are those of all images; else nothing."""
     gradient = {name: each for name, each in observation.gradient().items() if name in behind.trunk.parameters}
     layer = find_input_layer(behind.shown.model, behind.shown.image_shape)
     assert isinstance(layer, InputLayer)  # as `behind_trunk` has found
     weight, bias = layer.weight.double(), layer.bias.double()
     sent = observation.gradient()[f"{behind.head.layer}.weight"].double()
-    wide = rows.double()
-    if not gradient or not len(rows):
+    wide = equations.features.double()
+    if not gradient or not len(wide):
         return None
     columns = torch.linalg.lstsq(wide.T, sent.T).solution  # G [N, m]
     if layer.activation.sparse:
@@ -157,7 +157,6 @@ def _shared(behind: Behind, observation: Observation, rows: Tensor) -> Shared | 
     left = (sent - columns.T @ wide).norm() / sent.norm()
     if not bool(left < _EXPLAINED):
         return None
-    back = columns @ weight
-    if behind.trunk.rectified:
-        back = back * (wide > 0)
-    return Shared(back.to(rows.dtype), {name: each.to(rows.dtype) for name, each in gradient.items()})
+    back = columns @ weight * equations.known  # the ReLU before stops the rest, which are zero within the noise alone
+    dtype = equations.features.dtype
+    return Shared(back.to(dtype), {name: each.to(dtype) for name, each in gradient.items()})

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol, Self
 
 import torch
 from torch import Tensor
 
-from ..exact.conjugate import conjugate_gradients
+from ..exact.conjugate import Products, conjugate_gradients
 
 _DAMPING, _LEAST, _MOST = 1e-2, 1e-6, 1e6  # of the mean curvature along the slope: at first, at least, and the end
 _EASED, _RAISED = 0.2, 5.0
@@ -76,11 +77,12 @@ def least_squares(
     for _ in range(steps):
         if expired() or not len(todo):
             break
-        residual = system.select(todo).at(points[:, todo])
         before = points[:, todo]
+        problem = system.select(todo)
+        residual = problem.at(before)
         derivative = Derivative(residual, before)
         misfit = derivative.value.square().sum(dim=0)
-        move = _step(derivative, damping[todo], products)
+        move = _step(derivative, damping[todo], products, partial(_derivative, problem, before))
         trial = system.within(before + move)
         now = residual(trial).square().sum(dim=0)
         better = now < misfit
@@ -91,10 +93,29 @@ def least_squares(
     return points
 
 
-def _step(derivative: Derivative, damping: Tensor, products: int) -> Tensor:
+def _derivative(system: System, points: Tensor, index: Tensor) -> Derivative:
+    """That of some problems."""
+    some = points[:, index]
+    return Derivative(system.select(index).at(some), some)
+
+
+def _step(
+    derivative: Derivative, damping: Tensor, products: int, derivative_of: Callable[[Tensor], Derivative]
+) -> Tensor:
     """The step of each problem, damped by so much of the mean curvature along its slope."""
     slope = derivative.pull(derivative.value)
     size = slope.norm(dim=0)
     ridge = damping * (derivative.push(slope).norm(dim=0) / size.clamp_min(_TINY)).square()
     end = size * derivative.value.norm(dim=0).clamp(max=_FORCED)
-    return conjugate_gradients(lambda v: derivative.normal(v) + ridge * v, -slope, products, end, flat=0.0)
+
+    def damped(derivative: Derivative, ridge: Tensor) -> Products:
+        return lambda v: derivative.normal(v) + ridge * v
+
+    return conjugate_gradients(
+        damped(derivative, ridge),
+        -slope,
+        products,
+        end,
+        flat=0.0,
+        narrow=lambda index: damped(derivative_of(index), ridge[index]),
+    )

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from gibench.graph import is_relu
 from gibench.head import Head, find_head
 from gibench.observation import Observation
 
@@ -32,7 +33,6 @@ _SMOOTH_CALLS: tuple[Any, ...] = (
     *(operator.add, operator.sub, operator.mul, torch.add, torch.flatten, torch.tanh, torch.sigmoid, torch.cat),
     *(F.gelu, F.silu, F.avg_pool2d, "flatten", "view", "reshape", "size", operator.getitem),
 )
-_RELU = (F.relu, torch.relu, "relu")
 _APART = 1e-3  # of the largest feature: by less, arithmetic alone may change it
 _COPIES = 12  # of what a trunk makes of an image at its kinks: what its derivatives hold
 
@@ -151,7 +151,7 @@ def _bends(node: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
     module = modules.get(str(node.target)) if node.op == "call_module" else None
     if isinstance(module, nn.MaxPool2d):
         return not module.ceil_mode and not module.return_indices
-    return isinstance(module, nn.LeakyReLU) or node.target in _RELU
+    return isinstance(module, nn.LeakyReLU) or is_relu(node, modules)
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ def _unrectified(trunk: fx.GraphModule) -> tuple[fx.GraphModule, bool]:
     for node in trunk.graph.nodes:
         if last is not None and node is last:
             known[node] = known[node.all_input_nodes[0]]
-        elif _rectifies(node, modules):
+        elif is_relu(node, modules):
             known[node] = graph.call_function(torch.relu, (known[node.all_input_nodes[0]],))
         else:
             known[node] = graph.node_copy(node, known.__getitem__)
@@ -223,14 +223,9 @@ def _unrectified(trunk: fx.GraphModule) -> tuple[fx.GraphModule, bool]:
 def _last_relu(graph: fx.Graph, modules: Mapping[str, nn.Module]) -> fx.Node | None:
     """The ReLU after which nothing changes which of two values is larger."""
     node = next(iter(reversed(graph.nodes))).all_input_nodes[0]
-    while len(node.users) == 1 and not _rectifies(node, modules):
+    while len(node.users) == 1 and not is_relu(node, modules):
         module = modules.get(str(node.target)) if node.op == "call_module" else None
         if not isinstance(module, _KEEPS_ORDER) and node.target not in (torch.flatten, "flatten"):
             return None
         node = node.all_input_nodes[0]
-    return node if len(node.users) == 1 and _rectifies(node, modules) else None
-
-
-def _rectifies(node: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
-    module = modules.get(str(node.target)) if node.op == "call_module" else None
-    return isinstance(module, nn.ReLU) or node.target in _RELU
+    return node if len(node.users) == 1 and is_relu(node, modules) else None

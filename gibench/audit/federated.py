@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from gibench.errors import UsageError
+from gibench.text import type_of
 
 _NUMPY = "numpy.ndarray"  # how Flower calls arrays that `np.save` wrote
 _KINDS = {"FULL": "weights", "DIFF": "delta"}  # NVFlare's names
@@ -26,8 +27,8 @@ def unwrapped(source: Any, what: str) -> Any:
     """
     if hasattr(source, "params_type") and hasattr(source, "params"):
         if not isinstance(source.params, Mapping):
-            held = type(source.params).__name__
-            raise UsageError(f"the {what} is an FLModel whose params are a {held}: give them as a dict by name")
+            held = type_of(source.params)
+            raise UsageError(f"the {what} is an FLModel whose params are {held}: give them as a dict by name")
         return source.params
     if hasattr(source, "parameters") and hasattr(source.parameters, "tensors"):  # FitRes
         source = source.parameters

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from gibench.audit.federated import unwrapped
 from gibench.errors import UsageError
+from gibench.text import type_of
 
 Sent = dict[str, Tensor] | list[Tensor]  # by name, or in the order of `state_dict()`
 
@@ -95,7 +96,7 @@ def _tensors(source: Any, what: str) -> Sent:
         return [named[name] for _, name in sorted((int(place[1]), place[0]) for place in places if place)]
     if isinstance(source, Sequence) and not isinstance(source, str | bytes):
         return [_tensor(value, f"entry {index}", what) for index, value in enumerate(source)]
-    raise UsageError(f"the {what} is a {type(source).__name__}: give a dict of tensors by name, or a list in order")
+    raise UsageError(f"the {what} is {type_of(source)}: give a dict of tensors by name, or a list in order")
 
 
 def _name(key: Any, what: str) -> str:
@@ -110,6 +111,6 @@ def _tensor(value: Any, name: str, what: str) -> Tensor:
     if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "fiub" and value.dtype.itemsize <= _WIDEST:
         made = torch.from_numpy(np.asarray(value, value.dtype.newbyteorder("="), order="C"))
     if not isinstance(made, Tensor) or made.layout != torch.strided or made.is_quantized or made.is_meta:
-        kind = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
-        raise UsageError(f"the {what} holds a {kind} at '{name}', which is no dense tensor of numbers: convert it")
+        held = f"a {value.dtype}" if isinstance(value, np.ndarray) else type_of(value)
+        raise UsageError(f"the {what} holds {held} at '{name}', which is no dense tensor of numbers: convert it")
     return made.detach().cpu()

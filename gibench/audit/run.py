@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -20,7 +19,7 @@ from gibench.audit.protocol import Protocol
 from gibench.audit.readers import read
 from gibench.audit.report import AuditReport
 from gibench.errors import UsageError
-from gibench.factory import Factory, refuse_lazy
+from gibench.factory import Factory, own_copy, refuse_lazy
 from gibench.registry import create
 from gibench.scoring import score
 
@@ -97,9 +96,9 @@ def _model(model: nn.Module | str, weights: Any, protocol: Protocol) -> tuple[nn
     """The network with the weights that the client received, and whether these were told."""
     if isinstance(model, str):
         told = {"image_shape": protocol.image_shape, "num_classes": protocol.classes}
-        network = Factory.of(model).make(**{name: value for name, value in told.items() if value is not None})
+        network = own_copy(Factory.of(model).make(**{name: value for name, value in told.items() if value is not None}))
     else:
-        network = copy.deepcopy(model)  # the user's stays as it is
+        network = own_copy(model)  # the user's stays as it is
     refuse_lazy(network)
     if not any(each.requires_grad for each in network.parameters()):
         raise UsageError("the model has no parameters that a client trains: unfreeze those that it does")

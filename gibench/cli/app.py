@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 import traceback
 import warnings
@@ -33,6 +34,8 @@ from gibench.cli.sync import sync
 from gibench.cli.utility import utility
 from gibench.errors import DataWarning, GibenchError, UsageError
 from gibench.text import text_of
+
+_WRITERS = ("echo", "_write_buffer")  # the functions of typer and of rich in which standard output is written
 
 app = typer.Typer(
     name="gibench",
@@ -65,7 +68,17 @@ def gibench(
 
 
 def _print_anything() -> None:
-    """What a stream's encoding cannot hold is printed with backslashes, so that no result is lost on its way out."""
+    """What a stream's encoding cannot hold is printed with backslashes, so that no result is lost on its way out.
+
+    A stream that is closed leads nowhere, and no file that is opened later gets its number.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+            setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8"))  # noqa: SIM115  # as long as we run
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -81,7 +94,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:  # nothing is lost: it becomes the error line, and --debug shows where it came from
         if "--debug" in arguments:
             traceback.print_exc()
-        if isinstance(error, GibenchError):
+        if isinstance(error, OSError) and traceback.extract_tb(error.__traceback__)[-1].name in _WRITERS:
+            message = f"standard output cannot be written ({error.strerror}): make room, or let it go elsewhere"
+        elif isinstance(error, GibenchError):
             message = text_of(error)
         else:
             message = f"{type(error).__name__}: {text_of(error)}: run again with --debug to see where"

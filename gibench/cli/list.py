@@ -89,7 +89,7 @@ def _show_suites(as_json: bool) -> None:
 def _wrapped(name: str, text: str) -> str:
     """A name and what it is, on a terminal in lines of its width; anywhere else in one line."""
     name, text = visible(name), visible(text)
-    if not sys.stdout or not sys.stdout.isatty():
+    if not sys.stdout.isatty():
         return name + text
     width = max(get_terminal_size().columns, len(name) + _LEAST_WIDTH)
     return fill(text, width, initial_indent=name, subsequent_indent=" " * len(name), break_on_hyphens=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 
 from pydantic import Field, field_validator
@@ -10,7 +9,7 @@ from torch import nn
 
 from gibench.audit import names
 from gibench.errors import UsageError
-from gibench.factory import Factory, count_logits, refuse_lazy
+from gibench.factory import Factory, count_logits, own_copy, refuse_lazy
 from gibench.models.base import Model
 
 _COUNTER = "num_batches_tracked"  # of BatchNorm, which matters to none that has a momentum
@@ -51,7 +50,7 @@ class Module(Model):
 
     def build(self, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
         made = self._factory.make(image_shape=image_shape, num_classes=num_classes)
-        network = copy.deepcopy(made)  # an installed module may hold it, and weights are written into it
+        network = own_copy(made)  # an installed module may hold it, and weights are written into it
         refuse_lazy(network)
         if self.weights:
             found = names.load(self.weights, network)

@@ -22,8 +22,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from gibench.results.place import SESSIONS
+
 LEASE = 120.0  # seconds without a sign of life after which a session on another machine is gone
-_SESSIONS_IN = ".sessions"  # the folder, in that of the results
 _BEAT = 15.0  # seconds between signs of life
 _SESSIONS: dict[tuple[Path, int], Session] = {}
 _LOCK = threading.Lock()
@@ -85,7 +86,7 @@ def _is_alive(file: Path, age: Callable[[Path], float]) -> bool:
 
 def at_work(root: Path) -> int:
     """How many processes are at work on a results folder; nothing is made, so of other machines by this one's clock."""
-    return sum(_is_alive(file, _since_sign_of_life) for file in (root / _SESSIONS_IN).glob("*"))
+    return sum(_is_alive(file, _since_sign_of_life) for file in (root / SESSIONS).glob("*"))
 
 
 def _since_sign_of_life(file: Path) -> float:
@@ -99,8 +100,8 @@ def session(root: Path) -> Session:
     """This process' session in a results folder."""
     with _LOCK:
         place = (root, os.getpid())
-        if place not in _SESSIONS or not (root / _SESSIONS_IN / _SESSIONS[place].name).exists():
-            _SESSIONS[place] = Session(root / _SESSIONS_IN)
+        if place not in _SESSIONS or not (root / SESSIONS / _SESSIONS[place].name).exists():
+            _SESSIONS[place] = Session(root / SESSIONS)
         return _SESSIONS[place]
 
 

@@ -14,6 +14,7 @@ from gibench.text import storable
 
 DEFAULT = "gibench-results"  # in the working folder
 VARIABLE = "GIBENCH_RESULTS"
+SESSIONS = ".sessions"  # folder of the processes that write into a results folder
 
 
 def root(folder: str | Path | None) -> Path:
@@ -51,6 +52,12 @@ def quoted(experiment: str) -> str:
     """The experiment's name as that of a folder; `urllib.parse.unquote` undoes it."""
     text = quote(storable(experiment), safe=" ,+()[]@=")
     return f"%2E{text[1:]}" if text.startswith(".") else text  # what begins with a dot is not a cell's or experiment's
+
+
+def holding(folder: Path) -> Path | None:
+    """The results folder that a folder is or lies in, or None."""
+    whole = folder.expanduser().absolute()
+    return next((each for each in (whole, *whole.parents) if each == root(None) or (each / SESSIONS).is_dir()), None)
 
 
 def experiments(folder: str | Path | None) -> list[str]:

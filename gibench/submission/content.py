@@ -186,10 +186,11 @@ _COLUMNS: Mapping[str, tuple[str, Callable[[str], Any]]] = {  # of `gibench.scor
     "nearest": ("float64", _nullable(_finite)),
     "reidentified": ("boolean", _nullable(_TRUTH.__getitem__)),
 }
+_LATER = 2  # of these, the last ones, which tables of earlier versions end without
 
 
 def images(text: str) -> pd.DataFrame:
-    """A per-image table, read to the last bit.
+    """A per-image table, read to the last bit; columns that there were not yet are null.
 
     Raises:
         ValueError: it is none; in words.
@@ -197,15 +198,16 @@ def images(text: str) -> pd.DataFrame:
     reader = csv.reader(io.StringIO(text, newline=""))
     try:
         header, *lines = [line for line in reader if line] or [[]]
-        if header != list(_COLUMNS):
+        if header not in (list(_COLUMNS)[: len(_COLUMNS) - later] for later in range(_LATER + 1)):
             raise ValueError(f"it has other columns than {', '.join(_COLUMNS)}")
-        kinds = list(_COLUMNS.values())
+        kinds = [_COLUMNS[name] for name in header]
         values = [[read(each) for (_, read), each in zip(kinds, line, strict=True)] for line in lines]
+        values = [[*line, *[None] * (len(_COLUMNS) - len(header))] for line in values]
     except KeyError as error:
         raise ValueError(f"{error} is neither True nor False") from None
     except csv.Error as error:
         raise ValueError(str(error)) from None
-    columns = zip(*values, strict=True) if values else [()] * len(kinds)
+    columns = zip(*values, strict=True) if values else [()] * len(_COLUMNS)
     return pd.DataFrame(
         {
             name: pd.Series(list(column), dtype=kind)

@@ -44,9 +44,10 @@ def _of(table: pd.DataFrame, row: Row) -> Iterator[str]:
     if not len(table):
         yield "its per-image table is empty"
         return
+    earlier = row.recognisable_rate is None and bool(table["reidentified"].isna().all())  # of a version without either
     for name, value in summary_of(table, row.n_reconstructed or 0).items():
         stated = getattr(row, name)
-        if not _equal(stated, value):
+        if not (earlier and name == "recognisable_rate") and not _equal(stated, value):
             yield f"{name} is {stated}, and its images give {value}"
 
 

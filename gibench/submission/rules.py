@@ -164,7 +164,7 @@ def _copies(rows: Sequence[Row], texts: Mapping[str, str]) -> Iterator[Finding]:
             if first.seed != row.seed:
                 yield Finding(named(row), f"its images have the errors of those of {named(first)}", "run its own seed")
         likeness = tuple(table["nearest"].astype(object).where(table["nearest"].notna(), None))
-        if near.setdefault(batch, likeness) != likeness:
+        if any(each is not None for each in likeness) and near.setdefault(batch, likeness) != likeness:
             told = "its images are not as like each other as those of others of its batch (nearest)"
             yield Finding(named(row), told, "run its cell again")
 

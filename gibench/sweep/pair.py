@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import replace
-from typing import Any
+from typing import Any, BinaryIO
 
 from gibench.cell import Cell
 from gibench.deadline import grace
@@ -66,7 +66,8 @@ class Pair:
                 head, body = self._trusted.ask(progress, limit, "prepare", job, facts)
                 if "observation" in head:
                     doing = "scoring what was found"
-                    outcome = outcome or self._attacked(job, body, limit, progress)
+                    with head["observation"] as observation:
+                        outcome = outcome or self._attacked(job, observation, limit, progress)
                     head, body = self._trusted.ask(progress, limit, "score", *outcome)
             else:
                 doing = "running it"
@@ -93,9 +94,9 @@ class Pair:
         except TypeError:
             return Facts(), _failed("the attack's process sent no facts")
 
-    def _attacked(self, cell: Cell, observation: bytes, limit: float | None, progress: Progress) -> Answer:
+    def _attacked(self, cell: Cell, observation: BinaryIO, limit: float | None, progress: Progress) -> Answer:
         try:
-            head, body = self._attacking.ask(progress, limit, "attack", Task.of(cell), observation)
+            head, body = self._attacking.ask(progress, limit, "attack", Task.of(cell), file=observation)
         except WorkerError as end:
             return _ended(end)
         self._replace_if_changed(self._attacking, head)

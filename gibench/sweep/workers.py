@@ -17,10 +17,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from types import ModuleType
-from typing import Any
+from typing import Any, BinaryIO
 
 from gibench.errors import GibenchError, UsageError
-from gibench.exchange import Answer, Place
+from gibench.exchange import Answer, Place, receive_file, send_file
 from gibench.job import Progress
 
 _MOST_BYTES = 2**26, 2**36  # of an answer's two parts; what claims to be longer is no answer
@@ -45,13 +45,16 @@ class Worker:
         self._connection: Connection | None = None
         self._overran = self._closed = False
 
-    def ask(self, progress: Progress, limit: float | None, name: str, *arguments: Any) -> Answer:
-        """What the worker answers; see `gibench.worker`.
+    def ask(
+        self, progress: Progress, limit: float | None, name: str, *arguments: Any, file: BinaryIO | None = None
+    ) -> Answer:
+        """What the worker answers; see `gibench.worker`. An observation is an open file in the head.
 
         Args:
             progress: is told what the worker tells meanwhile.
             limit: seconds until it is ended.
             name, arguments: of what it is asked for.
+            file: its last argument, closed here once it is sent.
 
         Raises:
             WorkerError: the worker has ended in place of an answer.
@@ -63,9 +66,15 @@ class Worker:
             if timer:
                 timer.daemon = True
                 timer.start()
-            connection.send_bytes(pickle.dumps((name, arguments), protocol=pickle.HIGHEST_PROTOCOL))
+            request = name, arguments, file is not None
+            connection.send_bytes(pickle.dumps(request, protocol=pickle.HIGHEST_PROTOCOL))
+            if file is not None:
+                send_file(connection, file)
             head = self._head(connection, progress)
-            body = connection.recv_bytes(_MOST_BYTES[1])
+            if "observation" in head:
+                head["observation"], body = receive_file(connection), b""
+            else:
+                body = connection.recv_bytes(_MOST_BYTES[1])
         except (OSError, EOFError, ValueError) as error:
             raise self._end(error) from None
         finally:

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from gibench.errors import UsageError
+from gibench.results.place import holding
 
 MARKER = ".gibench-site"  # says that the folder is ours
 _OURS = re.compile(
@@ -23,7 +24,7 @@ class Place:
     """A site while it is written. What it had before and was not written again is deleted at the end, if all went well.
 
     Raises:
-        UsageError: the folder holds anything but a site of ours, or cannot be written.
+        UsageError: the folder holds anything but a site of ours, lies among results, or cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -31,6 +32,8 @@ class Place:
         self._written: set[str] = set()
 
     def __enter__(self) -> Self:
+        if results := holding(self._folder):
+            raise UsageError(f"{self._folder} is within the results folder {results}: name a folder beside it")
         try:
             if self._folder.exists():
                 self._check(list(self._files()))

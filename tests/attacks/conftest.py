@@ -8,6 +8,7 @@ from torch import Tensor
 
 from gibench import batches, client, seeds
 from gibench.attack import Context
+from gibench.attacks.exact.activation import RELU, Activation
 from gibench.attacks.exact.layers import InputLayer
 from gibench.attacks.exact.linear_layer import LayerGradient
 from gibench.attacks.exact.low_rank import Factors, factorize
@@ -55,6 +56,7 @@ def plant(
     seed: int = 0,
     sigma: float = 0.0,
     inputs: Tensor | None = None,
+    activation: Activation = RELU,
 ) -> Planted:
     """A gradient of a random layer for gaussian (or the given) inputs, white noise of std `sigma` on each entry."""
     generator = torch.Generator().manual_seed(seed)
@@ -65,10 +67,10 @@ def plant(
     weight, bias = normal(neurons, size) / size**0.5, normal(neurons) / 3
     if inputs is None:
         inputs = normal(batch_size, size)
-    zeros = weight @ inputs.T + bias[:, None] <= 0
+    zeros = (weight @ inputs.T + bias[:, None] <= 0) & activation.sparse
     columns = normal(neurons, len(inputs)).masked_fill(zeros, 0.0)
     return Planted(
-        InputLayer("0", weight, bias),
+        InputLayer("0", weight, bias, activation=activation),
         inputs,
         columns,
         zeros,

@@ -58,7 +58,7 @@ def cases() -> Iterator[Case]:
                 with seeds.isolated(0, "model"):
                     network = model.build(images.image_shape, classes)
                     training.train(network, some, steps, torch.default_generator)
-                layer = output_layer(network, classes)
+                layer = output_layer(network, classes, images.image_shape)
                 last = network.get_submodule(layer)
                 prior = ImagePrior(some.public.images.mean(0), some.public.images.std(0))
                 facts = {"threat_model": ThreatModel(), "prior": prior}

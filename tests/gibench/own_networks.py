@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils import prune
 
 
 def layers(activation=nn.ReLU, bias=True):
@@ -143,8 +144,138 @@ def text():
     return "a network"
 
 
+def number():
+    return 3
+
+
 def lazy():
     return nn.Sequential(nn.Flatten(), nn.LazyLinear(10))
 
 
 ready = layers()
+
+
+class Written(Functional):
+    """ReLUs that write over what they are given, and whose result nobody takes."""
+
+    def forward(self, x):
+        x = self.first(x.flatten(1))
+        x.relu_()
+        x = self.second(x)
+        F.relu(x, inplace=True)
+        return self.last(x)
+
+
+class Clamped(Functional):
+    """ReLUs by another name."""
+
+    def forward(self, x):
+        return self.last(torch.relu_(self.second(self.first(x.flatten(1)).clamp(min=0))))
+
+
+class Around(Functional):
+    """A way around the first ReLU."""
+
+    def __init__(self):
+        super().__init__()
+        self.other = nn.Linear(40, 10)
+
+    def forward(self, x):
+        x = self.first(x.flatten(1))
+        return self.last(F.relu(self.second(F.relu(x)))) + self.other(x)
+
+
+class Transposed(Functional):
+    """The first layer's weight once more, as autoencoders have it."""
+
+    def __init__(self):
+        super().__init__()
+        self.second = nn.Linear(64, 30)
+
+    def forward(self, x):
+        x = F.relu(self.first(x.flatten(1)))
+        return self.last(F.relu(self.second(F.linear(x, self.first.weight.T))))
+
+
+class NextTied(Functional):
+    """One weight in the second and the third layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.second, self.third = nn.Linear(40, 40), nn.Linear(40, 40)
+        self.third.weight, self.last = self.second.weight, nn.Linear(40, 10)
+
+    def forward(self, x):
+        x = F.relu(self.second(F.relu(self.first(x.flatten(1)))))
+        return self.last(F.relu(self.third(x)))
+
+
+class Named(nn.Linear):
+    """A linear layer by a name of one's own."""
+
+
+class Doubled(nn.Linear):
+    """A linear layer that computes something else."""
+
+    def forward(self, x):
+        return F.linear(x, 2 * self.weight, self.bias)
+
+
+def named():
+    return nn.Sequential(nn.Flatten(), Named(64, 40), nn.ReLU(), Named(40, 30), nn.ReLU(), nn.Linear(30, 10))
+
+
+def doubled():
+    return nn.Sequential(nn.Flatten(), Doubled(64, 10))
+
+
+class InMemory(Functional):
+    """Channels last in memory, and copies."""
+
+    def forward(self, x):
+        return super().forward(x.clone().to(memory_format=torch.channels_last).float().squeeze(1).flatten(1))
+
+
+class Indexed(Functional):
+    """Pixels in an order that a buffer holds."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("order", torch.randperm(64))
+
+    def forward(self, x):
+        return super().forward(x.flatten(1)[:, self.order])
+
+
+def normalised(place=1):
+    made = layers()
+    made[place] = nn.utils.parametrizations.weight_norm(made[place])
+    return made
+
+
+class Unused(Functional):
+    """A head beside the last one, which nothing goes through."""
+
+    def __init__(self):
+        super().__init__()
+        self.spare = nn.Linear(30, 10)
+
+
+class Cut(Functional):
+    """Features that are no function of the weights any more."""
+
+    def forward(self, x):
+        return self.last(F.relu(self.second(F.relu(self.first(x.flatten(1))))).detach())
+
+
+class Overwriting(Functional):
+    """Changes the images that it is given."""
+
+    def forward(self, x):
+        return super().forward(x.mul_(2))
+
+
+def hooked():
+    made = layers()
+    prune.random_unstructured(made[1], "weight", 0.3)
+    return made

@@ -32,6 +32,13 @@ def test_every_value_becomes_strict_json_and_stays_the_same(value):
     json.dumps(plain, ensure_ascii=False).encode()  # strict UTF-8
 
 
+@given(st.lists(st.tuples(st.text(min_size=1, max_size=3), st.integers(1, 30_000)), max_size=80))
+def test_what_went_from_process_to_process_is_cut_once(texts):
+    """Long texts and keys, also more of them than are kept."""
+    plain = jsonable([{text * times: text * times} for text, times in texts])
+    assert jsonable(plain) == plain
+
+
 @given(
     st.lists(
         st.dictionaries(
@@ -99,6 +106,7 @@ def test_of_a_long_text_both_ends_stay():
     assert plain.startswith("aaa")
     assert plain.endswith("bbb")
     assert f" ... {LONGEST} characters ... " in plain
+    assert len(plain) == LONGEST
     texts = jsonable(["a" * LONGEST] * (MOST_CHARACTERS // LONGEST) + ["b" * 10])
     assert texts[0] == "a" * LONGEST
     assert "b" not in texts[-1]

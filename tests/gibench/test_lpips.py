@@ -46,6 +46,20 @@ def test_pairs_are_measured_one_by_one_whatever_the_batch():
     assert lpips(first[:0], second[:0]).shape == (0,)
 
 
+@pytest.mark.parametrize(("count", "side", "most"), [(70, 32, 64), (65, 128, 64), (18, 256, 16), (3, 1100, 1)])
+def test_large_images_are_measured_a_few_at_once(count, side, most):
+    counts = []
+
+    def network(first, second):
+        counts.append(len(first))
+        return first[:, :1, :1, :1]
+
+    images = torch.zeros(1, 1, 1, 1).expand(count, 1, side, side)
+    assert module._measure(network, images, images).shape == (count,)
+    assert max(counts) == most
+    assert sum(counts) == count
+
+
 def test_damaged_weights_are_one_clear_line(monkeypatch):
     monkeypatch.setattr(module, "SHA256", "0" * 64)
     with pytest.raises(GibenchError, match="are damaged: reinstall gibench"):

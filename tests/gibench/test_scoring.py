@@ -331,3 +331,11 @@ def test_the_grid_shows_truth_over_reconstruction(shape, columns, size):
     assert list(above.getpixel((0, 0))) == corner
     assert grid.getpixel((3, 8 + tile)) == (0, 160, 60)
     assert grid.getpixel((3, 4)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize(("count", "side", "size"), [(2, 300, (524, 396)), (70, 90, (1636, 332))])
+def test_the_grid_shows_large_images_reduced(count, side, size):
+    truth = torch.full((count, 3, 3 * side // 4, side), 0.2)
+    grid = Image.open(io.BytesIO(grid_png(truth, score(truth, Reconstruction(truth)))))
+    assert grid.size == size
+    assert grid.getpixel((4, 4)) == (51, 51, 51)

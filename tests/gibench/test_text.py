@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gibench.leaderboard.formats import markdown_table
-from gibench.text import code, is_storable, one_line, prose, shortened, storable, text_of, visible
+from gibench.text import code, is_storable, one_line, prose, shortened, storable, text_of, type_of, visible
 
 MARKED = st.text("`|\\\\<>[]()*_#&!~:/@.w \n\x1b\u202eab", max_size=30)
 
@@ -31,16 +31,28 @@ def test_what_is_no_utf8_is_written_out():
     assert storable("a\0b") == r"a\x00b"
 
 
-@given(st.text(), st.integers(0, 100))
+@given(st.text() | st.text("ab", max_size=300), st.integers(0, 100))
 def test_a_text_is_shortened_in_its_middle(text, longest):
     found = shortened(text, longest)
+    assert len(found) <= longest or found == text
     if len(text) <= longest:
         assert found == text
-    else:
-        half = longest // 2
-        assert found.startswith(text[:half])
-        assert found.endswith(text[len(text) - half :])
-        assert len(found) < longest + 40
+    elif longest > 60:
+        assert found[:5] == text[:5]
+        assert found[-5:] == text[-5:]
+        assert f" ... {len(text) - longest} characters ... " in found
+
+
+@given(st.text() | st.binary().map(os.fsdecode) | st.text("ab\0", max_size=300), st.integers(0, 100))
+def test_a_text_that_was_cut_is_cut_no_further(text, longest):
+    found = text_of(text, longest)
+    assert text_of(found, longest) == found
+    assert is_storable(found)
+
+
+@pytest.mark.parametrize(("value", "name"), [(3, "an int"), ("", "a str"), ([], "a list"), (OSError(), "an OSError")])
+def test_what_a_value_is_is_said_with_its_article(value, name):
+    assert type_of(value) == name
 
 
 @given(st.text() | st.binary().map(os.fsdecode))

@@ -238,6 +238,9 @@ def test_a_file_that_is_none_of_rows_is_one_clear_line(root, make_stored):
     file.write_text(text.replace("exact_rate", "exactness"))
     with pytest.raises(UsageError, match="other columns than rows have now \\(exactness\\)"):
         publish.tables(root)
+    file.write_text("\n")
+    with pytest.raises(UsageError, match=r"demo\.csv is empty: give a file of rows"):
+        publish.tables(root)
     file.write_text(text.replace(",0.95,", ",much,", 1))
     with pytest.raises(UsageError, match="line 2 is no row"):
         publish.tables(root)

@@ -12,6 +12,7 @@ from gibench.errors import UsageError
 from gibench.leaderboard.site import build
 from gibench.leaderboard.site.place import MARKER
 from gibench.leaderboard.site.rows import Beside, Shown
+from gibench.results.folder import Results
 from tests.leaderboard.markup import Page
 
 
@@ -136,3 +137,14 @@ def test_a_site_of_no_rows_says_so(tmp_path):
     page = Page((tmp_path / "site" / "index.html").read_bytes())
     assert "No stored rows." in page.text
     assert page.faults == []
+
+
+@pytest.mark.parametrize("inside", [".", "site", "gibench/site"])
+def test_no_site_is_written_among_results(rows, tmp_path, monkeypatch, inside):
+    results = Results(tmp_path / "stored", create=True)
+    with pytest.raises(UsageError, match=r"is within the results folder .*stored: name a folder beside it"):
+        build(results.root / inside, Shown(rows, "rows"))
+    monkeypatch.setenv("GIBENCH_RESULTS", str(tmp_path / "empty"))  # where none are yet
+    with pytest.raises(UsageError, match=r"is within the results folder .*empty"):
+        build(tmp_path / "empty" / inside, Shown(rows, "rows"))
+    assert not list(tmp_path.rglob("index.html"))

@@ -26,7 +26,7 @@ def equations(planted, sigma=0.0, outputs=60, relu=False):
     """
     generator = torch.Generator().manual_seed(9)
     factors = planted.factors()
-    activations = torch.relu(planted.inputs @ planted.layer.weight.T + planted.layer.bias)
+    activations = planted.layer.activation.function(planted.inputs @ planted.layer.weight.T + planted.layer.bias)
     signals = torch.randn(outputs, len(activations), generator=generator, dtype=torch.float64)
     then = None
     if relu:
@@ -41,7 +41,8 @@ def equations(planted, sigma=0.0, outputs=60, relu=False):
     basis, triangle = torch.linalg.qr(features(factors, planted.layer))
     ones = torch.linalg.solve_triangular(triangle.T, factors.ones[:, None], upper=False)[:, 0]
     span = outputs**0.5 * second.inputs / second.singular_values[:, None]
-    following = NextLayer(Equations(basis, span.T, ones), planted.gradient(factors), second, triangle, then)
+    linear = Equations(basis, span.T, ones, planted.layer.activation)
+    following = NextLayer(linear, planted.gradient(factors), second, triangle, then)
     return following, triangle @ torch.linalg.inv(planted.truth(factors).vectors).T
 
 

@@ -101,7 +101,7 @@ def test_models_without_such_a_layer_are_skipped_with_the_reason(make_scene, att
 
 def test_the_search_for_the_layer_leaves_the_model_as_it_was(make_scene, relu_net):
     observation = make_scene(relu_net, [0]).observation
-    assert find_first_linear(observation.model, observation.image_shape) == "1"
+    assert find_first_linear(observation.model, observation.image_shape).name == "1"
     assert observation.model.training
     assert not observation.model[1]._forward_pre_hooks
 

@@ -35,7 +35,7 @@ def seen(model, gradient):
 
 
 def infer(strategy, observation, count):
-    layer = labels.output_layer(observation.model, CLASSES)
+    layer = labels.output_layer(observation.model, CLASSES, observation.image_shape)
     general = class_counts.Reference.of(observation, layer)
     return labels.infer(strategy, observation.gradient(), layer, count, general).tolist()
 
@@ -147,7 +147,7 @@ def test_a_class_s_own_features_tell_what_the_network_predicts_for_it():
 
 def test_images_in_general_are_the_surrogates_else_the_prior_else_grey():
     observation = seen(*planted([0]))
-    layer = labels.output_layer(observation.model, CLASSES)
+    layer = labels.output_layer(observation.model, CLASSES, observation.image_shape)
     grey = torch.full((1, 1, 4, 5), 0.5)
     prior = ImagePrior(torch.rand(1, 4, 5), torch.ones(1, 4, 5))
     public = SurrogateData(torch.rand(3, 1, 4, 5), torch.tensor([0, 1, 2]))
@@ -171,6 +171,19 @@ def test_of_many_surrogates_some_are_looked_at():
     assert entered == [434]  # every third
 
 
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_several_images_in_general_are_normalised_as_the_client_does(mode):
+    layers = nn.Flatten(), nn.BatchNorm1d(20), nn.Dropout(0.5), nn.Linear(20, CLASSES)
+    model = nn.Sequential(*layers).train(mode == "train")
+    public = SurrogateData(torch.rand(30, 1, 4, 5), torch.zeros(30, dtype=torch.long))
+    found = class_counts.Reference.of(replace(seen(model, {}), surrogate_data=public), "3")
+    flat = public.images.flatten(1)
+    spread = flat.var(0, unbiased=False) if mode == "train" else torch.ones(20)
+    entered = (flat - (flat.mean(0) if mode == "train" else 0)) / (spread + 1e-5).sqrt()
+    torch.testing.assert_close(found.features.float(), entered.mean(0), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.probabilities.float(), model[3](entered).softmax(1).mean(0), rtol=1e-4, atol=1e-6)
+
+
 def test_looking_at_images_in_general_leaves_the_model_as_it_was():
     model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(20), nn.Linear(20, CLASSES)).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -182,5 +195,7 @@ def test_looking_at_images_in_general_leaves_the_model_as_it_was():
 
 def test_the_output_layer_is_the_last_linear_one_with_a_bias_and_an_output_a_class():
     model = nn.Sequential(nn.Linear(4, CLASSES), nn.ReLU(), nn.Linear(CLASSES, CLASSES))
-    assert labels.output_layer(model, CLASSES) == "2"
-    assert labels.output_layer(nn.Sequential(nn.Linear(4, CLASSES, bias=False)), CLASSES) is None
+    assert labels.output_layer(model, CLASSES, (1, 1, 4)) == "2"
+    model[2].spare = nn.Linear(4, CLASSES)  # which nothing goes through
+    assert labels.output_layer(model, CLASSES, (1, 1, 4)) == "2"
+    assert labels.output_layer(nn.Sequential(nn.Linear(4, CLASSES, bias=False)), CLASSES, (1, 1, 4)) is None

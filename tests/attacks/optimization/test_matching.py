@@ -197,6 +197,28 @@ def test_candidates_are_evaluated_in_the_mode_that_is_observed(training):
         assert (float(match.value) < 1e-20) == reached
 
 
+BY_CHANNEL = nn.Sequential(nn.Unflatten(1, (3, 4, 4)), nn.Dropout2d(0.5), nn.Flatten())
+
+
+@pytest.mark.parametrize("dropout", [nn.Dropout(0.5), BY_CHANNEL])
+def test_dropout_draws_nothing_and_candidates_are_evaluated_without(dropout):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), dropout, nn.Linear(48, 4)).double()
+    images, targets = torch.randn(3, 1, 6, 6, dtype=torch.float64), torch.tensor([0, 1, 3])
+    without = copy.deepcopy(model).eval()
+    loss = functional.cross_entropy(without(images), targets)
+    found = torch.autograd.grad(loss, list(without.parameters()))
+    gradient = dict(zip(dict(model.named_parameters()), found, strict=True))
+    drawn = torch.get_rng_state()
+    for restarts in (1, 2):
+        match = make(model.train(), gradient, "l2")(
+            images.expand(restarts, -1, -1, -1, -1), targets.expand(restarts, -1)
+        )
+        assert float(match.value.max()) < 1e-20
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert dropout.training
+
+
 def test_a_vision_transformer_can_be_matched():
     torch.manual_seed(0)
     model = create("model", "vit-tiny:depth=1,width=12,heads=3").build((1, 8, 8), 4).double()

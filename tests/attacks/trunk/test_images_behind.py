@@ -9,7 +9,8 @@ from torch import nn
 from gibench.attacks.layer_pair import LayerPair
 from gibench.attacks.spearpp import SpearPP
 from gibench.attacks.trunk import prior
-from gibench.attacks.trunk.attack import images_behind
+from gibench.attacks.trunk.attack import _shared, images_behind
+from gibench.attacks.trunk.equations import read_features
 from gibench.attacks.trunk.network import behind_trunk
 from tests.attacks.trunk.conftest import network, pooled, skipping, strided
 
@@ -136,6 +137,21 @@ def test_the_trunks_gradient_tells_what_features_do_not(see_small, context, monk
         images = images_behind(behind, observation, known(features), context()).images
         errors.append(float((images - seen.truth.images).square().mean()))
     assert errors[0] < 0.5 * errors[1]
+
+
+def test_the_true_images_suit_all_that_is_known_of_them_though_zeros_have_been_rounded(see_small):
+    seen = see_small(pooled(), 3)
+    behind = behind_trunk(seen.observation)
+    images = seen.observation.normalize(seen.truth.images)
+    with torch.no_grad():
+        features = behind.head.trunk(images)
+        rounded = features + 1e-8 * torch.randn(features.shape, generator=torch.Generator().manual_seed(0))
+        equations = read_features(behind.trunk, rounded, torch.full((3,), 1e-7), None)
+        shared = _shared(behind, seen.observation, equations)
+        points = images.view(-1, 1)
+        left = prior.Joint(equations, shared, 0.0, 1.0).at(points)(points)
+    assert len(left) > features.numel() + images.numel()
+    assert left.norm() < 1e-5
 
 
 def test_where_time_is_short_images_come_back_uncertified(see_small, context):

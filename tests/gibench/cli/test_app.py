@@ -163,3 +163,22 @@ def test_on_a_terminal_progress_is_drawn_beside_the_json(call, monkeypatch):
     assert json.loads(out)[0]["status"] == "ok"
     assert "\x1b[" in err
     assert "\x1b[" not in out
+
+
+@pytest.mark.parametrize("verb", [("list",), ("leaderboard",), ("doctor", "--help")])
+def test_a_closed_standard_output_leads_nowhere(verb, tmp_path):
+    (tmp_path / "gibench-results" / "gibench").mkdir(parents=True)
+    done = subprocess.run(
+        ["sh", "-c", f"{PROGRAM} {' '.join(verb)} >&- <&-"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
+@pytest.mark.parametrize("verb", [("list",), ("list", "--json"), ("leaderboard",), ("leaderboard", "--format", "csv")])
+def test_a_full_standard_output_is_told_in_a_line(verb, tmp_path):
+    (tmp_path / "gibench-results" / "gibench").mkdir(parents=True)
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([PROGRAM, *verb], cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, check=False)
+    told = b"error: standard output cannot be written (No space left on device): make room, or let it go elsewhere\n"
+    assert (done.returncode, done.stderr) == (1, told)

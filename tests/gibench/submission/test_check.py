@@ -52,6 +52,17 @@ def test_an_honest_submission_has_no_fault(honest, file_of):
     assert report.manifest.distributions.keys() == {"gibench"}
 
 
+@pytest.mark.parametrize("lacking", [1, 2])
+def test_what_an_earlier_version_did_not_measure_is_no_fault_and_a_figure_without_it_is(honest, file_of, lacking):
+    images = {key: content.images(text).iloc[:, :-lacking].to_csv(index=False) for key, text in honest.images.items()}
+    none_yet = dict.fromkeys(("recognisable_rate", "reidentified_rate"))
+    earlier = replace(honest, images=images, rows=[replace(row, **none_yet) for row in honest.rows])
+    assert said(file_of(earlier)) == []
+    faults = said(file_of(replace(honest, images=images)))
+    assert faults
+    assert all("reidentified_rate is" in fault and "and its images give None" in fault for fault in faults)
+
+
 def test_every_figure_has_a_range_and_every_rate_its_tolerance():
     figures = {name for name, column in COLUMNS.items() if column.axis is None and column.type in (int, float)}
     assert figures == schema._RANGES.keys()

@@ -22,7 +22,7 @@ DEFENDED += ["dp:on=update,clipping=per-layer", "fedavg:local_batch_size=2+dp", 
 WAITS = {  # how often an attack on such a batch may make the host wait for the device
     **dict.fromkeys(["mean-image", "random"], 0),
     **dict.fromkeys(["dlg", "dlg-adaptive", "idlg"], 10),
-    **dict.fromkeys(["invertinggradients", "modern"], 12),
+    **dict.fromkeys(["invertinggradients", "modern", "gradinversion"], 12),
     **dict.fromkeys(["invertinggradients-adaptive", "sme"], 24),
     **dict.fromkeys(["layer-pair", "wrong-gradient"], 150),
     "cocktailparty": 15,

@@ -51,7 +51,7 @@ def registered(images: Tensor, target: Tensor) -> Tensor:
 def _shifts(images: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """How far down and across each image is to be rolled, `[R, B]` each; none where no shift is better than none."""
     height, width = images.shape[-2:]
-    cross = torch.fft.rfft2(target) * torch.fft.rfft2(images).conj()
+    cross = torch.fft.rfft2(target) * torch.fft.rfft2(images).conj_physical()
     phases = (cross / cross.abs().clamp_min(torch.finfo(images.dtype).tiny)).sum(2)  # over channels
     found = torch.fft.irfft2(phases, s=(height, width))
     most_down, most_across = height // _FARTHEST, width // _FARTHEST

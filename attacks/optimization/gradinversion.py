@@ -23,7 +23,7 @@ class GradInversion(OptimizationAttack):
     | langevin | 0.2 | the same; 0.01 in breaching |
     | boxed | true | the same |
     | start | normal | the same |
-    | total_variation | 0.01 | 0.0001, of a sum, beside 0.001 of the sum of norms |
+    | total_variation | 0.05 | 0.0001, of a sum, beside 0.001 of the sum of norms |
     | squares | 0.0001 | 0.000001, of the norm |
     | batch_norm | 0.01 | 0.1, of sums of norms |
     | group | 0.1 | 0.01 in breaching's notes |
@@ -34,7 +34,7 @@ class GradInversion(OptimizationAttack):
     such layer are drawn to them; what is granted decides much, and the paper takes the batch's as known.
 
     Deviations: the weights, since the sums that they were published for grow with the network and the image, and these
-    do not (they were chosen on the tuning split of `photos`); total variation is of absolute differences; the first
+    do not (they were chosen on the tuning split of `digits`); total variation is of absolute differences; the first
     BatchNorm layer counts tenfold, as in breaching and DeepInversion; the group's consensus is registered by
     translation, where the paper deforms images by RANSAC-flow; images of the same label may change places between
     restarts, which is not undone (the paper has no two of a label); all restarts are one group from the first step on;
@@ -56,7 +56,7 @@ class GradInversion(OptimizationAttack):
     langevin: attack.Langevin = 0.2
     boxed: attack.Boxed = True
     start: attack.Start = "normal"
-    total_variation: attack.TotalVariation = 0.01
+    total_variation: attack.TotalVariation = 0.05
     squares: attack.SquaresPrior = 1e-4
     batch_norm: attack.BatchNormPrior = 0.01
     group: attack.GroupPrior = 0.1

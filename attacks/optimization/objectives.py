@@ -50,10 +50,8 @@ class Difference(Objective):
         return torch.stack(parts).sum(0) / self.size, slopes
 
 
-class Norms(Objective):
-    """The sum over layers of the norms of the differences over the sum of those of the observed gradient.
-
-    Yin et al., CVPR 2021; the constant divisor moves no minimum. Unlike squares it asks of no layer to be negligible.
+class _ByLayer(Objective):
+    """One that joins the tensors of a layer.
 
     Args:
         target: the observed gradient.
@@ -62,21 +60,34 @@ class Norms(Objective):
 
     def __init__(self, target: Sequence[Tensor], layers: Sequence[int]) -> None:
         super().__init__(target)
-        self.layers = torch.tensor(layers, device=self.target[0].device)
-        self.tiny = torch.finfo(self.target[0].dtype).tiny
+        self.layers, self.count = torch.tensor(layers, device=self.target[0].device), max(layers) + 1
+
+    def _by_layer(self, values: Tensor) -> Tensor:
+        """Sums over each layer's tensors: `[L, R]` from `[tensors, R]`."""
+        return values.new_zeros(self.count, values.shape[1]).index_add(0, self.layers, values)
+
+
+class Norms(_ByLayer):
+    """The sum over layers of the norms of the differences over the sum of those of the observed gradient.
+
+    Yin et al., CVPR 2021; the constant divisor moves no minimum. Unlike with squares no layer is negligible.
+    """
+
+    def __init__(self, target: Sequence[Tensor], layers: Sequence[int]) -> None:
+        super().__init__(target, layers)
         squares = torch.stack([part.square().sum() for part in self.target])[:, None]
-        self.size = by_layer(squares, self.layers).sqrt().sum().clamp_min(self.tiny)
+        self.size = self._by_layer(squares).sqrt().sum().clamp_min(torch.finfo(squares.dtype).tiny)
 
     def __call__(self, gradients: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         residuals = torch._foreach_sub(list(gradients), self.target)
         squares = torch.stack([(residual * residual).sum(1) for residual in residuals])
-        norms = by_layer(squares, self.layers).sqrt()
-        inverse = (1 / norms.clamp_min(self.tiny) / self.size)[self.layers]
+        norms = self._by_layer(squares).sqrt()
+        inverse = torch.where(norms > 0, 1 / norms / self.size, 0)[self.layers]
         slopes = [residual * scale[:, None] for residual, scale in zip(residuals, inverse, strict=True)]
         return norms.sum(0) / self.size, slopes
 
 
-class Cosine(Objective):
+class Cosine(_ByLayer):
     """One minus the cosine of the angle between the gradients, over all layers jointly (Geiping et al., NeurIPS 2020).
 
     With `per_layer`, the mean over layers of one minus the cosine of each; a layer whose observed gradient is zero has
@@ -86,15 +97,13 @@ class Cosine(Objective):
     `weigh` needs no gradient written out.
 
     Args:
-        target: the observed gradient.
-        layers: for each tensor the number, from 0 up, of the layer it belongs to.
+        target, layers: as for all that join tensors.
         per_layer: see above.
     """
 
     def __init__(self, target: Sequence[Tensor], layers: Sequence[int], per_layer: bool) -> None:
-        super().__init__(target)
-        self.layers = torch.tensor(layers, device=self.target[0].device)
-        squares = by_layer(torch.stack([part.square().sum() for part in self.target])[:, None], self.layers)
+        super().__init__(target, layers)
+        squares = self._by_layer(torch.stack([part.square().sum() for part in self.target])[:, None])
         sizes = squares if per_layer else squares.sum(0, keepdim=True)
         counts = sizes > 0
         self.most = counts.any().to(squares.dtype)  # the value where all angles are right
@@ -123,18 +132,12 @@ class Cosine(Objective):
     def __call__(self, gradients: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         products = torch.stack([part @ target for part, target in zip(gradients, self.target, strict=True)])
         squares = torch.stack([(part * part).sum(1) for part in gradients])
-        value, by_product, by_square = self.weigh(by_layer(products, self.layers), by_layer(squares, self.layers))
+        value, by_product, by_square = self.weigh(self._by_layer(products), self._by_layer(squares))
         slopes = [
             by_square[layer][:, None] * part + by_product[layer][:, None] * target
             for part, target, layer in zip(gradients, self.target, self.layers.tolist(), strict=True)
         ]
         return value, slopes
-
-
-def by_layer(values: Tensor, layers: Tensor) -> Tensor:
-    """Sums over each layer's tensors: `[L, R]` from `[tensors, R]`, with the number of each tensor's layer."""
-    zeros = values.new_zeros(int(layers.max()) + 1, values.shape[1])
-    return zeros.index_add(0, layers, values)
 
 
 def make(name: Name, target: Sequence[Tensor], layers: Sequence[int]) -> Objective:

@@ -23,7 +23,9 @@ FAST = {
     "wrong-gradient": "attack=analytic",
     **dict.fromkeys(["spearpp", "spearpp-pruned", "spearpp-local-steps", "spearpp-quantized"], "rounds=1"),
     **dict.fromkeys(["dlg", "dlg-adaptive", "idlg", "sme"], "max_iterations=1"),
-    **dict.fromkeys(["invertinggradients", "invertinggradients-adaptive", "modern"], "max_iterations=1"),
+    **dict.fromkeys(
+        ["invertinggradients", "invertinggradients-adaptive", "modern", "gradinversion"], "max_iterations=1"
+    ),
 }
 OF_TRANSFORMERS = {"april", "token-span"}  # see transformers/test_attacks.py
 ATTACKS = [entry.name for entry in entries("attack") if entry.distribution == "gibench"]
@@ -36,7 +38,9 @@ NEEDS = {
     **dict.fromkeys(["analytic", "cocktailparty", "spear", "wrong-gradient"], OF_FIRST),
     **dict.fromkeys(["spearpp", "spearpp-pruned", "spearpp-local-steps", "spearpp-quantized"], OF_FIRST),
     "layer-pair": OF_FIRST | {f"{SECOND}.weight"},
-    **dict.fromkeys(["idlg", "sme", "invertinggradients", "invertinggradients-adaptive", "modern"], OF_LABELS),
+    **dict.fromkeys(
+        ["idlg", "sme", "invertinggradients", "invertinggradients-adaptive", "modern", "gradinversion"], OF_LABELS
+    ),
     "dlg-adaptive": OF_LABELS,
     **{name: set() for name in ["dlg", "random", "mean-image"]},
 }

@@ -25,7 +25,9 @@ FAST = {  # settings with which an attack takes about a second
     "wrong-gradient": "attack=layer-pair",
     **dict.fromkeys(["spearpp-pruned", "spearpp-local-steps"], "rounds=1"),
     "spearpp-quantized": "rounds=1,without=next-layer/splitting",
-    **dict.fromkeys(["sme", "invertinggradients", "invertinggradients-adaptive", "modern"], ITERATIONS),
+    **dict.fromkeys(
+        ["sme", "invertinggradients", "invertinggradients-adaptive", "modern", "gradinversion"], ITERATIONS
+    ),
     **dict.fromkeys(["idlg", "dlg-adaptive"], f"{ITERATIONS},optimizer=adam"),  # lbfgs evaluates each 20 times
     "dlg": "max_iterations=1",
 }

@@ -78,7 +78,9 @@ def test_a_zero_gradient_has_a_finite_value_and_slope(name):
     assert all(slope.isfinite().all() for slope in slopes)
 
 
-def test_layers_that_match_have_no_slope_in_l2_per_layer():
-    result, slopes = objectives.make("l2-per-layer", TARGET, LAYERS)([part[None] for part in TARGET])
+@pytest.mark.parametrize("scale", [1.0, 1e-6])
+def test_layers_that_match_have_no_slope_in_l2_per_layer(scale):
+    target = [scale * part for part in TARGET]
+    result, slopes = objectives.make("l2-per-layer", target, LAYERS)([part[None] for part in target])
     assert result.tolist() == [0]
     assert all(not slope.any() for slope in slopes)

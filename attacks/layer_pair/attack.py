@@ -22,7 +22,7 @@ from .rounds import find_images
 
 
 class LayerPair(Attack):
-    """Recovers every image of a batch from the gradients of the first linear layer, which a known activation follows, and the next.
+    """Recovers every image of a batch from the gradients of two linear layers with a known activation between.
 
     The row space of the second gradient holds each image's activations, and the first gradient's row space its pixels:
     fixed points between an activation pattern and the point that fits it best are images, see `equations.py`, where

@@ -96,13 +96,13 @@ class NextLayer:
     def space(self, directions: Tensor) -> Tensor:
         """A basis `[B, k]` of where the images lie whose directions `directions [B, K]` are not.
 
-        It is orthonormal, but that of a smooth activation makes images of numbers of size 1 stand at half a right angle
-        to `ones`: where the two are nearly orthogonal, points near one another would be far from it in size.
+        It is orthonormal, but that of a smooth activation gives random starts the size of images whose numbers are of
+        size 1: where images are nearly orthogonal to `ones`, points near one another would be far from it in size.
         """
         basis: Tensor = torch.linalg.qr(self.triangle @ complement(directions)).Q
         if self.equations.activation.smooth:
             ones = self.equations.ones @ basis
-            usual = 1 / (ones.norm() * self.gradient.layer.norms.norm())
+            usual = len(ones) ** 0.5 / (ones.norm() * self.gradient.layer.norms.norm())
             held = normalized(ones)
             basis = basis + torch.outer(basis @ held, held) * (usual - 1)
         return basis

@@ -27,6 +27,7 @@ WAITS = {  # how often an attack on such a batch may make the host wait for the 
     **dict.fromkeys(["layer-pair", "wrong-gradient"], 150),
     "cocktailparty": 15,
     "analytic": 60,
+    "r-gap": 40,
     "spear": 120,
     "spearpp": 150,
     "spearpp-local-steps": 750,
@@ -45,18 +46,19 @@ def digits():
     return create("dataset", "digits").load()
 
 
-def observe(device, images, defense="none", model="mlp:width=48,depth=3"):
+def observe(device, images, defense="none", model="mlp:width=48,depth=3", size=BATCH):
     """What a server sees of one batch of digits whose client is on the device, and grants everything."""
     defenses = [create("defense", spec) for spec in parse_chain(canonical_defense(defense))]
-    truth = batches.draw(images, BATCH, "iid", chain.client_count(defenses), seeds.generator(1, "data"))
+    truth = batches.draw(images, size, "iid", chain.client_count(defenses), seeds.generator(1, "data"))
     with seeds.isolated(0, "model"):
         network = create("model", model).build(images.image_shape, images.num_classes).to(device)
     noise = seeds.generator(0, "defense", device)
-    return client.observe(network, images, truth, defenses, ThreatModel(frozenset(KNOWLEDGE)), noise, BATCH).observation
+    return client.observe(network, images, truth, defenses, ThreatModel(frozenset(KNOWLEDGE)), noise, size).observation
 
 
 def attacked(name, device, images, defense="none"):
-    observation = observe(device, images, defense)
+    one = {"model": "lenet", "size": 1} if name == "r-gap" else {}  # convolutions, and no more than one image
+    observation = observe(device, images, defense, **one)
     observation.__dict__["foreign"] = name.startswith("wrong-gradient")
     generator = seeds.generator(0, "attack", device)
     return create("attack", name)(observation, Context(generator, torch.device(device)))

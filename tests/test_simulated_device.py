@@ -10,7 +10,7 @@ from gibench.registry import create, entries
 from gibench.spec import parse_chain
 from gibench.testing.device import NAME, held, simulated
 from gibench.threat_model import KNOWLEDGE, ThreatModel
-from tests.benchmarks.gpu import MODELS, SINGLE, attacks
+from tests.benchmarks.gpu import SINGLE, attacks
 
 DEFENSES = {
     "fedavg": "fedavg:epochs=2,local_batch_size=2,momentum=0.5,clients=2",
@@ -29,6 +29,7 @@ WAITS = {  # how often an attack on such a batch may make the host wait for the 
     "analytic": 60,
     "april": 60,
     "token-span": 300,
+    "r-gap": 40,
     "spear": 120,
     "spearpp": 150,
     "spearpp-local-steps": 750,
@@ -36,6 +37,10 @@ WAITS = {  # how often an attack on such a batch may make the host wait for the 
     "spearpp-quantized": 460,
 }
 BATCH = 3
+MODELS = {
+    **dict.fromkeys(["april", "token-span"], "vit-tiny:patch=4,width=48,depth=2,heads=1"),
+    "r-gap": "lenet",
+}
 LONG = ("spearpp-local-steps", "spearpp-pruned", "spearpp-quantized")  # take what SPEAR++ takes several times over
 ATTACKS = [
     pytest.param(*each, marks=pytest.mark.slow if each[0].startswith(LONG) else ()) for each in attacks().items()
@@ -59,7 +64,7 @@ def observe(device, images, defense="none", model="mlp:width=48,depth=3", count=
 
 def attacked(name, device, images, defense="none"):
     plain = name.partition(":")[0]
-    model = "vit-tiny:patch=4,width=48,depth=2,heads=1" if plain in MODELS else "mlp:width=48,depth=3"
+    model = MODELS.get(plain, "mlp:width=48,depth=3")
     observation = observe(device, images, defense, model, 1 if plain in SINGLE else BATCH)
     observation.__dict__["foreign"] = name.startswith("wrong-gradient")
     generator = seeds.generator(0, "attack", device)

@@ -10,6 +10,7 @@ import pytest
 ATTACKS = Path(__file__).parents[2] / "attacks"
 ORDER = (
     "exact",
+    "r_gap",
     "trunk",
     "layer_pair",
     "two_valued",

@@ -37,6 +37,7 @@ OF_LABELS = {f"{THIRD}.weight", f"{THIRD}.bias"}
 NEEDS = {
     **dict.fromkeys(["analytic", "cocktailparty", "spear", "wrong-gradient"], OF_FIRST),
     **dict.fromkeys(["spearpp", "spearpp-pruned", "spearpp-local-steps", "spearpp-quantized"], OF_FIRST),
+    "r-gap": {f"{name}.weight" for name in (FIRST, SECOND, THIRD)},
     "layer-pair": OF_FIRST | {f"{SECOND}.weight"},
     **dict.fromkeys(
         ["idlg", "sme", "invertinggradients", "invertinggradients-adaptive", "modern", "gradinversion"], OF_LABELS
@@ -67,6 +68,8 @@ def run(name, observation, tensors):
         tensors = {key: -0.1 * value for key, value in tensors.items()}
         training = LocalTraining(epochs=1, local_batch_size=BATCH, lr=0.1, momentum=0.0, clients=1, total_lr=0.1)
         observation = replace(observation, local_hyperparameters=training)
+    if name == "r-gap":  # which takes one image, unless nobody says that there are more
+        observation = replace(observation, batch_size=None)
     update = Update(tensors, "weight_delta" if name == "sme" else "gradient")
     spec = f"{name}:{FAST[name]}" if name in FAST else name
     context = Context(torch.Generator().manual_seed(0), torch.device("cpu"))

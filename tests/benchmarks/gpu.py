@@ -39,8 +39,11 @@ DEFENDED = {  # what the attack is there for
     "dlg-adaptive": "fedavg:epochs=2+dp:noise_multiplier=0",
     "invertinggradients-adaptive": "pruning:sparsity=0.3+clip",
 }
-MODELS = dict.fromkeys(["april", "token-span"], "vit-tiny:patch=16,depth=2")  # in place of a chain of layers
-SINGLE = ("april",)  # for an update of one image
+MODELS = {  # in place of a chain of linear layers
+    **dict.fromkeys(["april", "token-span"], "vit-tiny:patch=16,depth=2"),
+    "r-gap": "lenet",
+}
+SINGLE = ("april", "r-gap")  # for an update of one image
 
 
 def attacks() -> dict[str, str]:

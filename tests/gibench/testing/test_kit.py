@@ -141,8 +141,8 @@ def test_the_built_ins_pass(kind, spec):
 COSTLY = {
     ("attack", "spearpp"): {},
     ("attack", "layer-pair"): {},
-    ("attack", "april"): {"model": "vit-tiny:patch=8,depth=2", "batch_size": 1},
-    ("attack", "token-span"): {"model": "vit-tiny:patch=16,depth=2", "batch_size": 2},
+    ("attack", "april"): {"model": "vit-tiny:patch=4,width=48,depth=2,heads=1", "batch_size": 1},
+    ("attack", "token-span"): {"model": "vit-tiny:patch=4,width=48,depth=2,heads=1", "batch_size": 2},
     ("attack", "cocktailparty:max_iterations=200"): {},
     ("attack", "spearpp-pruned"): {"defense": "pruning:sparsity=0.3"},
     ("attack", "spearpp-quantized"): {"defense": "quantize", "model": "mlp:width=200,depth=2"},

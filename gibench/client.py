@@ -184,7 +184,7 @@ def _batch_norms(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def _norm(gradient: Mapping[str, Tensor]) -> float:
-    pieces = [piece for part in gradient.values() for piece in part.flatten().split(_PIECE)]
+    pieces = [piece for part in gradient.values() for piece in torch.split(part.flatten(), _PIECE)]
     return math.hypot(*(float(torch.linalg.vector_norm(piece, dtype=torch.float64)) for piece in pieces))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -68,7 +69,12 @@ _SIGMOID = Activation(lambda given: given.logit(_EDGE), lambda given: (given * (
 _TANH = Activation(
     lambda given: given.clamp(_EDGE - 1, 1 - _EDGE).atanh(), lambda given: (1 - given.square()).clamp_min(0)
 )
-_CALLS = {F.relu: _leaky(0.0), torch.relu: _leaky(0.0), torch.sigmoid: _SIGMOID, torch.tanh: _TANH}
+_CALLS: Mapping[Any, Activation] = {
+    F.relu: _leaky(0.0),
+    torch.relu: _leaky(0.0),
+    torch.sigmoid: _SIGMOID,
+    torch.tanh: _TANH,
+}
 
 
 def read_chain(model: nn.Module, image_shape: tuple[int, int, int]) -> list[Layer] | str:
@@ -121,7 +127,7 @@ def _activation(node: fx.Node, module: nn.Module | None) -> Activation | None:
     if isinstance(module, nn.LeakyReLU):
         return _leaky(module.negative_slope)
     plain: Mapping[type, Activation] = {nn.Sigmoid: _SIGMOID, nn.Tanh: _TANH}
-    return plain.get(type(module)) or _CALLS.get(node.target)  # type: ignore[call-overload,no-any-return]
+    return plain.get(type(module)) or _CALLS.get(node.target)
 
 
 def _unfit(node: fx.Node, module: nn.Module | None) -> str:

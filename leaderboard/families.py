@@ -32,9 +32,9 @@ from .table import newest
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_OURS = ("spearpp", "layer-pair")
+_OURS = ("spearpp", "layer-pair", "token-span")
 _SUITE = "networks"
-_BATCH, _SEED = 8, 0  # of the images that are shown
+_LARGEST, _SEED = 8, 0  # batch that is shown, if there is one of such a size, else the largest below
 _ACROSS = 2  # panels side by side
 
 
@@ -49,12 +49,14 @@ class Family(NamedTuple):
 
 def families(rows: Iterable[Row]) -> Iterator[Family]:
     """Every network with the best row of each side, by exact rate and then PSNR, on the batch that is shown."""
-    wanted = _BATCH, _SEED, False, "none"
-    shown = [row for row in newest(rows) if (row.batch_size, row.seed, row.control, row.defense) == wanted]
-    for model in dict.fromkeys(row.model for row in shown):
+    wanted = _SEED, False, "none"
+    able = [row for row in newest(rows) if (row.seed, row.control, row.defense) == wanted]
+    shown = sorted((row for row in able if row.batch_size <= _LARGEST), key=lambda row: -row.batch_size)
+    for model in dict.fromkeys(row.model for row in able):
         sides: tuple[list[Row], list[Row]] = [], []
-        for row in shown:
-            if row.model == model:
+        of_model = [row for row in shown if row.model == model]
+        for row in of_model:
+            if row.batch_size == of_model[0].batch_size:
                 sides[parse(row.attack).name in _OURS].append(row)
         baseline, ours = map(_best, sides)
         if baseline or ours:
@@ -77,7 +79,9 @@ def draw(found: Sequence[Family], grid_of: Callable[[Row], str | None]) -> Figur
         UsageError: a row has no grid, or there is no network.
     """
     if not found:
-        raise UsageError(f"there is no row of {_BATCH} images and seed {_SEED}: run the suite '{_SUITE}' first")
+        raise UsageError(
+            f"there is no row of {_LARGEST} images or fewer and seed {_SEED}: run the suite '{_SUITE}' first"
+        )
     lines = -(-len(found) // _ACROSS)
     figure, panels = new_figure(lines, _ACROSS, size=(6.2 * _ACROSS, 2.9 * lines))
     for axes, family in zip_longest(panels.flat, found):

@@ -76,6 +76,18 @@ def test_of_each_network_the_best_row_of_either_side_is_shown(rows):
     assert found[1].reason == "no ReLU | after it"
 
 
+def test_where_no_batch_is_of_the_usual_size_the_largest_below_it_is_shown(make_stored):
+    sizes = {1: 90.0, 4: 20.0, 32: 80.0}
+    rows = [
+        make_stored(
+            f"{size:032x}", cell=f"{size:016x}", attack="token-span", defense="none", batch_size=size, psnr_mean=psnr
+        )
+        for size, psnr in sizes.items()
+    ]
+    (found,) = families(rows)
+    assert found.ours.batch_size == 4
+
+
 def test_a_grid_comes_apart_into_originals_and_what_was_recovered():
     above, below = strips(grid_of("dlg"))
     assert above.shape == below.shape
@@ -105,8 +117,8 @@ def test_a_panel_has_originals_over_the_best_baselines_images_over_ours(rows, tm
 
 
 def test_what_is_not_there_is_one_clear_line(rows, make_stored):
-    with pytest.raises(UsageError, match="no row of 8 images and seed 0: run the suite 'networks' first"):
-        draw(list(families([make_stored(batch_size=1, defense="none")])), lambda row: None)
+    with pytest.raises(UsageError, match="no row of 8 images or fewer and seed 0: run the suite 'networks' first"):
+        draw(list(families([make_stored(batch_size=32, defense="none")])), lambda row: None)
     with pytest.raises(UsageError, match=r"has no image grid here: set GIBENCH_RESULTS"):
         draw(list(families(rows)), lambda row: None)
 

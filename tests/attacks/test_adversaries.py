@@ -136,22 +136,21 @@ MOVES = {
     "not at all": lambda images: images,
     "channels in another order": lambda images: images[:, [2, 1, 0]],
     "rows for columns": lambda images: images.mT,
+    "a column twice and another not at all": lambda images: torch.cat([images[..., :1], images[..., :-1]], dim=-1),
 }
 
 
 @pytest.mark.parametrize("attack", [*ATTACKS, "analytic"])
 @pytest.mark.parametrize("move", MOVES)
-def test_pixels_that_are_moved_give_no_certificate(see, context, photos, attack, move):
+def test_pixels_are_put_back_where_they_were_and_what_is_lost_gives_no_certificate(see, context, photos, attack, move):
     network = MLP(width=200, depth=2).build(photos.image_shape, photos.num_classes)
     seen = see(1 if attack == "analytic" else 4, model=Moved(network, MOVES[move]))
     run = ATTACKS.get(attack, Analytic())(seen.observation, context())
-    if move == "not at all":
+    if "twice" not in move:
         assert run.reconstruction.certified.all()
         assert seen.exact(run.reconstruction.images).all()
     elif attack not in ("spearpp", "layer-pair"):
         assert run.status == "skipped"
         assert "fed by the" in run.reason
     else:  # what moves them is a part of the network like another, and undone
-        exact = seen.exact(run.reconstruction.images)
-        assert exact.all()
-        assert not run.reconstruction.certified.any()  # as many equations as unknowns and no more
+        assert not run.reconstruction.certified.any()  # fewer equations than unknowns

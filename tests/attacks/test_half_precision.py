@@ -12,7 +12,8 @@ from gibench.experiment import load
 from gibench.registry import create
 from gibench.spec import parse_chain
 from gibench.threat_model import ThreatModel
-from tests.benchmarks.gpu import MODELS, SINGLE, attacks
+from tests.benchmarks.gpu import SINGLE, attacks
+from tests.test_simulated_device import MODELS
 
 HALVES = [torch.bfloat16, torch.float16]
 
@@ -39,8 +40,8 @@ def attacked(attack, observation):
 @pytest.mark.parametrize(("attack", "defense"), attacks().items())
 def test_every_attack_takes_half_precision(attack, defense, sent):
     name = attack.partition(":")[0]
-    model = "vit-tiny:patch=4,width=48,depth=2,heads=1" if name in MODELS else "mlp:width=60,depth=3"
-    observation, _ = observe("digits", sent, 1 if name in SINGLE else 3 if name in MODELS else 4, model, defense)
+    model = MODELS.get(name, "mlp:width=60,depth=3")
+    observation, _ = observe("digits", sent, 1 if name in SINGLE else 3, model, defense)
     run = attacked(attack, observation)
     assert run.status in ("ok", "budget_exhausted"), run.reason
     assert run.reconstruction.images.dtype == torch.float32

@@ -221,7 +221,10 @@ def test_progress_is_told(see, context):
         (lambda photos: ConvNet().build(photos.image_shape, 10), "begins with Conv2d"),
         (lambda photos: Linear().build(photos.image_shape, 10), "needs a ReLU right after"),
         (lambda _: nn.Sequential(nn.Flatten(), nn.Linear(3072, 9, bias=False), nn.ReLU(), nn.Linear(9, 10)), "a bias"),
-        (lambda _: nn.Sequential(nn.Flatten(), nn.Linear(3072, 9), nn.Sigmoid(), nn.Linear(9, 10)), "Sigmoid is not"),
+        (
+            lambda _: nn.Sequential(nn.Flatten(), nn.Linear(3072, 9), nn.Sigmoid(), nn.Linear(9, 10)),
+            "Sigmoid has none",
+        ),
     ],
 )
 def test_a_model_that_it_cannot_attack_is_skipped_with_the_reason(see, context, photos, model, reason):

@@ -143,6 +143,8 @@ COSTLY = {
     ("attack", "layer-pair"): {},
     ("attack", "april"): {"model": "vit-tiny:patch=4,width=48,depth=2,heads=1", "batch_size": 1},
     ("attack", "token-span"): {"model": "vit-tiny:patch=4,width=48,depth=2,heads=1", "batch_size": 2},
+    ("attack", "r-gap"): {"model": "lenet", "batch_size": 1},
+    ("attack", "gradinversion:max_iterations=100"): {"batch_size": 1},
     ("attack", "cocktailparty:max_iterations=200"): {},
     ("attack", "spearpp-pruned"): {"defense": "pruning:sparsity=0.3"},
     ("attack", "spearpp-quantized"): {"defense": "quantize", "model": "mlp:width=200,depth=2"},

@@ -1,17 +1,17 @@
-"""The two parts of a network at its first fully connected layer: the trunk before it, and the head from it on.
+"""The two parts of a network at one of its fully connected layers: the trunk before it, and the head from it on.
 
 What enters that layer, an image's features, is to the layers after it what images are to a fully connected network.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, fx, nn
 
-from gibench.graph import send_through, trace
+from gibench.graph import Entered, send_through, trace
 from gibench.observation import Observation, Update
 from gibench.text import one_line
 
@@ -42,13 +42,20 @@ class Head:
         )
 
 
-def find_head(model: nn.Module, image_shape: tuple[int, int, int]) -> Head | str | None:
+def find_head(
+    model: nn.Module, image_shape: tuple[int, int, int], usable: Callable[[Head], bool] | None = None
+) -> Head | str | None:
     """The head of a network whose first linear layer is fed by other layers; None where there is none.
 
     Where the network cannot be traced, so that nobody can tell, why not, in a line.
 
     All that follows must depend on the images through what that layer is fed alone, and call it once. Modules are the
     model's own, in the mode in which they are.
+
+    Args:
+        model: the network.
+        image_shape: C, H, W.
+        usable: of a head; if given, later linear layers are asked too, and the first usable head is the one.
     """
     try:
         traced = trace(model)
@@ -56,22 +63,35 @@ def find_head(model: nn.Module, image_shape: tuple[int, int, int]) -> Head | str
         Exception
     ) as error:  # fx raises whatever the model's own control flow raises; it becomes a line of the report
         return f"the network cannot be traced ({type(error).__name__}: {one_line(error)})"
-    nodes, modules = list(traced.graph.nodes), dict(traced.named_modules())
-    first = next((node for node in nodes if isinstance(_called(node, modules), nn.Linear)), None)
-    if first is None or _fed_by_images(model, str(first.target), image_shape):
-        return None
-    layer = _called(first, modules)
-    assert isinstance(layer, nn.Linear)
+    heads = _heads(traced, send_through(model, image_shape))
+    if usable is None:
+        return next(heads, None)
+    return next((head for head in heads if head is not None and usable(head)), None)
+
+
+def _heads(traced: fx.GraphModule, entered: Entered) -> Iterator[Head | None]:
+    """At each call of a linear layer, in their order; None where it parts no trunk from a head."""
+    modules = dict(traced.named_modules())
+    for node in traced.graph.nodes:
+        layer = _called(node, modules)
+        if isinstance(layer, nn.Linear):
+            yield None if _fed_by_images(entered, str(node.target)) else _head_at(traced, node, layer)
+
+
+def _head_at(traced: fx.GraphModule, first: fx.Node, layer: nn.Linear) -> Head | None:
+    nodes = list(traced.graph.nodes)
     graph = fx.Graph()
     fed = graph.call_function(torch.flatten, (graph.placeholder("features"), 1))
     known: dict[fx.Node, fx.Node] = dict.fromkeys(first.all_input_nodes, fed)
     for node in nodes[nodes.index(first) :]:
-        if any(each not in known for each in node.all_input_nodes) or (
-            node is not first and _called(node, modules) is layer
-        ):
+        again = node is not first and node.target == first.target
+        if again or any(each not in known for each in node.all_input_nodes):
             return None  # a path around the features, or through the layer again
         known[node] = graph.node_copy(node, known.__getitem__)
-    return Head(_part(traced, graph), str(first.target), layer.in_features, _part(traced, _graph_before(first)))
+    head, trunk = _part(traced, graph), _part(traced, _graph_before(first))
+    if {*head.parameters()} & {*trunk.parameters()}:
+        return None  # the gradient of what both use is not the head's
+    return Head(head, str(first.target), layer.in_features, trunk)
 
 
 def _graph_before(first: fx.Node) -> fx.Graph:
@@ -98,7 +118,6 @@ def _called(node: fx.Node, modules: Mapping[str, nn.Module]) -> nn.Module | None
     return modules.get(str(node.target)) if node.op == "call_module" else None
 
 
-def _fed_by_images(model: nn.Module, name: str, image_shape: tuple[int, int, int]) -> bool:
+def _fed_by_images(entered: Entered, name: str) -> bool:
     """Whether the layer takes the images' numbers as they are, in any order, or not one row of features an image."""
-    entered = send_through(model, image_shape)
     return entered.layers[name][0].ndim != 2 or entered.pixels(name) is not None

@@ -32,8 +32,8 @@ class LayerPair(Attack):
     several. Under noise a whole batch is moved to where all layers' gradients are most likely, see
     `exact/likelihood.py`.
 
-    Behind convolutions what is recovered are the features that enter the first of the two layers, and each image is
-    sought by its own, see `trunk/`.
+    Behind convolutions, or where the images' own layer cannot be read and a later pair can, what is recovered are the
+    features that enter the first of the two layers, and each image is sought by its own, see `trunk/`.
 
     Beside SPEAR and SPEAR++ it needs one layer more, and in exchange no sparse columns: near-duplicates, trained
     networks and widths below four times the batch are no obstacles in themselves.
@@ -57,13 +57,13 @@ class LayerPair(Attack):
     starts: int = Field(2, ge=1, description="of each round of solves, for every image not yet found")
 
     def supports(self, observation: Observation) -> str | None:
-        behind = behind_trunk(observation)
+        behind = behind_trunk(observation, self._applies)
         if isinstance(behind, str):
             return behind
         return self._applies(observation if behind is None else behind.shown)
 
     def reconstruct(self, observation: Observation, context: Context) -> Reconstruction:
-        behind = behind_trunk(observation)
+        behind = behind_trunk(observation, self._applies)
         if isinstance(behind, Behind):
             return images_behind(behind, observation, self._read, context)
         return self._read(observation, context)

@@ -63,8 +63,8 @@ class SpearPP(Attack):
     rounding can mend. `huber` and `logcosh` are the absolute value with a parabola at zero, and `rtr` takes several
     times the seconds of `radam` for as many directions.
 
-    Behind convolutions what is recovered are the features that enter the layer, and each image is sought by its own,
-    see `trunk/`.
+    Behind convolutions, or where the images' own layer cannot be read and a later one can, what is recovered are the
+    features that enter the layer, and each image is sought by its own, see `trunk/`.
 
     In trained networks sparsity fails twice. In the first training steps activation patterns align: few rows are zero
     for an image but active for its nearest one, so that some directions are not determined by their zeros; there the
@@ -151,7 +151,7 @@ class SpearPP(Attack):
         return f"{self.rounds} rounds of search"
 
     def supports(self, observation: Observation) -> str | None:
-        behind = None if self.adaptive else behind_trunk(observation)
+        behind = None if self.adaptive else behind_trunk(observation, without_zeros)
         if isinstance(behind, str):
             return behind
         return self._applies(observation if behind is None else behind.shown)
@@ -167,7 +167,7 @@ class SpearPP(Attack):
         return None
 
     def reconstruct(self, observation: Observation, context: Context) -> Reconstruction:
-        behind = behind_trunk(observation)
+        behind = behind_trunk(observation, without_zeros)
         if isinstance(behind, Behind):
             return images_behind(behind, observation, self._read, context)
         return self._read(observation, context)

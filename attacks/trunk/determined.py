@@ -116,7 +116,7 @@ def near_kinks(
             equations.trunk.bent(equations.trunk.of_columns(images), watch)
     masks = {}
     for name, (before, after) in entered.items():
-        change = (after - before).flatten(2).square().mean(dim=2).sqrt()  # of a channel
+        change = (after - before).reshape(*before.shape[:2], -1).square().mean(dim=2).sqrt()  # of a channel
         rounding = torch.finfo(before.dtype).eps * before.flatten(1).abs().amax(dim=1)
         limit = _OPEN * (change.amax(dim=1) + _OPEN * rounding)
         gap = gaps[name]

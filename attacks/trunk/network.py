@@ -21,6 +21,7 @@ from gibench.head import Head, find_head
 from gibench.observation import Observation
 
 from ..exact.layers import find_input_layer
+from ..exact.linear_layer import unsupported
 
 _KEEPS_ORDER = (nn.Flatten, nn.Identity, nn.MaxPool2d, nn.AdaptiveMaxPool2d)  # of what is larger
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
@@ -39,7 +40,7 @@ _COPIES = 12  # of what a trunk makes of an image at its kinks: what its derivat
 
 @dataclass(frozen=True)
 class Trunk:
-    """What is before the first fully connected layer, in the mode in which the client had it."""
+    """What is before the fully connected layer that is attacked, in the mode in which the client had it."""
 
     network: fx.GraphModule  # from what the model takes to features [N, d], before their ReLU if `rectified`
     rectified: bool
@@ -163,13 +164,23 @@ class Behind:
     shown: Observation
 
 
-def behind_trunk(observation: Observation) -> Behind | str | None:
-    """The trunk before the first linear layer, where attacks on that layer apply to what it is fed.
+def behind_trunk(
+    observation: Observation, refuses: Callable[[Observation], str | None] = unsupported
+) -> Behind | str | None:
+    """The trunk before the first linear layer on which an attack applies.
 
-    None where the images enter that layer themselves, or no attack on it applies: `exact/linear_layer.py` says why.
-    A text where they apply, but the trunk makes of an image what others or chance decide.
+    None where that is the one that the images enter themselves, or none: `exact/linear_layer.py` says why. A text where
+    there is one, but the trunk makes of an image what others or chance decide.
+
+    Args:
+        observation: of the whole network.
+        refuses: why the attack does not apply to the first linear layer of an observation, or None.
     """
-    head = find_head(observation.model, observation.image_shape)
+    model, shape = observation.model, observation.image_shape
+    if refuses(observation) is None:
+        return None
+    head = find_head(model, shape, lambda each: refuses(each.observation(observation)) is None)
+    head = head or find_head(model, shape)  # which says best why none does
     if head is None or isinstance(head, str):
         return None
     shown = head.observation(observation)

@@ -25,6 +25,7 @@ from typing import Any, BinaryIO
 import cloudpickle
 import torch
 import torch._dynamo  # what the first gradient and the first optimizer would import
+from tqdm import tqdm
 
 from gibench import fingerprint, stages
 from gibench.cell import Cell
@@ -71,6 +72,8 @@ def _settle(place: Place) -> None:
     """Be a process of one's own, where nothing is written on standard output, which is for rows."""
     os.setsid()  # what ends it can so end what it starts, too
     gc.freeze()  # the libraries, so that looking for what attacks leave does not look through these
+    tqdm.monitor_interval = 0  # a progress bar leaves no thread
+    tqdm.set_lock(threading.RLock())  # and no semaphore of the system
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.dup2(2, 1)

@@ -66,7 +66,7 @@ class RGAP(Attack):
                 given = solution.values.view(len(before.weight), -1)
                 outputs, known = before.activation.invert(given), before.activation.known(given)
                 slopes = back.view_as(given) * before.activation.slope(given)
-        images = observation.denormalize(solution.values.view(1, *observation.image_shape))
+        images = observation.denormalize(solution.values.view(1, *observation.image_shape)).clamp(0, 1)
         missing = sum(each.deficiency for each in solved.values())
         return Reconstruction(
             images.nan_to_num(0.5, 1, 0),

@@ -53,8 +53,8 @@ CHANGED = {  # what is found to be left by an attack that returns
     "timeout": "socket timeout",
     "process": "processes",
 }
-RESET = ("dtype", "grad", "threads", "deterministic", "random", "million")  # leave nothing behind
-FEW = ("exit", "closed", "own", "not-applicable", "complex", "device", "patch", "few-files", "dtype", "fork")
+RESET = ("dtype", "grad", "threads", "deterministic", "random", "million", "bar")  # leave nothing behind
+FEW = ("exit", "closed", "own", "not-applicable", "complex", "device", "patch", "few-files", "dtype", "bar", "fork")
 pytestmark = pytest.mark.usefixtures("plugins")
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch import nn
+from tqdm import tqdm
 
 from gibench.attack import Attack, Reconstruction
 from gibench.cell import Cell
@@ -192,6 +193,7 @@ LEAVES = {
     "few-files": few_files,
     "little-memory": little_memory,
     "thread": linger,
+    "bar": lambda: list(tqdm(range(3))),
     "timeout": lambda: socket.setdefaulttimeout(1e-9),
     "closed": close_files,
     "written": write_to_files,

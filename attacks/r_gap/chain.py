@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
+from gibench.graph import trace
 from gibench.text import one_line
 
 _EDGE = 1e-7  # of the range of a sigmoid: nearer to its ends float32 tells nothing apart
@@ -80,7 +81,7 @@ _CALLS: Mapping[Any, Activation] = {
 def read_chain(model: nn.Module, image_shape: tuple[int, int, int]) -> list[Layer] | str:
     """The layers from the first to the last, or why the network is no such chain."""
     try:
-        traced = fx.symbolic_trace(model)
+        traced = trace(model)
     except Exception as error:  # fx raises whatever the model's own control flow raises; it becomes the reason shown
         return f"the model cannot be traced ({type(error).__name__}: {one_line(error)})"
     modules, nodes = dict(traced.named_modules()), list(traced.graph.nodes)

@@ -84,15 +84,6 @@ BOTH = ("spearpp", "layer-pair")
 EXACT = ("layers", "in_place", "Functional", "Written", "Clamped", "named", "InMemory", "Permuted", "Indexed", "Unused")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small matrices are faster on one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def digits():
     return create("dataset", "digits").load()

@@ -1,7 +1,10 @@
 """An attack that overruns is stopped; one that returns in time is left alone."""
 
+import gc
 import signal
+import sys
 import time
+import weakref
 
 import pytest
 
@@ -37,6 +40,47 @@ def test_what_overruns_is_stopped_through_its_own_handlers():
 def test_who_swallows_the_first_stop_is_stopped_again():
     with pytest.raises(DeadlinePassed), hard_stop(0.05):
         swallow_the_first_of_all()
+
+
+class Held:
+    """What is let go within a callback, whose exceptions Python drops, or within its own `__del__`."""
+
+    def __init__(self, deletes):
+        self.deletes = deletes
+
+    def __del__(self):
+        if self.deletes:
+            time.sleep(60)
+
+
+@pytest.mark.parametrize("deletes", [False, True])
+def test_a_stop_that_python_drops_is_tried_again_without_a_word(deletes, monkeypatch):
+    """A stop in the callback of a weak reference, as PyTorch's caches have, or in `__del__`."""
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+    hook = sys.unraisablehook
+    held = [Held(deletes)]
+    watch = weakref.ref(held[0], lambda gone: None if deletes else time.sleep(60))
+
+    def let_go():
+        held.clear()
+        time.sleep(60)
+
+    with pytest.raises(DeadlinePassed), hard_stop(0.05):
+        let_go()
+    assert watch() is None
+    assert (told, sys.unraisablehook) == ([], hook)
+
+
+def test_what_python_drops_of_others_is_reported_as_before(monkeypatch):
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: told.append(unraisable.exc_type))
+    held = Held(False)
+    watch = weakref.ref(held, lambda gone: 1 / 0)
+    with hard_stop(3600):
+        del held
+        gc.collect()
+    assert (watch(), told) == (None, [ZeroDivisionError])
 
 
 def test_what_returns_in_time_meets_no_stop_later():

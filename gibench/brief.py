@@ -85,6 +85,13 @@ def trials(rows: Sequence[Any]) -> Brief:
     return _brief(rows, columns)
 
 
+def first(brief: Brief, count: int, where: str) -> Brief:
+    """So many of its lines; how many more there are is said below, and where to see them."""
+    if (more := len(brief.lines) - count) <= 0:
+        return brief
+    return brief._replace(lines=brief.lines[:count], below=[f"... and {more} more lines: {where}", *brief.below])
+
+
 def print_on(console: Console, brief: Brief, *more: str) -> None:
     """Print it, with more lines below."""
     console.print(_printed(brief.shared))

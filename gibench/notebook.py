@@ -97,12 +97,7 @@ class Results:
         return f"<div><p>{_shown(short.shared)}</p><table>{table}</table>{below}{shown}</div>"
 
     def _brief(self) -> brief.Brief:
-        short = brief.cells(self._rows)
-        if (more := len(short.lines) - _LINES_SHOWN) <= 0:
-            return short
-        return short._replace(
-            lines=short.lines[:_LINES_SHOWN], below=[f"... and {more} more lines: see .summary()", *short.below]
-        )
+        return brief.first(brief.cells(self._rows), _LINES_SHOWN, "see .summary()")
 
 
 def _line(kind: str, texts: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from math import comb
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 LEVEL = 0.95
 _RESAMPLES = 2000
+_AT_ONCE = 2**20  # cells of resamples in memory
 
 
 def bootstrap(
@@ -27,13 +28,27 @@ def bootstrap(
     """
     if len(values) < 2:
         return None, None
-    drawn = statistic(np.sort(np.asarray(values, float))[_draws(len(values))], axis=1)
+    ordered = np.sort(np.asarray(values, float))
+    if ordered[0] == ordered[-1]:  # as exact rates often are
+        return float(ordered[0]), float(ordered[0])
+    drawn = np.concatenate([statistic(ordered[some], axis=1) for some in _draws(len(values))])
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
 
+def _draws(count: int) -> Iterator[NDArray[np.int64]]:
+    """Which cells each resample has, some resamples at a time: those of thousands of cells are too much for memory."""
+    if count * _RESAMPLES <= _AT_ONCE:
+        yield _drawn(count)
+        return
+    generator = np.random.default_rng(0)
+    step = max(1, _AT_ONCE // count)
+    for start in range(0, _RESAMPLES, step):
+        yield generator.integers(count, size=(min(step, _RESAMPLES - start), count))
+
+
 @lru_cache(maxsize=64)
-def _draws(count: int) -> NDArray[np.int64]:
+def _drawn(count: int) -> NDArray[np.int64]:
     return np.random.default_rng(0).integers(count, size=(_RESAMPLES, count))
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import Literal
 
 from rich import box
+from rich.cells import cell_len, chop_cells
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -36,7 +38,7 @@ def to_terminal(report: Report, shorten: Shorten = in_full, width: int = 200) ->
         width: characters of a line.
     """
     quoted = quoting(shorten, visible)
-    parts: list[Table | Text] = []
+    parts: list[Group | Text] = []
     for section in sections(report, quoted, visible, visible):
         parts += [Text()] if parts else []
         parts += [Text(section.title, "bold"), Text(), *_tables(section, report, quoted, width)]
@@ -44,7 +46,7 @@ def to_terminal(report: Report, shorten: Shorten = in_full, width: int = 200) ->
     return Group(*(parts or [Text("no stored rows")]))
 
 
-def _tables(section: Section, report: Report, quoted: Shorten, width: int) -> Iterator[Table | Text]:
+def _tables(section: Section, report: Report, quoted: Shorten, width: int) -> Iterator[Group | Text]:
     chosen, whole = report.chosen, report.is_asked
     cells = {name: [_text(each, line, quoted) for line in section.lines] for name, each in chosen.items()}
     widths = {name: max(map(len, (chosen[name].heading, *texts))) for name, texts in cells.items()}
@@ -105,18 +107,31 @@ def _shared_out(words: Mapping[str, int], cells: Cells, spare: int) -> dict[str,
     return wide
 
 
-def _table(chosen: Mapping[str, Shown], cells: Cells, widths: Mapping[str, int], gap: int) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, gap - 1, 0, 0))
+def _table(chosen: Mapping[str, Shown], cells: Cells, widths: Mapping[str, int], gap: int) -> Group:
+    """Rich draws the head alone: of thousands of lines it would take seconds."""
+    head = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, gap - 1, 0, 0))
     for name, each in chosen.items():
         side: Literal["left", "right"] = "left" if each.is_text else "right"
-        table.add_column(Text(each.heading), justify=side, overflow="fold", width=widths[name])
+        head.add_column(Text(each.heading), justify=side, overflow="fold", width=widths[name])
+    sides = [(widths[name], each.is_text) for name, each in chosen.items()]
+    lines: list[str] = []
     for texts in zip(*(cells[name] for name in chosen), strict=True):
-        table.add_row(*(Text(_broken(text, widths[name])) for name, text in zip(chosen, texts, strict=True)))
-    return table
+        parts = [_broken(text, width) for text, (width, _) in zip(texts, sides, strict=True)]
+        for line in zip_longest(*parts, fillvalue=""):
+            padded = (_padded(text, *side) for text, side in zip(line, sides, strict=True))
+            lines.append((" " * gap).join(padded))
+    return Group(head, Text("\n".join(lines), no_wrap=True, overflow="ignore"))
 
 
-def _broken(text: str, width: int) -> str:
+def _padded(text: str, width: int, left: bool) -> str:
+    blank = " " * (width - cell_len(text))
+    return text + blank if left else blank + text
+
+
+def _broken(text: str, width: int) -> list[str]:
     """The text on lines of a width, broken after punctuation where it can be."""
+    if "\n" not in text and cell_len(text) <= width:
+        return [text.rstrip(" ")]
     lines: list[str] = []
     for given in text.split("\n"):
         lines.append("")
@@ -124,4 +139,4 @@ def _broken(text: str, width: int) -> str:
             if lines[-1] and len(lines[-1]) + len(part.rstrip()) > width:
                 lines.append("")
             lines[-1] += part
-    return "\n".join(line.rstrip(" ") for line in lines)
+    return [part.rstrip(" ") for line in lines for part in chop_cells(line.rstrip(" "), width) or [""]]

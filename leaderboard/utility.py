@@ -57,7 +57,7 @@ def joined(rows: Iterable[Row], trials: Iterable[TrialRow]) -> list[Row]:
                 return found[key]
         return {}
 
-    return [replace(row, **utility(row)) for row in rows]
+    return [replace(row, **columns) if (columns := utility(row)) else row for row in rows]
 
 
 def newest(trials: Iterable[TrialRow]) -> list[TrialRow]:

@@ -20,6 +20,7 @@ from gibench.sweep.estimate import in_words
 from gibench.sweep.tally import Tally
 from gibench.text import visible
 
+_MOST_BEFORE = 20  # lines, one below the other, of what was stored before
 _SECONDS_BETWEEN = 60  # lines that say how far it all is
 
 
@@ -30,7 +31,8 @@ class GridProgress:
         self._total, self._clock = len(jobs), clock
         self._tally = Tally(jobs)
         self._running: dict[int, tuple[Job, float]] = {}  # since when
-        self._before: list[str] = []  # lines of what was stored before, printed at once as there may be thousands
+        self._before: list[str] = []  # lines of what was stored before, printed at once
+        self._more_before = 0  # than have a line, as there may be thousands
         self._begun = self._said = clock()
         self._console = Console(stderr=True, soft_wrap=True, highlight=False)
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
@@ -71,26 +73,30 @@ class GridProgress:
         now = self._clock()
         _, since = self._running.pop(number, (None, None))
         self._tally.count(row, None if since is None else now - since, stored_before)
-        outcome = "stored before" if stored_before else _outcome(row)
-        line = visible(f"[{number}/{self._total}] {title(row)}: {outcome}")
-        if stored_before:
-            self._before.append(line)
+        if stored_before and len(self._before) == _MOST_BEFORE:
+            self._more_before += 1
+        elif stored_before:
+            self._before.append(self._line(number, row, "stored before"))
         else:
             self._print_before()
-            self._print([line])
+            self._print([self._line(number, row, _outcome(row))])
         if now - self._said >= _SECONDS_BETWEEN and not self._console.is_terminal:
             self._said = now
             self._print_before()
             self._console.print(_shown(self._state()))
 
+    def _line(self, number: int, row: StoredRow, outcome: str) -> str:
+        return visible(f"[{number}/{self._total}] {title(row)}: {outcome}")
+
     def _print_before(self) -> None:
         if self._before:
-            lines, self._before = self._before, []
-            self._print(lines)
+            lines, more = self._before, self._more_before
+            self._before, self._more_before = [], 0
+            self._print([*lines, f"... and {more} more that were stored before"] if more else lines, len(lines) + more)
 
-    def _print(self, lines: list[str]) -> None:
-        """What has ended, a line each."""
-        self._bars.update(self._jobs, advance=len(lines))
+    def _print(self, lines: list[str], count: int = 1) -> None:
+        """What has ended."""
+        self._bars.update(self._jobs, advance=count)
         self._bars.update(self._stage, visible=False)
         self._console.out("\n".join(lines), highlight=False)
 

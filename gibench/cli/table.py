@@ -15,17 +15,20 @@ from gibench.results import Results
 from gibench.sweep.request import Request
 
 _GRIDS_SHOWN = 6
+_LINES_SHOWN = 200  # more than anybody reads there; to draw thousands takes longer than all else
 _PIPE_WIDTH, _LEAST_WIDTH = 250, 110  # characters; a terminal has its own, and wraps the lines itself if that is less
 
 
 def print_cells(rows: Sequence[Any], results: Results, request: Request) -> None:
     """Print attacked cells, with means over the seeds, and what a reader wants to know next."""
-    brief.print_on(_console(), brief.cells(rows), *_grids(rows, results), *_hints(rows, request))
+    found = brief.first(brief.cells(rows), _LINES_SHOWN, "see gibench leaderboard")
+    brief.print_on(_console(), found, *_grids(rows, results), *_hints(rows, request))
 
 
 def print_trials(rows: Sequence[Any]) -> None:
     """Print training runs, with means over the seeds, each defense compared with none."""
-    brief.print_on(_console(), brief.trials(rows))
+    found = brief.first(brief.trials(rows), _LINES_SHOWN, "see gibench leaderboard --costs --format csv")
+    brief.print_on(_console(), found)
 
 
 def _console() -> Console:

@@ -6,8 +6,10 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, TypeVar
 
+from gibench.axes import axes_of
 from gibench.jsonable import jsonable
 from gibench.result import Column, Result, StoredRow, columns_of
 from gibench.text import text_of
@@ -79,32 +81,44 @@ def row_of(kind: type[AnyRow], values: Any) -> AnyRow:
         raise DamagedError(f"it has no '{kind.key_column}'")
     if not _RUN_ID.fullmatch(str(values.get("run_id"))) or not isinstance(values.get("started"), str):
         raise DamagedError("it does not say which run it is, and of when")
-    row = filled(kind, lambda name, column: _checked(name, values.get(name), column))
+    get, types = values.get, _types_of(kind)
+    # Written out, as there are thousands of rows, which share few texts.
+    row = {
+        name: sys.intern(value) if column is str and value is not None else value
+        for name, column in types.items()
+        if (value := get(name)) is None or type(value) is column
+    }
+    row |= {name: _converted(name, get(name), types[name]) for name in types.keys() - row.keys()}
+    row = _meant(kind, row, lambda name, column: _converted(name, get(name), column.type))
     return kind(**row, run_id=values["run_id"], started=values["started"])
+
+
+@cache
+def _types_of(kind: type[StoredRow]) -> dict[str, type]:
+    return {name: column.type for name, column in columns_of(kind).items()}
 
 
 def filled(kind: type[StoredRow], look_up: Callable[[str, Column], Any]) -> dict[str, Any]:
     """The columns of a row; of one stored before there was an axis or by another name, what it meant."""
-    values: dict[str, Any] = {}
-    for name, column in columns_of(kind).items():
-        value = look_up(name, column)
-        if value is None and column.axis:
-            if column.axis.formerly:
-                value = look_up(column.axis.formerly, column)
-            if value is None:
-                value = column.axis.before
-        values[name] = value
+    return _meant(kind, {name: look_up(name, column) for name, column in columns_of(kind).items()}, look_up)
+
+
+def _meant(kind: type[StoredRow], values: dict[str, Any], look_up: Callable[[str, Column], Any]) -> dict[str, Any]:
+    columns = columns_of(kind)
+    for name, axis in axes_of(kind).items():
+        if values[name] is None and axis.formerly:
+            values[name] = look_up(axis.formerly, columns[name])
+        if values[name] is None:
+            values[name] = axis.before
     return values
 
 
-def _checked(name: str, value: Any, column: Column) -> Any:
-    if type(value) is str and column.type is str:
-        return sys.intern(value)  # thousands of rows share few texts
-    if value is None or type(value) is column.type:
+def _converted(name: str, value: Any, column: type) -> Any:
+    if value is None or type(value) is column:
         return value
-    if column.type is float and type(value) is int:
+    if column is float and type(value) is int:
         return float(value)
-    raise DamagedError(f"{name}={value!r} is no {column.type.__name__}")
+    raise DamagedError(f"{name}={value!r} is no {column.__name__}")
 
 
 def beside(document: Mapping[str, Any]) -> dict[str, float]:

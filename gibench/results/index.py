@@ -27,7 +27,7 @@ class Entry(NamedTuple):
     """What the index holds of a cell: from which file, and the columns of its row as JSON has them."""
 
     stamp: Stamp  # of the file
-    row: dict[str, Any]
+    row: dict[str, Any]  # what is null may be missing
 
 
 def entries(folder: Path) -> dict[str, Entry]:
@@ -129,7 +129,8 @@ def warn_of(folder: Path, error: Exception) -> None:
 
 
 def _line(key: str, entry: Entry) -> str:
-    return json.dumps({"key": key, "stamp": entry.stamp, "row": entry.row}, allow_nan=False)
+    row = {name: value for name, value in entry.row.items() if value is not None}  # the nulls would be a third of it
+    return json.dumps({"key": key, "stamp": entry.stamp, "row": row}, allow_nan=False)
 
 
 def _rebuild(folder: Path, found: dict[str, Entry]) -> None:

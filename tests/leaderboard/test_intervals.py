@@ -1,11 +1,14 @@
 """Intervals are those of textbooks, and the same whenever they are asked for."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
 
+from gibench.leaderboard import intervals
 from gibench.leaderboard.intervals import at_most, bootstrap, sign_test
 
 
@@ -28,6 +31,32 @@ def test_an_interval_lies_within_the_values_and_their_order_changes_no_bit(value
     low, high = bootstrap(values, np.mean)
     assert min(values) - 1e-9 <= low <= high <= max(values) + 1e-9
     assert bootstrap(order.sample(values, len(values)), np.mean) == (low, high)
+
+
+@settings(max_examples=20)
+@given(values=st.lists(st.floats(0, 100), min_size=2, max_size=12), at_once=st.integers(100, 6000))
+def test_drawn_some_resamples_at_a_time_it_is_the_same(values, at_once):
+    whole = [bootstrap(values, statistic) for statistic in (np.mean, np.median)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(intervals, "_AT_ONCE", at_once)
+        assert [bootstrap(values, statistic) for statistic in (np.mean, np.median)] == whole
+
+
+def test_thousands_of_cells_take_no_more_memory_than_hundreds():
+    def peak(count):
+        tracemalloc.start()
+        bootstrap(np.linspace(0, 1, count).tolist(), np.mean)
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    assert peak(10_000) < 2 * peak(500)
+
+
+@settings(max_examples=20)
+@given(value=st.floats(0, 100), count=st.integers(2, 300))
+def test_equal_values_leave_nothing_open(value, count):
+    assert bootstrap([value] * count, np.mean) == (value, value)
 
 
 def test_it_is_as_wide_as_theory_says():

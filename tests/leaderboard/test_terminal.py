@@ -5,8 +5,13 @@ import io
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rich import box
+from rich.cells import cell_len
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
+from gibench.leaderboard import terminal
 from gibench.leaderboard.columns import SHOWN
 from gibench.leaderboard.sections import of_summary
 from gibench.leaderboard.table import summarize
@@ -16,8 +21,12 @@ LONG = "dp:delta=1e-05,max_grad_norm=1.0,noise_multiplier=0.0001"
 
 
 def printed(summary, width=80, columns=None):
+    return drawn(to_terminal(of_summary(summary, columns), width=width), width)
+
+
+def drawn(what, width):
     console = Console(width=width, file=io.StringIO())
-    console.print(to_terminal(of_summary(summary, columns), width=width))
+    console.print(what)
     return console.file.getvalue()
 
 
@@ -66,3 +75,32 @@ def test_what_is_asked_for_is_all_there(summary, width, columns):
     assert "left out" not in text
     heads = {word for name in columns for word in SHOWN[name].heading.split()}
     assert heads <= set(text.split())
+
+
+TEXTS = st.text(st.sampled_from("ab,:=+- 写真"), max_size=30)  # the last two are two columns wide each
+
+
+@settings(max_examples=60)
+@given(
+    texts=st.lists(st.tuples(TEXTS, TEXTS.map(lambda text: text.replace(" ", "\n")), TEXTS), min_size=1, max_size=4),
+    widths=st.tuples(*[st.integers(8, 16)] * 3),
+    gap=st.integers(1, 2),
+)
+def test_lines_stand_as_rich_would_draw_them(texts, widths, gap):
+    """It takes too long over thousands."""
+    chosen = {name: SHOWN[name] for name in ("attack", "n_ok", "runtime_s")}
+    whole = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, gap - 1, 0, 0))
+    for each, width in zip(chosen.values(), widths, strict=True):
+        side = "left" if each.is_text else "right"
+        whole.add_column(Text(each.heading), justify=side, overflow="fold", width=width)
+    for line in texts:
+        broken = ("\n".join(terminal._broken(text, width)) for text, width in zip(line, widths, strict=True))
+        whole.add_row(*map(Text, broken))
+    cells = dict(zip(chosen, zip(*texts, strict=True), strict=True))
+    table = terminal._table(chosen, cells, dict(zip(chosen, widths, strict=True)), gap)
+    assert drawn(table, 80) == drawn(whole, 80)
+    assert all(cell_len(line) <= sum(widths) + 2 * gap for line in drawn(table, 80).splitlines())
+    kept = "".join(
+        "".join(terminal._broken(text, width)) for line in texts for text, width in zip(line, widths, strict=True)
+    )
+    assert kept.replace(" ", "") == "".join(map("".join, texts)).replace(" ", "").replace("\n", "")

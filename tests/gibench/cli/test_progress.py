@@ -49,6 +49,27 @@ def test_now_and_then_it_says_how_far_it_is_and_at_the_end_how_all_ended(clock, 
     assert lines[0] == "[1/6] random | none | mlp | photos | batch 4 | seed 0: ok"
 
 
+def test_of_thousands_that_were_stored_before_the_first_are_named_and_the_others_counted(clock, capsys):
+    cells = expand(Cell, {"attack": ["random"], "seed": range(3002), "device": ["cpu"]})
+    with GridProgress(cells, clock) as progress:
+        for number in range(1, 3001):
+            progress.finished(number, row_of(cells[number - 1]), True)
+        progress.started(3001, cells[3000])
+        progress.finished(3001, row_of(cells[3000]), False)
+        progress.finished(3002, row_of(cells[3001]), True)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[19:22] == [
+        "[20/3002] random | none | mlp | photos | batch 20 | seed 19: stored before",
+        "... and 2980 more that were stored before",
+        "[3001/3002] random | none | mlp | photos | batch 20 | seed 3000: ok",
+    ]
+    assert lines[22:] == [
+        "[3002/3002] random | none | mlp | photos | batch 20 | seed 3001: stored before",
+        "3002 ok (3001 by an earlier call) of 3002 cells in 0 s",
+    ]
+    assert progress._bars.tasks[0].completed == 3002
+
+
 def test_one_cell_needs_no_sum(clock, capsys):
     with GridProgress(CELLS[:1], clock) as progress:
         progress.started(1, CELLS[0])

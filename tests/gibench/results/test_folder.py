@@ -112,6 +112,7 @@ def test_an_index_that_is_right_spares_reading_the_cells(results, make_result, m
     row = results.save(make_result())
     monkeypatch.setattr("gibench.results.index.row_at", pytest.fail)
     assert Results(results.root).rows(Row) == [row]
+    assert b"null" not in (results.folder / ".index.jsonl").read_bytes()  # which would be read with it, a third of it
 
 
 def test_a_row_is_read_and_checked_once_however_often_rows_are_asked_for(results, make_result, monkeypatch):

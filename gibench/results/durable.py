@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -31,6 +32,49 @@ def write_folder(folder: Path, files: Mapping[str, bytes], also: Iterable[Path] 
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def put_in_place(beside: Path, place: Path, old: Path) -> None:
+    """Give a whole folder its name, in the place of one that has it.
+
+    Args:
+        beside: the folder.
+        place: what it is to be called.
+        old: what the other is called meanwhile, `.SESSION.NAME.old`: see `recover`.
+
+    Raises:
+        OSError: the system refuses; the other one is where it was.
+    """
+    while True:
+        # Between the two renames there is none, and `recover` brings the other back if this process ends there.
+        with contextlib.suppress(FileNotFoundError):
+            place.rename(old)
+        try:
+            beside.rename(place)
+        except OSError:
+            if not place.exists():
+                with contextlib.suppress(FileNotFoundError):
+                    old.rename(place)
+                raise
+            shutil.rmtree(old, ignore_errors=True)  # another process was faster: its own goes next
+            continue
+        shutil.rmtree(old, ignore_errors=True)
+        return
+
+
+def recover(folder: Path, is_alive: Callable[[str], bool]) -> None:
+    """Undo what processes that are gone had begun in a folder: `.SESSION.NAME.new` and `.SESSION.NAME.old`."""
+    for left in folder.glob(".*.*.*"):
+        owner, name, what = left.name[1:].split(".", 2)
+        if what not in ("new", "old") or is_alive(owner):
+            continue
+        with contextlib.suppress(FileNotFoundError):  # another process does the same
+            if what == "old" and not (folder / name).exists():
+                left.rename(folder / name)
+            elif left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink()
 
 
 def write_file(file: Path, content: bytes, beside: str) -> None:

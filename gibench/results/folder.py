@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import threading
 import uuid
@@ -18,7 +17,7 @@ from gibench.result import Result, StoredRow
 from gibench.results import index
 from gibench.results.claims import Claim, claim, session
 from gibench.results.document import GRID, IMAGES, RESULT, DamagedError, beside, files_of, parsed, row_of
-from gibench.results.durable import synchronize, write_folder
+from gibench.results.durable import put_in_place, recover, synchronize, write_folder
 from gibench.results.grids import Grids
 from gibench.results.place import experiment_name, makeable, quoted, root, writable
 
@@ -69,23 +68,9 @@ class Results:
         with makeable(self.root):
             self.folder.mkdir(parents=True, exist_ok=True)
             self._session = session(self.root)
-            self._recover()
+            recover(self.folder, self._session.is_alive)
         self._is_reader = False
         return self
-
-    def _recover(self) -> None:
-        """Undo what processes that are gone had begun: names begin with a dot and the session."""
-        for left in self.folder.glob(".*.*.*"):
-            owner, name, what = left.name[1:].split(".", 2)
-            if what not in ("new", "old") or self._session.is_alive(owner):
-                continue
-            with contextlib.suppress(FileNotFoundError):  # another process does the same
-                if what == "old" and not (self.folder / name).exists():
-                    left.rename(self.folder / name)
-                elif left.is_dir():
-                    shutil.rmtree(left, ignore_errors=True)
-                else:
-                    left.unlink()
 
     def claim(self, name: str) -> Claim | None:
         """The right to run a cell, or to do something else of that name; None while another process has it.
@@ -147,39 +132,20 @@ class Results:
             GibenchError: the folder cannot be written.
         """
         with writable(self.root):
-            beside = self.folder / f".{session(self.root).name}.{uuid.uuid4().hex}.new"
+            mine = session(self.root).name
+            beside = self.folder / f".{mine}.{uuid.uuid4().hex}.new"
             write_folder(beside, files, [self.folder] if self._renamed else [])
             with self._replacing:
                 if answer := unless():
                     shutil.rmtree(beside, ignore_errors=True)
                     return answer
                 entry = index.Entry(index.stamp(beside / RESULT), columns)
-                self._place(beside, key)
+                put_in_place(beside, self.folder / key, self.folder / f".{mine}.{key}.old")
                 with self._looking:
                     self._known[key] = _Known(entry.stamp, row or columns)
             self._renamed = True
         index.add(self.folder, key, entry)
         return None
-
-    def _place(self, beside: Path, key: str) -> None:
-        """Give a whole folder its name."""
-        place = self.folder / key
-        old = self.folder / f".{session(self.root).name}.{key}.old"
-        while True:
-            # Between the two renames the cell is missing, and `_recover` brings it back if this process ends there.
-            with contextlib.suppress(FileNotFoundError):
-                place.rename(old)
-            try:
-                beside.rename(place)
-            except OSError:
-                if not place.exists():
-                    with contextlib.suppress(FileNotFoundError):
-                        old.rename(place)
-                    raise
-                shutil.rmtree(old, ignore_errors=True)  # another process was faster: its own goes next
-                continue
-            shutil.rmtree(old, ignore_errors=True)
-            return
 
     def flush(self) -> None:
         """Wait until the disk has the name of what was saved last, too."""

@@ -83,18 +83,22 @@ def row_of(kind: type[AnyRow], values: Any) -> AnyRow:
         raise DamagedError("it does not say which run it is, and of when")
     get, types = values.get, _types_of(kind)
     # Written out, as there are thousands of rows, which share few texts.
-    row = {
-        name: sys.intern(value) if column is str and value is not None else value
+    row: dict[str, Any] = {
+        name: sys.intern(str(value)) if column is str and value is not None else value
         for name, column in types.items()
         if (value := get(name)) is None or type(value) is column
     }
-    row |= {name: _converted(name, get(name), types[name]) for name in types.keys() - row.keys()}
+    row |= {name: _converted(name, get(name), types[name]) for name in types if name not in row}
     row = _meant(kind, row, lambda name, column: _converted(name, get(name), column.type))
     return kind(**row, run_id=values["run_id"], started=values["started"])
 
 
+def _types_of(kind: Any) -> dict[str, type]:
+    return _kept_types_of(kind)
+
+
 @cache
-def _types_of(kind: type[StoredRow]) -> dict[str, type]:
+def _kept_types_of(kind: Any) -> dict[str, type]:
     return {name: column.type for name, column in columns_of(kind).items()}
 
 
@@ -104,6 +108,7 @@ def filled(kind: type[StoredRow], look_up: Callable[[str, Column], Any]) -> dict
 
 
 def _meant(kind: type[StoredRow], values: dict[str, Any], look_up: Callable[[str, Column], Any]) -> dict[str, Any]:
+    """The same of columns that are looked up already."""
     columns = columns_of(kind)
     for name, axis in axes_of(kind).items():
         if values[name] is None and axis.formerly:

@@ -219,3 +219,17 @@ def test_of_images_that_are_inverted_nothing_more_is_asked(see_small):
     assert 0.01 * shared.length < left.length
     for name, each in shared.gradient.items():
         torch.testing.assert_close(everything.gradient[name], each, rtol=0, atol=0)
+
+
+def test_what_is_missed_is_what_the_true_network_misses_though_derivatives_are_of_a_softened_one(see_small):
+    seen = see_small(pooled(), 3)
+    behind = behind_trunk(seen.observation)
+    images = seen.observation.normalize(seen.truth.images)
+    with torch.no_grad():
+        features = behind.head.trunk(images)
+        equations = read_features(behind.trunk, features, torch.full((3,), 1e-7), None)
+        points = images.view(-1, 1) + 0.3 * torch.randn(images.numel(), 1, generator=torch.Generator().manual_seed(0))
+        missed = prior.Joint(equations, None, 1.0).at(points)(points)[: features.numel(), 0].view_as(features)
+        made = behind.trunk.before(points.view_as(images))
+    of_each = torch.where(features > 0, made - features, made.relu()) / features.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(missed, of_each, rtol=1e-4, atol=1e-5)

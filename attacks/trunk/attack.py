@@ -83,8 +83,10 @@ def _inverted(
     open_ = ~(enough & equations.hold(points))
     if bool(open_.any()):
         shared = _shared(behind, observation, equations)
-        smooth = with_prior(equations, shared, points, pixel_scale, context)
-        points = torch.where(open_, smooth, points)
+        left = shared and shared.left(behind.trunk, behind.trunk.of_columns(points), open_)
+        index = open_.nonzero()[:, 0]
+        smooth = with_prior(equations.select(index), left, points[:, index], pixel_scale, context)
+        points = points.index_copy(1, index, smooth)
     images = observation.denormalize(points.T.reshape(-1, *shape)).nan_to_num(0.5, 1, 0)
     told = {
         "inverted": int(count - open_.sum()),

@@ -108,7 +108,7 @@ def near_kinks(
     def watch(name: str, fed: Tensor, left: Tensor, module: nn.Module | None) -> Tensor:
         entered.setdefault(name, []).append(fed)
         if name not in gaps:
-            gaps[name] = _gap(fed, left, module) if isinstance(module, nn.MaxPool2d) else fed.abs()
+            gaps[name] = _gap(fed, module) if isinstance(module, nn.MaxPool2d) else fed.abs()
         return left
 
     with torch.no_grad():
@@ -124,7 +124,7 @@ def near_kinks(
     return masks
 
 
-def _gap(fed: Tensor, left: Tensor, pool: nn.MaxPool2d) -> Tensor:
+def _gap(fed: Tensor, pool: nn.MaxPool2d) -> Tensor:
     """By how much the largest number of each window is larger than the next."""
-    first, second = windows(fed, pool).topk(2, dim=1).values.unbind(dim=1)
-    return (first - second).view(left.shape)
+    first, second = windows(fed, pool).topk(2, dim=0).values.unbind()
+    return first - second

@@ -42,7 +42,10 @@ class FeatureEquations:
 
     def left(self, points: Tensor) -> Tensor:
         """What images leave of their features, `[K, d]`."""
-        made = self.trunk.before(self.trunk.of_columns(points))
+        return self.missed(self.trunk.before(self.trunk.of_columns(points)))
+
+    def missed(self, made: Tensor) -> Tensor:
+        """By how much what the trunk made misses the features, `[K, d]`; no more than zero is right where they are."""
         return torch.where(self.known, made - self.features, made.relu())
 
     def hold(self, points: Tensor) -> Tensor:

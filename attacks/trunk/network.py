@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -45,7 +45,7 @@ class Trunk:
     network: fx.GraphModule  # from what the model takes to features [N, d], before their ReLU if `rectified`
     rectified: bool
     image_shape: tuple[int, int, int]
-    softness: float = 0.0  # by how much of its input's deviation each kink is rounded off
+    softness: Tensor | None = None  # [N], by how much of its input's deviation each image's kinks are rounded off
 
     def before(self, images: Tensor, parameters: Mapping[str, Tensor] | None = None) -> Tensor:
         """Features `[N, d]` of images as the model takes them, before their ReLU where they have one.
@@ -122,29 +122,46 @@ class _Bent(fx.Interpreter):
 class _Softened(nn.Module):
     """A network whose ReLUs and poolings pass from one side to the other bit by bit."""
 
-    def __init__(self, network: fx.GraphModule, softness: float) -> None:
+    def __init__(self, network: fx.GraphModule, softness: Tensor | None) -> None:
         super().__init__()
         self.network, self.softness = network, softness
 
     def forward(self, images: Tensor) -> Tensor:
-        made: Tensor = self.network(images) if not self.softness else _Bent(self.network, self._soft).run(images)
+        if self.softness is None:
+            made: Tensor = self.network(images)
+        else:
+            made = _Bent(self.network, partial(_soft, self.softness)).run(images)
         return made
 
-    def _soft(self, name: str, fed: Tensor, left: Tensor, module: nn.Module | None) -> Tensor:
-        width = self.softness * fed.detach().std()
-        if isinstance(module, nn.MaxPool2d):
-            each = windows(fed, module)
-            return ((each / width).softmax(dim=1) * each).sum(dim=1).view(left.shape)
-        slope = module.negative_slope if isinstance(module, nn.LeakyReLU) else 0.0
-        return fed * (slope + (1 - slope) * torch.sigmoid(fed / width))
+
+def _soft(softness: Tensor, name: str, fed: Tensor, left: Tensor, module: nn.Module | None) -> Tensor:
+    width = (softness * fed.detach().flatten(1).std(dim=1)).view(-1, *[1] * (fed.ndim - 1))
+    if isinstance(module, nn.MaxPool2d):
+        each = windows(fed, module)
+        return ((each / width).softmax(dim=0) * each).sum(dim=0)
+    slope = module.negative_slope if isinstance(module, nn.LeakyReLU) else 0.0
+    return fed * (slope + (1 - slope) * torch.sigmoid(fed / width))
 
 
 def windows(fed: Tensor, pool: nn.MaxPool2d) -> Tensor:
-    """What each output of a pooling is the largest of, `[N C, window, outputs]`; beyond the edge there is nothing."""
-    options = {"kernel_size": pool.kernel_size, "stride": pool.stride, "dilation": pool.dilation}
-    high, wide = pool.padding if isinstance(pool.padding, tuple) else (pool.padding, pool.padding)
-    padded = F.pad(fed, (wide, wide, high, high), value=torch.finfo(fed.dtype).min)
-    return F.unfold(padded.flatten(0, 1)[:, None], **options)
+    """What each output of a pooling is the largest of, `[window, N, C, h, w]`; beyond the edge there is nothing."""
+    kernel, stride, padding, dilation = (
+        each if isinstance(each, tuple) else (each, each)
+        for each in (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
+    )
+    high, wide = padding
+    padded = F.pad(fed, (wide, wide, high, high), value=torch.finfo(fed.dtype).min) if high or wide else fed
+    rows, columns = (
+        [slice(first, first + size - reach, step) for first in range(0, reach + 1, apart)]
+        for size, reach, step, apart in zip(
+            padded.shape[-2:],
+            [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)],
+            stride,
+            dilation,
+            strict=True,
+        )
+    )
+    return torch.stack([padded[..., row, column] for row in rows for column in columns])
 
 
 def _bends(node: fx.Node, modules: Mapping[str, nn.Module]) -> bool:

@@ -17,12 +17,13 @@ from gibench.attack import Context
 
 from .equations import FeatureEquations
 from .least_squares import least_squares
+from .network import Trunk
 
-# The weights of total variation, one after the other, and by how much the trunk's kinks are rounded off meanwhile: the
-# gradient jumps where another of a window's numbers becomes its largest, and no step finds its way over many jumps.
-_STAGES = (3e-2, 0.3), (1e-2, 0.2), (3e-3, 0.1), (1e-3, 0.05), (1e-4, 0.01)
-_STEPS, _PRODUCTS = 20, 24
+_STEPS, _PRODUCTS = 40, 24
+_SOFTEST, _SOFT, _LEAST = 0.3, 4.0, 1e-4  # by how much kinks are rounded off, of the root of the share that is missed
+_MOST, _SMOOTH = 1e-2, 0.1  # weight of total variation, of the share that is missed
 _EDGE = 0.02  # of the pixel range: differences well above it cost by their size, and below it by their square
+_TINY = 1e-30
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,24 @@ class Shared:
     def length(self) -> float:
         return float(sum(each.square().sum() for each in self.gradient.values()) ** 0.5)
 
+    def made(self, trunk: Trunk, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """The gradient that these images would send, and their features before the last ReLU."""
+
+        def sent(parameters: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+            features = trunk.before(images, parameters)
+            return (features * self.sent_back).sum(), features
+
+        result: tuple[dict[str, Tensor], Tensor] = torch.func.grad(sent, has_aux=True)(
+            {name: trunk.parameters[name] for name in self.gradient}
+        )
+        return result
+
+    def left(self, trunk: Trunk, images: Tensor, which: Tensor) -> Shared:
+        """What is left for some of these images to say when the others are known."""
+        known = replace(self, sent_back=self.sent_back[~which])
+        sums, _ = known.made(trunk, images[~which])
+        return Shared(self.sent_back[which], {name: each - sums[name] for name, each in self.gradient.items()})
+
 
 @dataclass(frozen=True)
 class Joint:
@@ -43,21 +62,30 @@ class Joint:
 
     features: FeatureEquations
     shared: Shared | None
-    weight: float  # of total variation, beside misfits that are shares of the features' and the gradient's lengths
     edge: float  # in units of model input
 
     def at(self, points: Tensor) -> Callable[[Tensor], Tensor]:
-        """Residuals `[m, 1]`, the weights of total variation being those of these points."""
-        slopes = self._slopes(points)
-        bend = (self.weight / len(points) / (slopes.square().sum(dim=0) + self.edge**2).sqrt() / self.edge).sqrt()
+        """Residuals `[m, 1]`: the true ones at these points, which change from there as if kinks were rounded off.
+
+        The equations jump wherever another number of a window becomes its largest, and no step finds its way over many
+        jumps. Where kinks are rounded off it does, but to other images than the true ones. The less of an image is
+        missed, the less is rounded off and the less total variation weighs, for each image by itself.
+        """
+        images = self._columns(points)
+        own, shared = self._missed(images, self.features.trunk)
+        each = own.square().sum(dim=1)
+        missed = each * (1 + shared.square().sum() / each.sum().clamp_min(_TINY))
+        softness = (_SOFT * missed.sqrt()).clamp(_LEAST, _SOFTEST)
+        weight = (_SMOOTH * missed).clamp(max=_MOST).view(-1, 1, 1, 1) / len(images)
+        bend = (weight / (self._slopes(points).square().sum(dim=0) + self.edge**2).sqrt() / self.edge).sqrt()
+        trunk = replace(self.features.trunk, softness=softness)
+        soft_own, soft_shared = self._missed(images, trunk)
+        beyond = torch.cat([(own - soft_own).flatten(), shared - soft_shared])
 
         def residual(points: Tensor) -> Tensor:
-            images = self._columns(points)
-            own = self.features.left(images) / self.features.lengths
-            parts = [own.flatten(), (self._slopes(points) * bend).flatten()]
-            if self.shared is not None:
-                parts.append(self._share(images, self.shared))
-            return torch.cat(parts)[:, None]
+            soft_own, soft_shared = self._missed(self._columns(points), trunk)
+            soft = torch.cat([soft_own.flatten(), soft_shared]) + beyond
+            return torch.cat([soft, (self._slopes(points) * bend).flatten()])[:, None]
 
         return residual
 
@@ -78,17 +106,15 @@ class Joint:
         down = images.diff(dim=2, append=images[:, :, -1:])
         return torch.stack([down, images.diff(dim=3, append=images[..., -1:])])
 
-    def _share(self, points: Tensor, shared: Shared) -> Tensor:
-        """What the images leave of the trunk's gradient, as a share of its length."""
-        trunk = self.features.trunk
-        images = trunk.of_columns(points)
-
-        def sent(parameters: dict[str, Tensor]) -> Tensor:
-            return (trunk.before(images, parameters) * shared.sent_back).sum()
-
-        made = torch.func.grad(sent)({name: trunk.parameters[name] for name in shared.gradient})
-        left = [(made[name] - each).flatten() for name, each in shared.gradient.items()]
-        return torch.cat(left) / shared.length
+    def _missed(self, points: Tensor, trunk: Trunk) -> tuple[Tensor, Tensor]:
+        """What images leave of their features, `[B, d]`, and of the trunk's gradient, as shares of their lengths."""
+        images, shared = trunk.of_columns(points), self.shared
+        if shared is None:
+            made, left = trunk.before(images), points[:0, 0]
+        else:
+            sums, made = shared.made(trunk, images)
+            left = torch.cat([(sums[name] - each).flatten() for name, each in shared.gradient.items()]) / shared.length
+        return self.features.missed(made) / self.features.lengths, left
 
 
 def with_prior(
@@ -103,10 +129,7 @@ def with_prior(
         pixel_scale: pixels in [0, 1] per unit of model input.
         context: of the attack.
     """
-    column = points.T.reshape(-1, 1)
-    for weight, softness in _STAGES:
-        context.progress("images of their features, the trunk's gradient and total variation", None)
-        soft = replace(features, trunk=replace(features.trunk, softness=softness))
-        system = Joint(soft, shared, weight, _EDGE / pixel_scale)
-        column = least_squares(system, column, _STEPS, _PRODUCTS, 0.0, context.expired)
+    context.progress("images of their features, the trunk's gradient and total variation", None)
+    system = Joint(features, shared, _EDGE / pixel_scale)
+    column = least_squares(system, points.T.reshape(-1, 1), _STEPS, _PRODUCTS, 0.0, context.expired)
     return column.view(points.shape[1], -1).T

@@ -123,8 +123,7 @@ def test_wrong_features_give_no_certificate(see_small, context, monkeypatch):
     assert not blurred.certified.any()
 
 
-def test_the_trunks_gradient_tells_what_features_do_not(see_small, context, monkeypatch):
-    monkeypatch.setattr(prior, "_STEPS", 6)
+def test_the_trunks_gradient_tells_what_features_do_not(see_small, context):
     seen = see_small(pooled(), 2)
     behind = behind_trunk(seen.observation)
     with torch.no_grad():
@@ -149,7 +148,7 @@ def test_the_true_images_suit_all_that_is_known_of_them_though_zeros_have_been_r
         equations = read_features(behind.trunk, rounded, torch.full((3,), 1e-7), None)
         shared = _shared(behind, seen.observation, equations)
         points = images.view(-1, 1)
-        left = prior.Joint(equations, shared, 0.0, 1.0).at(points)(points)
+        left = prior.Joint(equations, shared, 1.0).at(points)(points)
     assert len(left) > features.numel() + images.numel()
     assert left.norm() < 1e-5
 
@@ -201,3 +200,36 @@ def test_what_is_sent_in_half_precision_gives_no_certificate(see_small, context,
     run = LayerPair()(replace(observation, update=replace(observation.update, tensors=half)), context())
     assert run.status == "ok"
     assert run.reconstruction.certified is None or not run.reconstruction.certified.any()
+
+
+def test_of_images_that_are_inverted_nothing_more_is_asked(see_small):
+    seen = see_small(pooled(), 3)
+    behind = behind_trunk(seen.observation)
+    images = seen.observation.normalize(seen.truth.images)
+    open_ = torch.tensor([True, False, True])
+    with torch.no_grad():
+        features = behind.head.trunk(images)
+        equations = read_features(behind.trunk, features, torch.full((3,), 1e-7), None)
+        shared = _shared(behind, seen.observation, equations)
+        left = shared.left(behind.trunk, images, open_)
+        points = images[open_].view(-1, 1)
+        missed = prior.Joint(equations.select(open_.nonzero()[:, 0]), left, 1.0).at(points)(points)
+        everything = shared.left(behind.trunk, images, torch.ones(3, dtype=torch.bool))
+    assert missed.norm() < 1e-5
+    assert 0.01 * shared.length < left.length
+    for name, each in shared.gradient.items():
+        torch.testing.assert_close(everything.gradient[name], each, rtol=0, atol=0)
+
+
+def test_what_is_missed_is_what_the_true_network_misses_though_derivatives_are_of_a_softened_one(see_small):
+    seen = see_small(pooled(), 3)
+    behind = behind_trunk(seen.observation)
+    images = seen.observation.normalize(seen.truth.images)
+    with torch.no_grad():
+        features = behind.head.trunk(images)
+        equations = read_features(behind.trunk, features, torch.full((3,), 1e-7), None)
+        points = images.view(-1, 1) + 0.3 * torch.randn(images.numel(), 1, generator=torch.Generator().manual_seed(0))
+        missed = prior.Joint(equations, None, 1.0).at(points)(points)[: features.numel(), 0].view_as(features)
+        made = behind.trunk.before(points.view_as(images))
+    of_each = torch.where(features > 0, made - features, made.relu()) / features.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(missed, of_each, rtol=1e-4, atol=1e-5)

@@ -26,7 +26,7 @@ def without_copies(matrix: Tensor) -> tuple[Tensor, Tensor | None]:
 
 def _first_of_each(matrix: Tensor) -> Tensor | None:
     """Which columns of `[m, n]` are no copies of an earlier one, in rising order; None where none is a copy."""
-    some = matrix[:: -(-len(matrix) // _LOOKED_AT)]
+    some = matrix[:: max(1, -(-len(matrix) // _LOOKED_AT))]
     if len(_sums(some).unique()) == matrix.shape[1]:
         return None
     different, group = _sums(matrix).unique(return_inverse=True)

@@ -179,11 +179,9 @@ def factorize(weight_gradient: Tensor, bias_gradient: Tensor, generator: torch.G
 
 def _settled(matrix: Tensor, generator: torch.Generator) -> _Reading | None:
     """The singular values of a matrix in float64, or None where all its entries are zero."""
-    limit, scale = min(matrix.shape), Scale.of(matrix)
-    if scale.entry == 0.0:
+    if not matrix.numel() or (scale := Scale.of(matrix)).entry == 0.0:
         return None
-    sketch = _Sketch(matrix, generator)
-    spare = _SPARE
+    sketch, limit, spare = _Sketch(matrix, generator), min(matrix.shape), _SPARE
     while True:
         sketch.grow()
         found = _read(matrix, sketch.range, scale)

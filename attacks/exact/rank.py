@@ -26,7 +26,7 @@ class Scale:
     @classmethod
     def of(cls, matrix: Tensor) -> Scale:
         rows, columns = energies(matrix)
-        few = torch.stack([rows.sum() / max(matrix.numel(), 1), rows.max(), columns.max()]).sqrt().tolist()
+        few = torch.stack([rows.sum() / matrix.numel(), rows.max(), columns.max()]).sqrt().tolist()
         return cls((len(matrix), matrix.shape[1]), torch.finfo(matrix.dtype).eps, few[0], few[1] + few[2])
 
     @property

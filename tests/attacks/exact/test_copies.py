@@ -75,6 +75,10 @@ def test_a_background_adds_no_rank(digits, count, width):
         assert factors.bias_residual < 1e-5 * bias.square().mean().sqrt()
 
 
+def test_no_rows_have_no_rank():
+    assert factorize(torch.zeros(0, 5), torch.zeros(0), torch.Generator().manual_seed(0)) is None
+
+
 def test_of_small_images_neither(digits):
     for seed in range(3):
         images, labels = batch(digits, 1, seed)

@@ -69,7 +69,7 @@ class CocktailParty(Attack):
         if observation.model.get_submodule(name).bias is None:
             return f"needs a bias in the first linear layer ('{name}' has none) to find sign and scale of each image"
         read = [f"{name}.weight", f"{name}.bias"]
-        if reason := not_its_own(observation.model, name) or lacking(observation, read):
+        if reason := not_its_own(observation.model, name, observation.image_shape) or lacking(observation, read):
             return reason
         limit = min(observation.update.tensors[f"{name}.weight"].shape)
         if observation.batch_size is not None and observation.batch_size > limit:

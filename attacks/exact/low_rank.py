@@ -17,7 +17,7 @@ from .products import onto, times
 from .rank import SEEN, Scale, rank_and_noise
 
 _SPARE = 16  # columns beside the rank
-_ITERATIONS = 8  # steps of a subspace iteration for a known rank
+_ITERATIONS = 8  # steps of a subspace iteration for a known rank, at most
 _FIRST = 32  # columns of a range
 _ROOM = 8  # columns beside the rank of a range that is worth turning in float64
 _POWERS = 1  # power iterations of a range in the matrix's precision
@@ -190,6 +190,26 @@ def _settled(matrix: Tensor, generator: torch.Generator) -> _Reading | None:
             if found.spare or len(found.values) == limit:
                 return found
             spare = limit  # more is hidden from the gradient's own precision than there was room for
+
+
+def leading(matrix: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """The singular vectors `[m, count]`, `[count, n]` and values `[count]` that are largest, whatever the rank.
+
+    In float64, by subspace iteration with a few vectors more, until the values grow no further.
+    """
+    size = min(count + _SPARE, *matrix.shape)
+    sketch = _Sketch(matrix, generator)
+    while sketch.range.shape[1] < size:
+        sketch.grow()
+    left, values, right, _ = _turned(matrix, sketch.range)
+    range_ = left[:, :size].double()
+    for _ in range(_ITERATIONS):
+        before = values[:count]
+        left, values, right, _ = _turned(matrix, _orthonormal(range_))
+        if bool((values[:count] < (1 + _STILL) * before).all()):
+            break
+        range_ = times(matrix, right.T)
+    return left[:, :count], values[:count], right[:count]
 
 
 def _refined(matrix: Tensor, found: _Reading, scale: Scale, spare: int) -> _Reading:

@@ -27,9 +27,9 @@ def without_copies(matrix: Tensor) -> tuple[Tensor, Tensor | None]:
 def _first_of_each(matrix: Tensor) -> Tensor | None:
     """Which columns of `[m, n]` are no copies of an earlier one, in rising order; None where none is a copy."""
     some = matrix[:: max(1, -(-len(matrix) // _LOOKED_AT))]
-    if len(_sums(some).unique()) == matrix.shape[1]:
+    if len(torch.unique(_sums(some))) == matrix.shape[1]:
         return None
-    different, group = _sums(matrix).unique(return_inverse=True)
+    different, group = torch.unique(_sums(matrix), return_inverse=True)
     number = torch.arange(len(group), device=matrix.device)
     first = number.new_full((len(different),), len(number)).scatter_reduce(0, group, number, "amin")
     return None if len(first) == len(number) else first.sort().values

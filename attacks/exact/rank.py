@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -32,14 +33,14 @@ class Scale:
     @property
     def stored(self) -> float:
         """The largest singular value of what storing leaves of entries of one size."""
-        return _STORED * self.eps * self.entry * (self.shape[0] ** 0.5 + self.shape[1] ** 0.5)
+        return _STORED * self.eps * self.entry * (math.sqrt(self.shape[0]) + math.sqrt(self.shape[1]))
 
     def summed(self, terms: int) -> float:
         """The largest one of sums of so many terms, each of which is rounded, when entries differ in size.
 
         The longest row and column bound it (Bandeira and van Handel, Annals of Probability 2016, arXiv 1408.6185).
         """
-        return _STORED * self.eps * (1 + terms / 2) ** 0.5 * self.longest  # partial sums are half as large on average
+        return _STORED * self.eps * math.sqrt(1 + terms / 2) * self.longest  # partial sums are half as large on average
 
 
 def rank_and_noise(outside: float, values: Tensor, scale: Scale) -> tuple[int, float]:

@@ -64,12 +64,12 @@ def test_the_leading_values_are_those_of_a_full_decomposition(plant, noise, coun
 
 
 def test_components_are_sought_without_a_copy_in_double_precision(see, context, monkeypatch):
-    monkeypatch.setattr("gibench.attacks.exact.chunks._CPU", 2**22)
-    seen = see(8, width=600, depth=1, knows="nothing")
+    monkeypatch.setattr("gibench.attacks.exact.chunks._CPU", 2**20)
+    seen = see(8, width=200, depth=1, knows="nothing")
     with Allocations() as made:
         found = CocktailParty(max_iterations=2).reconstruct(seen.observation, context())
     assert found.diagnostics["components"] == 8
-    assert made.largest <= 4 * 600 * 3072, made.by
+    assert made.largest <= 4 * 200 * 3072, made.by
 
 
 @pytest.mark.parametrize("attack", [LayerPair(), SpearPP(), SpearPP(without="next-layer")])

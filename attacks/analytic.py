@@ -50,7 +50,9 @@ class Analytic(Attack):
         name = first.name
         if observation.model.get_submodule(name).bias is None:
             return f"needs a bias in the first linear layer ('{name}' has none)"
-        return not_its_own(observation.model, name) or lacking(observation, [f"{name}.weight", f"{name}.bias"])
+        return not_its_own(observation.model, name, observation.image_shape) or lacking(
+            observation, [f"{name}.weight", f"{name}.bias"]
+        )
 
     def reconstruct(self, observation: Observation, context: Context) -> Reconstruction:
         first = find_first_linear(observation.model, observation.image_shape)

@@ -16,7 +16,8 @@ from gibench.attack import Attack, Context, Reconstruction, lacking
 from gibench.observation import Observation
 
 from .exact.layers import NOT_FED, find_first_linear, not_its_own
-from .exact.low_rank import factorize
+from .exact.low_rank import factorize, leading
+from .exact.products import times
 from .optimization.descent import descend
 from .optimization.optimizers import Adam, step_size
 from .optimization.priors import total_variation
@@ -69,7 +70,7 @@ class CocktailParty(Attack):
         if observation.model.get_submodule(name).bias is None:
             return f"needs a bias in the first linear layer ('{name}' has none) to find sign and scale of each image"
         read = [f"{name}.weight", f"{name}.bias"]
-        if reason := not_its_own(observation.model, name) or lacking(observation, read):
+        if reason := not_its_own(observation.model, name, observation.image_shape) or lacking(observation, read):
             return reason
         limit = min(observation.update.tensors[f"{name}.weight"].shape)
         if observation.batch_size is not None and observation.batch_size > limit:
@@ -80,8 +81,7 @@ class CocktailParty(Attack):
         first = find_first_linear(observation.model, observation.image_shape)
         assert first is not None  # else it is unsupported
         gradient = observation.gradient()
-        weight, bias = (gradient[f"{first.name}.{kind}"].double() for kind in ("weight", "bias"))
-        weight = first.by_pixel(weight)
+        weight, bias = first.by_pixel(gradient[f"{first.name}.weight"]), gradient[f"{first.name}.bias"].double()
         count = observation.batch_size
         if count is None:
             factors = factorize(weight, bias, context.generator)
@@ -89,9 +89,9 @@ class CocktailParty(Attack):
                 finding = {
                     "finding": "the gradient's singular values show no rank gap, so the batch size stays unknown"
                 }
-                return Reconstruction(weight.new_zeros(0, *observation.image_shape), diagnostics=finding)
+                return Reconstruction(bias.new_zeros(0, *observation.image_shape), diagnostics=finding)
             count = factors.rank
-        mixture = _Mixture.of(weight, count)
+        mixture = _Mixture.of(weight, count, context.generator)
         components = _Components(self, mixture.whitened.float(), observation.image_shape)
         start = torch.eye(count, device=weight.device).flatten()[None]
         outcome = descend(
@@ -105,7 +105,7 @@ class CocktailParty(Attack):
             context,
         )
         unmixing = components.directions(outcome.points)[0].double() @ mixture.whitening
-        sources, scales = unmixing @ weight, unmixing @ bias
+        sources, scales = times(weight.T, unmixing.T).T, unmixing @ bias
         pixels = _into_range(sources, scales, observation)
         diverged = not bool(outcome.values.isfinite().all())
         return Reconstruction(
@@ -124,12 +124,12 @@ class _Mixture:
     whitening: Tensor  # [B, m]: takes the gradient, less its rows' means, to that
 
     @classmethod
-    def of(cls, gradient: Tensor, count: int) -> _Mixture:
-        centred = gradient - gradient.mean(1, keepdim=True)
-        left, values, right = torch.linalg.svd(centred, full_matrices=False)
+    def of(cls, gradient: Tensor, count: int, generator: torch.Generator) -> _Mixture:
+        gradient = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
+        left, values, right = leading(gradient - gradient.mean(1, keepdim=True), count, generator)
         scale = math.sqrt(gradient.shape[1] - 1)
         floor = values[0] * torch.finfo(values.dtype).eps
-        return cls(scale * right[:count], scale * left[:, :count].T / values[:count, None].clamp_min(floor))
+        return cls(scale * right, scale * left.T / values[:, None].clamp_min(floor))
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
+from torch.utils.hooks import RemovableHandle
 
 _PROBES = 2  # random images
 _RELU = (F.relu, torch.relu, "relu", F.relu_, torch.relu_, "relu_")
@@ -112,23 +113,51 @@ def send_through(model: nn.Module, image_shape: tuple[int, int, int]) -> Entered
 
     Its buffers and the global generators are left as they were.
     """
-    like = next(model.parameters())
-    generator = torch.Generator(like.device).manual_seed(0)
-    images = torch.randn(_PROBES, *image_shape, generator=generator, device=like.device, dtype=like.dtype)
     entered: dict[str, list[Tensor]] = {}
 
     def listener(name: str) -> Any:
         return lambda _, arguments: entered.setdefault(name, []).append(arguments[0].detach().clone())
 
     handles = [layer.register_forward_pre_hook(listener(name)) for name, layer in _linear_layers(model)]
+    with _removed(handles), torch.no_grad():
+        images, _ = _answered(model, image_shape)
+    return Entered(images.flatten(1), entered)
+
+
+def used_elsewhere(model: nn.Module, name: str, image_shape: tuple[int, int, int]) -> bool:
+    """Whether what a network makes of random images depends on a layer's parameters other than by that layer.
+
+    It is seen by sending them through, so that no graph of calls is needed.
+    """
+    layer = model.get_submodule(name)
+    own = [parameter for parameter in layer.parameters(recurse=False) if parameter.requires_grad]
+    handle = layer.register_forward_hook(lambda _, arguments, made: made.detach())
+    with _removed([handle]), torch.enable_grad():
+        _, answer = _answered(model, image_shape)
+        if not (own and answer.requires_grad):
+            return False
+        slopes = torch.autograd.grad(answer.sum(), own, allow_unused=True)
+    return any(slope is not None for slope in slopes)
+
+
+def _answered(model: nn.Module, image_shape: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
+    """Random images and what the network makes of them, its buffers and the global generators left as they were."""
+    like = next(model.parameters())
+    generator = torch.Generator(like.device).manual_seed(0)
+    images = torch.randn(_PROBES, *image_shape, generator=generator, device=like.device, dtype=like.dtype)
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    with torch.random.fork_rng([like.device] if like.is_cuda else []):
+        return images, torch.func.functional_call(model, buffers, (images.clone(),))  # networks may write over theirs
+
+
+@contextmanager
+def _removed(handles: Sequence[RemovableHandle]) -> Iterator[None]:
+    """Take hooks away after the body."""
     try:
-        with torch.no_grad(), torch.random.fork_rng([like.device] if like.is_cuda else []):
-            torch.func.functional_call(model, buffers, (images.clone(),))  # networks may write over their input
+        yield
     finally:
         for handle in handles:
             handle.remove()
-    return Entered(images.flatten(1), entered)
 
 
 def _linear_layers(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:

@@ -16,13 +16,14 @@ import torch
 from torch import Tensor, fx, nn
 
 from gibench.attack import shared_with
-from gibench.graph import is_plain, send_through, trace, values_used
+from gibench.graph import is_plain, send_through, trace, used_elsewhere, values_used
 from gibench.text import one_line
 
 from .activation import KNOWN, RELU, Activation, activation_at
 from .products import row_norms
 
 NOT_FED = "needs a linear layer fed by the flattened images"
+_ELSEWHERE = "needs a first layer of its own, and the model uses the weight of layer '{}' elsewhere too"
 _PASSES_THROUGH = (nn.Flatten, nn.Unflatten, nn.Identity)
 _RESHAPES = {
     *("flatten", "unflatten", "view", "reshape", "squeeze", "unsqueeze", "contiguous", "to", "float", "clone"),
@@ -111,21 +112,24 @@ def find_input_layer(model: nn.Module, image_shape: tuple[int, int, int]) -> Inp
     return InputLayer(first.name, first.by_pixel(weight), bias, None, activation, first if first.moved else None)
 
 
-def not_its_own(model: nn.Module, name: str) -> str | None:
-    """Why the gradient of a linear layer's weight and bias is not of what enters that layer alone, or None."""
-    try:
-        return _of_others_too(model, name, trace(model))
-    except Exception:  # whatever the model's own control flow makes fx raise: what it does beside is not seen
-        return _of_others_too(model, name, None)
+def not_its_own(model: nn.Module, name: str, image_shape: tuple[int, int, int]) -> str | None:
+    """Why the gradient of a linear layer's weight and bias is not of what enters that layer alone, or None.
+
+    Of any network, whether it can be traced or not.
+    """
+    return _shared(model, name) or (_ELSEWHERE.format(name) if used_elsewhere(model, name, image_shape) else None)
 
 
-def _of_others_too(model: nn.Module, name: str, traced: fx.GraphModule | None) -> str | None:
+def _of_others_too(model: nn.Module, name: str, traced: fx.GraphModule) -> str | None:
     own = f"{name}.weight", f"{name}.bias"
-    if shared := next(filter(None, (shared_with(model, each) for each in own)), None):
-        return f"needs a first layer of its own, and layer '{name}' shares '{shared}', whose gradient is of both"
-    if traced is not None and any(node.op == "get_attr" and node.target in own for node in traced.graph.nodes):
-        return f"needs a first layer of its own, and the model uses the weight of layer '{name}' elsewhere too"
-    return None
+    elsewhere = any(node.op == "get_attr" and node.target in own for node in traced.graph.nodes)
+    return _shared(model, name) or (_ELSEWHERE.format(name) if elsewhere else None)
+
+
+def _shared(model: nn.Module, name: str) -> str | None:
+    found = (shared_with(model, f"{name}.{kind}") for kind in ("weight", "bias"))
+    shared = next(filter(None, found), None)
+    return shared and f"needs a first layer of its own, and layer '{name}' shares '{shared}', whose gradient is of both"
 
 
 def _why_none(traced: fx.GraphModule, size: int) -> str:

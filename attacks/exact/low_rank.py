@@ -6,21 +6,19 @@ noise that was added.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from .products import energy, energy_outside, times
+from .copies import without_copies
+from .products import onto, times
+from .rank import SEEN, Scale, rank_and_noise
 
-_GAP = 2.0  # from one singular value to the next: what rounding noise does not show by itself (1.3 at most, measured)
-_STORED = 0.2  # of the spacing of floating-point numbers: the standard deviation of rounding to the nearest of them
 _SPARE = 16  # columns beside the rank
-_ITERATIONS = 8  # steps of a subspace iteration for a known rank
+_ITERATIONS = 8  # steps of a subspace iteration for a known rank, at most
 _FIRST = 32  # columns of a range
-_SEEN = 4  # columns beside the rank that show the noise
 _ROOM = 8  # columns beside the rank of a range that is worth turning in float64
 _POWERS = 1  # power iterations of a range in the matrix's precision
 _STEPS = 4  # of the power iteration in float64 at most
@@ -119,7 +117,13 @@ class _Reading:
     @property
     def spare(self) -> bool:
         """Whether the noise is seen: the range holds clearly more than the signal."""
-        return self.rank < len(self.values) - _SEEN
+        return self.rank < len(self.values) - SEEN
+
+    @property
+    def gap(self) -> float:
+        """The last value that is signal over the first that is none."""
+        noise = float(self.values[self.rank]) if self.rank < len(self.values) else 0.0
+        return float(self.values[self.rank - 1]) / max(noise, torch.finfo(torch.float64).tiny)
 
     def settled(self, before: _Reading) -> bool:
         """Whether a power step has changed nothing that decides.
@@ -149,58 +153,93 @@ def factorize(weight_gradient: Tensor, bias_gradient: Tensor, generator: torch.G
         The factors, no neuron taken for a copy of another, or None when no singular value stands clear of the noise or
         none of them is noise (no rank gap).
     """
-    m, limit = len(weight_gradient), min(weight_gradient.shape)
-    entry = (float(energy(weight_gradient)) / max(weight_gradient.numel(), 1)) ** 0.5
-    if entry == 0.0:
+    few, columns = without_copies(weight_gradient)  # else their rounding, which is the same, counts as a direction
+    found = _settled(few, generator)
+    if found is None or found.rank in (0, min(weight_gradient.shape)):
         return None
-    sketch = _Sketch(weight_gradient, generator)
-    spare = _SPARE
-    while True:
-        sketch.grow()
-        found = _read(weight_gradient, sketch.range, entry)
-        if found.rank + _ROOM <= len(found.values) or len(found.values) == limit:
-            found = _refined(weight_gradient, found, entry, spare)
-            if found.spare or len(found.values) == limit:
-                break
-            spare = limit  # more is hidden from the gradient's own precision than there was room for
-    rank, values = found.rank, found.values
-    if rank in (0, limit):
-        return None
-    basis = m**0.5 * found.left[:, :rank]
+    m, rank, gap = len(weight_gradient), found.rank, found.gap
+    left, values, right = found.left[:, :rank], found.values[:rank], found.right[:rank]
+    if few is not weight_gradient:
+        if columns is not None:
+            right = right.new_zeros(rank, weight_gradient.shape[1]).index_copy_(1, columns, right)
+        left, values, right = _turned(weight_gradient, _orthonormal(times(weight_gradient, right.T)))[:3]
+    basis = m**0.5 * left
     ones = basis.T @ bias_gradient.double() / m
     return Factors(
         basis=basis,
-        inputs=values[:rank, None] * found.right[:rank] / m**0.5,
+        inputs=values[:, None] * right / m**0.5,
         ones=ones,
-        singular_values=values[:rank],
+        singular_values=values,
         sigma=found.sigma,
-        gap=float(values[rank - 1] / values[rank].clamp_min(torch.finfo(torch.float64).tiny)),
+        gap=gap,
         bias_residual=float((bias_gradient - basis @ ones).norm()) / max(m - rank, 1) ** 0.5,
         neurons=torch.arange(m, device=basis.device),
     )
 
 
-def _refined(matrix: Tensor, found: _Reading, entry: float, spare: int) -> _Reading:
+def _settled(matrix: Tensor, generator: torch.Generator) -> _Reading | None:
+    """The singular values of a matrix in float64, or None where all its entries are zero."""
+    if not matrix.numel() or (scale := Scale.of(matrix)).entry == 0.0:
+        return None
+    sketch, limit, spare = _Sketch(matrix, generator), min(matrix.shape), _SPARE
+    while True:
+        sketch.grow()
+        found = _read(matrix, sketch.range, scale)
+        if found.rank + _ROOM <= len(found.values) or len(found.values) == limit:
+            found = _refined(matrix, found, scale, spare)
+            if found.spare or len(found.values) == limit:
+                return found
+            spare = limit  # more is hidden from the gradient's own precision than there was room for
+
+
+def leading(matrix: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """The singular vectors `[m, count]`, `[count, n]` and values `[count]` that are largest, whatever the rank.
+
+    In float64, by subspace iteration with a few vectors more, until the values grow no further.
+    """
+    size = min(count + _SPARE, *matrix.shape)
+    sketch = _Sketch(matrix, generator)
+    while sketch.range.shape[1] < size:
+        sketch.grow()
+    left, values, right, _ = _turned(matrix, sketch.range)
+    range_ = left[:, :size].double()
+    for _ in range(_ITERATIONS):
+        before = values[:count]
+        left, values, right, _ = _turned(matrix, _orthonormal(range_))
+        if bool((values[:count] < (1 + _STILL) * before).all()):
+            break
+        range_ = times(matrix, right.T)
+    return left[:, :count], values[:count], right[:count]
+
+
+def _refined(matrix: Tensor, found: _Reading, scale: Scale, spare: int) -> _Reading:
     """What the range holds in float64, with so many spare columns beside the rank at most."""
-    found = _read(matrix, _orthonormal(found.left[:, : found.rank + spare].double()), entry)
+    found = _read(matrix, _orthonormal(found.left[:, : found.rank + spare].double()), scale)
     for _ in range(_STEPS):
         before = found
-        found = _read(matrix, _orthonormal(times(matrix, before.right.T)), entry)
+        found = _read(matrix, _orthonormal(times(matrix, before.right.T)), scale)
         if found.settled(before) or not found.spare:  # it has to grow then, whatever further steps would change
             break
     return found
 
 
-def _read(matrix: Tensor, range_: Tensor, entry: float) -> _Reading:
+def _read(matrix: Tensor, range_: Tensor, scale: Scale) -> _Reading:
     """The singular values that an orthonormal range `[m, k]` has hold of, in its precision, those below it as zero."""
-    basis, triangle = torch.linalg.qr(times(matrix.T, range_))
-    turn, values, mix = torch.linalg.svd(triangle)
-    values = values.where(values > _BLIND * torch.finfo(values.dtype).eps * values[0], 0.0)
-    left, right = range_ @ mix.T, (basis @ turn).T
-    outside = float(energy_outside(matrix, left, values[:, None] * right))
-    few = values.double().cpu()  # once, so that a device is not waited for at every number that decides
-    rank, sigma = _rank(outside, matrix.shape, few, entry, torch.finfo(matrix.dtype).eps)
+    left, values, right, outside = _turned(matrix, range_)
+    shown = values > _BLIND * torch.finfo(values.dtype).eps * values[0]
+    outside = outside + values.double().masked_fill(shown, 0.0).square().sum()
+    values = values.where(shown, 0.0)
+    few = torch.cat([values.double(), outside[None]]).cpu()  # once: a device is not waited for at every decision
+    rank, sigma = rank_and_noise(float(few[-1]), few[:-1], scale)
     return _Reading(left, values, right, rank, sigma)
+
+
+def _turned(matrix: Tensor, range_: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The singular vectors and values of a matrix within an orthonormal range `[m, k]`, and the energy outside it."""
+    coordinates, outside = onto(range_, matrix)
+    basis, triangle = torch.linalg.qr(coordinates.T)
+    turn, values, mix = torch.linalg.svd(triangle)
+    return range_ @ mix.T, values, (basis @ turn).T, outside
 
 
 def _orthonormal(block: Tensor) -> Tensor:
@@ -211,40 +250,6 @@ def _orthonormal(block: Tensor) -> Tensor:
 def _power(matrix: Tensor, block: Tensor) -> Tensor:
     """`A A^T block`, no square of an entry formed, which may be too small for float32."""
     return times(matrix, _orthonormal(times(matrix.T, block)))
-
-
-def _rank(outside: float, shape: Sequence[int], values: Tensor, entry: float, eps: float) -> tuple[int, float]:
-    """How many of the singular values are signal, and the noise of one entry.
-
-    White noise of an m x n matrix has no singular value above `sigma (sqrt(m) + sqrt(n))`, give or take a few per
-    cent. Rounding noise is not white: at its level the last clear gap decides instead, not the widest, since in a
-    trained network the signal itself falls over many orders of magnitude.
-
-    Args:
-        outside: sum of squares of what the singular vectors do not explain.
-        shape: m and n.
-        values: the singular values, `[k]`.
-        entry: root mean square of the entries.
-        eps: of their format.
-    """
-    m, n = shape
-    rank, sigma = len(values), 0.0
-    for _ in range(len(values)):  # each pass moves the values below the edge into the noise, until that is stable
-        noise = outside + float(values[rank:].square().sum())
-        sigma = (noise / max((m - rank) * (n - rank), 1)) ** 0.5
-        edge = sigma * ((m - rank) ** 0.5 + (n - rank) ** 0.5)
-        above = int((values[:rank] > 1.15 * edge).sum())
-        if above == rank:
-            break
-        rank = above
-    if sigma < 4 * eps * entry and rank > 0:
-        floor = max(edge, _STORED * eps * entry * (m**0.5 + n**0.5))
-        gaps = values[:rank] / torch.cat([values[1:], values.new_zeros(1)])[:rank].clamp_min(floor)
-        clear = (gaps > _GAP).nonzero()[:, 0]
-        rank = int(clear[-1]) + 1 if len(clear) else 0
-        noise = outside + float(values[rank:].square().sum())
-        sigma = (noise / max((m - rank) * (n - rank), 1)) ** 0.5
-    return rank, sigma
 
 
 def whiten(matrix: Tensor, rank: int, generator: torch.Generator) -> Tensor:

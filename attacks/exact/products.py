@@ -37,6 +37,33 @@ def energy(matrix: Tensor) -> Tensor:
     return found
 
 
+def energies(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """The sums of the squares of each row's entries and of each column's, `[m]` and `[n]` in float64."""
+    wide = matrix.shape[0] < matrix.shape[1]
+    rows, columns = (torch.zeros(size, dtype=torch.float64, device=matrix.device) for size in matrix.shape)
+    for part, piece in _pieces(matrix, torch.float64):
+        squares = piece.square()
+        rows[slice(None) if wide else part] += squares.sum(dim=1)
+        columns[part if wide else slice(None)] += squares.sum(dim=0)
+    return rows, columns
+
+
+def onto(range_: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """`range_.T @ matrix` of an orthonormal `[m, k]`, `[k, n]` in its precision, and the energy that this leaves out.
+
+    Both in one passage through the matrix `[m, n]`, of which each piece is converted and read from memory once.
+    """
+    m, n = matrix.shape
+    coordinates = range_.new_empty(range_.shape[1], n)
+    left_out = torch.zeros((), dtype=torch.float64, device=matrix.device)
+    for part in chunks(n, _SMALLER * 8 * m, matrix.device):
+        piece = matrix[:, part].to(range_.dtype, copy=True)
+        coordinates[:, part] = range_.T @ piece
+        piece.addmm_(range_, coordinates[:, part], alpha=-1)
+        left_out += torch.linalg.vector_norm(piece, dtype=torch.float64).square()
+    return coordinates, left_out
+
+
 def energy_outside(matrix: Tensor, left: Tensor, right: Tensor) -> Tensor:
     """The sum of the squares of all entries of `matrix [m, n] - left [m, k] @ right [k, n]`, in their precision."""
     wide = matrix.shape[0] < matrix.shape[1]
@@ -49,11 +76,7 @@ def energy_outside(matrix: Tensor, left: Tensor, right: Tensor) -> Tensor:
 
 def row_norms(matrix: Tensor) -> Tensor:
     """The length of each row, `[m]` in float64."""
-    wide = matrix.shape[0] < matrix.shape[1]
-    squares = torch.zeros(len(matrix), dtype=torch.float64, device=matrix.device)
-    for part, piece in _pieces(matrix, torch.float64):
-        squares[slice(None) if wide else part] += piece.square().sum(dim=1)
-    return squares.sqrt()
+    return energies(matrix)[0].sqrt()
 
 
 def _pieces(matrix: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:

@@ -21,6 +21,8 @@ from torch import Tensor, nn
 
 from gibench.observation import Observation
 
+from .dropout import WithoutDropout
+
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
 _LIKE = 0.5, 3.0  # features of a class are believed that are so like the general ones: least cosine, largest ratio
 _PASSES = 20
@@ -62,7 +64,7 @@ class Reference:
         assert isinstance(last, nn.Linear)
         seen: list[Tensor] = []
         last.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
-        with torch.no_grad():
+        with torch.no_grad(), WithoutDropout():
             logits = model(observation.normalize(images).to(last.weight.dtype))
         weight, bias = (parameter.detach().double() for parameter in (last.weight, last.bias))
         probabilities = logits.double().softmax(1).mean(0).clamp_min(torch.finfo(weight.dtype).tiny)

@@ -24,11 +24,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import chain, objectives
+from .dropout import WithoutDropout
 from .steps import Step
 from .weighted import Weighted, in_memory_order
 
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
-_DROPOUT = nn.modules.dropout._DropoutNd
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ class Matching(ABC):
             if isinstance(module, _BATCH_NORM) and module.training:
                 module.running_mean = module.running_var = module.num_batches_tracked = None
                 module.track_running_stats = False
-            elif isinstance(module, _DROPOUT):
-                module.eval()
+            elif isinstance(module, nn.RNNBase):
+                module.dropout = 0.0
         named = self.model.named_parameters()
         self.parameters = {name: parameter.detach() for name, parameter in named if name in gradient}
         self.layers: dict[str, list[str]] = {}  # with the names of their parameters
@@ -78,6 +78,12 @@ class Matching(ABC):
         """The gradient in flat parts as the objective sees it, and the number of each part's layer."""
         numbered = [(number, name) for number, names in enumerate(self.layers.values()) for name in names]
         return [gradient[name].flatten() for _, name in numbered], [number for number, _ in numbered]
+
+    def logits(self, parameters: dict[str, Tensor], images: Tensor) -> Tensor:
+        """What the network with these parameters makes of images `[B, C, H, W]`, without dropout."""
+        with WithoutDropout():
+            made: Tensor = torch.func.functional_call(self.model, parameters, (images,))
+        return made
 
     @abstractmethod
     def __call__(self, images: Tensor, labels: Tensor) -> Match:
@@ -120,7 +126,7 @@ class PlainMatching(Matching):
 
     def _loss(self, parameters: dict[str, Tensor], images: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         with recorded(self.model, self.watched) as inputs:
-            logits = torch.func.functional_call(self.model, parameters, (images,))
+            logits = self.logits(parameters, images)
         return F.cross_entropy(logits, labels), inputs
 
 
@@ -158,7 +164,8 @@ class ChainMatching(Matching):
             if name in self.targets:
                 steps.append(chain.weighted_step(module, self.targets[name], x, len(images)))
             else:
-                steps.append(chain.step(module, x))
+                with WithoutDropout():
+                    steps.append(chain.step(module, x))
             x = steps[-1].output
         return steps
 

@@ -183,8 +183,7 @@ class ProtocolMatching(PlainMatching):
         start = self.parameters
 
         def loss(parameters: Parameters, inputs: Tensor, labels: Tensor) -> Tensor:
-            logits = torch.func.functional_call(self.model, parameters, (inputs,))
-            return functional.cross_entropy(logits, labels)
+            return functional.cross_entropy(self.logits(parameters, inputs), labels)
 
         def update(inputs: Tensor, labels: Tensor) -> Parameters:
             return self.protocol.update(torch.func.grad(loss), start, inputs, labels)
@@ -203,6 +202,6 @@ class ProtocolMatching(PlainMatching):
         seen = []
         for batch in images:
             with recorded(self.model, self.watched) as inputs:
-                torch.func.functional_call(self.model, parameters, (batch,))
+                self.logits(parameters, batch)
             seen.append(inputs)
         return {name: torch.stack([inputs[name] for inputs in seen]) for name in self.watched}

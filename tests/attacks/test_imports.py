@@ -75,6 +75,12 @@ def test_every_folder_has_its_place():
     assert folders == set(ORDER) - {""}
 
 
+def test_the_page_lists_each_folder_once_in_its_place():
+    _, section = (ATTACKS / "README.md").read_text(encoding="utf-8").split("## Where the code is")
+    listed = re.findall(r"^\| \[(\w+)/\]", section, flags=re.MULTILINE)
+    assert listed == [folder for folder in ORDER if folder]
+
+
 def test_nothing_is_imported_from_a_folder_above_and_no_modules_import_each_other():
     graph = imports(ATTACKS)
     assert graph["spearpp", "rounds"] >= {("exact", "recovery"), ("spearpp", "objectives")}

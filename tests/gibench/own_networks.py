@@ -197,6 +197,20 @@ class Transposed(Functional):
         return self.last(F.relu(self.second(F.linear(x, self.first.weight.T))))
 
 
+class BranchingTransposed(Transposed):
+    """The same, and it goes on as the numbers that it is given say."""
+
+    def forward(self, x):
+        return super().forward(x if float(x.detach().max()) < 1e6 else x / 2)
+
+
+class Asked(Branching):
+    """Asks the first layer for its kind of numbers."""
+
+    def forward(self, x):
+        return super().forward(x.to(self.first.weight.dtype))
+
+
 class NextTied(Functional):
     """One weight in the second and the third layer."""
 

@@ -65,6 +65,8 @@ SKIPPED = {  # why an attack cannot apply; those that are not named can
     "Shared": dict.fromkeys(SPARSE[1:], TWICE) | dict.fromkeys(PIXELS, NO_FLAT),
     "Tied": dict.fromkeys((*PATTERNS, *PIXELS), TIED),
     "Transposed": dict.fromkeys((*SPARSE[1:], *PIXELS), ELSEWHERE),
+    "BranchingTransposed": dict.fromkeys(PATTERNS, TRACED) | dict.fromkeys(PIXELS, ELSEWHERE),
+    "Asked": dict.fromkeys(PATTERNS, TRACED),
     "NextTied": {"layer-pair": NOT_ALONE},
     "Heads": {},
     "Around": dict.fromkeys(PATTERNS, AROUND),

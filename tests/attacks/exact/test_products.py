@@ -25,6 +25,12 @@ def test_pieces_change_nothing(monkeypatch, dtype, shape, at_once):
     outside = (whole - left @ right).square().sum()
     torch.testing.assert_close(products.energy_outside(matrix, left, right), outside, **close)
     torch.testing.assert_close(products.row_norms(matrix), whole.norm(dim=1), **close)
+    for found, dim in zip(products.energies(matrix), (1, 0), strict=True):
+        torch.testing.assert_close(found, whole.square().sum(dim=dim), **close)
+    range_ = torch.linalg.qr(left).Q
+    coordinates, left_out = products.onto(range_, matrix)
+    torch.testing.assert_close(coordinates, range_.T @ whole, **close)
+    torch.testing.assert_close(left_out, (whole - range_ @ range_.T @ whole).square().sum(), **close)
     assert torch.equal(matrix, kept)
 
 

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gibench.attacks.exact.low_rank import factorize
+from gibench.attacks.cocktailparty import CocktailParty
+from gibench.attacks.exact.low_rank import factorize, leading
 from gibench.attacks.exact.neurons import distinct_neurons
 from gibench.attacks.layer_pair import LayerPair
 from gibench.attacks.spearpp import SpearPP
@@ -46,6 +47,29 @@ def test_the_range_of_a_wide_gradient_is_that_of_a_full_decomposition(plant, siz
     for found, true in ((factors.basis, left[:, :size]), (factors.inputs.T, right[:size].T)):
         basis = torch.linalg.qr(found).Q
         assert (true - basis @ (basis.T @ true)).norm(dim=0).max() < 1e-9
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-3])
+@pytest.mark.parametrize("count", [1, 20, 30])
+@pytest.mark.parametrize("shape", [(60, 500), (300, 80)])
+def test_the_leading_values_are_those_of_a_full_decomposition(plant, noise, count, shape):
+    matrix = plant(20, *shape, sigma=noise).weight_gradient.float()
+    left, values, right = leading(matrix, count, torch.Generator().manual_seed(0))
+    true = torch.linalg.svdvals(matrix.double())[:count]
+    assert (values <= true * (1 + 1e-9)).all()
+    torch.testing.assert_close(values[:20], true[:20], rtol=1e-9, atol=0)
+    torch.testing.assert_close(left.T @ left, torch.eye(count).double(), rtol=0, atol=1e-10)
+    torch.testing.assert_close(right @ right.T, torch.eye(count).double(), rtol=0, atol=1e-10)
+    torch.testing.assert_close(left.T @ matrix.double() @ right.T, values.diag(), rtol=0, atol=1e-8 * float(true[0]))
+
+
+def test_components_are_sought_without_a_copy_in_double_precision(see, context, monkeypatch):
+    monkeypatch.setattr("gibench.attacks.exact.chunks._CPU", 2**20)
+    seen = see(8, width=200, depth=1, knows="nothing")
+    with Allocations() as made:
+        found = CocktailParty(max_iterations=2).reconstruct(seen.observation, context())
+    assert found.diagnostics["components"] == 8
+    assert made.largest <= 4 * 200 * 3072, made.by
 
 
 @pytest.mark.parametrize("attack", [LayerPair(), SpearPP(), SpearPP(without="next-layer")])

@@ -1,5 +1,6 @@
 """Attacks that know the defense put candidates through what the client did."""
 
+import copy
 import re
 from dataclasses import replace
 
@@ -50,6 +51,18 @@ def test_the_true_images_give_the_observed_update(see, defense):
     assert value(matching(scene), scene) < 1e-20
     plain = PlainMatching(scene.observation.model, scene.observation.gradient(), "l2")
     assert value(plain, scene) > 1e-5
+
+
+def test_local_steps_are_simulated_without_dropout(see):
+    scene = see("dp:noise_multiplier=0,max_grad_norm=0.1+fedavg:epochs=2,lr=0.5")
+    dropping = copy.deepcopy(scene.observation.model)
+    dropping.register_forward_pre_hook(lambda _, arguments: (torch.nn.functional.dropout(arguments[0]),))
+    scene = replace(scene, observation=replace(scene.observation, model=dropping))
+    assert value(matching(scene), scene) < 1e-20
+    name = next(name for name, each in dropping.named_modules() if isinstance(each, torch.nn.Linear))
+    images, labels = scene.observation.normalize(scene.images)[None], scene.labels[None]
+    entered = [matching(scene, watched=[name])(images, labels).inputs[name] for _ in range(2)]
+    assert torch.equal(*entered)
 
 
 def test_the_true_images_in_the_order_that_the_client_drew_give_its_local_steps(see):

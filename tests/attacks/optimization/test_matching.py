@@ -219,6 +219,68 @@ def test_dropout_draws_nothing_and_candidates_are_evaluated_without(dropout):
     assert dropout.training
 
 
+class Calls(nn.Module):
+    """A part of a network that is written as a function; `outer` makes the network no chain."""
+
+    def __init__(self, function, *parts):
+        super().__init__()
+        self.function, self.parts = function, nn.ModuleList(parts)
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+def attention(module, x):
+    """Of four tokens, with a share of its weights dropped."""
+    x = x.view(len(x), 4, 12)
+    return module.parts[0](x, x, x, need_weights=False)[0].flatten(1)
+
+
+def products(module, x):
+    x = x.view(len(x), 4, 12)
+    return functional.scaled_dot_product_attention(x, x, x, dropout_p=0.5 * module.training).flatten(1)
+
+
+MASKS = {
+    "function": Calls(lambda module, x: functional.dropout(x, training=module.training)),
+    "always": Calls(lambda module, x: functional.dropout(x)),
+    "torch's": Calls(lambda module, x: torch.dropout(x, 0.5, module.training)),
+    "by channel": Calls(lambda module, x: functional.dropout2d(input=x.view(-1, 3, 4, 4), p=0.5).flatten(1)),
+    "alpha": Calls(lambda module, x: functional.alpha_dropout(x, 0.5, module.training)),
+    "products": Calls(products),
+    "attention": Calls(attention, nn.MultiheadAttention(12, 2, dropout=0.5, batch_first=True)),
+    "recurrent": Calls(
+        lambda module, x: module.parts[0](x.view(len(x), 4, 12))[0].flatten(1),
+        nn.GRU(12, 12, 2, batch_first=True, dropout=0.5),
+    ),
+}
+ALWAYS = dict.fromkeys(["always", "by channel"], lambda module, x: x)  # what eval mode leaves on
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("name", MASKS)
+def test_dropout_as_a_function_draws_nothing_either(name, whole):
+    torch.manual_seed(0)
+    part = copy.deepcopy(MASKS[name])
+    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), part, nn.Linear(48, 4)).double()
+    if not whole:
+        model = Calls(lambda module, x: module.parts[0](x), model)
+    images, targets = torch.randn(3, 1, 6, 6, dtype=torch.float64), torch.tensor([0, 1, 3])
+    without = copy.deepcopy(model).eval()
+    if name in ALWAYS:
+        next(each for each in without.modules() if getattr(each, "function", None) is part.function).function = ALWAYS[
+            name
+        ]
+    loss = functional.cross_entropy(without(images), targets)
+    found = torch.autograd.grad(loss, list(without.parameters()))
+    gradient = dict(zip(dict(model.named_parameters()), found, strict=True))
+    drawn = torch.get_rng_state()
+    for restarts in (1, 2) if name != "recurrent" else (1,):
+        several = images.expand(restarts, -1, -1, -1, -1), targets.expand(restarts, -1)
+        assert float(make(model.train(), gradient, "l2")(*several).value.max()) < 1e-20
+    assert torch.equal(torch.get_rng_state(), drawn)
+
+
 def test_a_vision_transformer_can_be_matched():
     torch.manual_seed(0)
     model = create("model", "vit-tiny:depth=1,width=12,heads=3").build((1, 8, 8), 4).double()

@@ -60,7 +60,8 @@ def families(rows: Iterable[Row]) -> Iterator[Family]:
                 sides[parse(row.attack).name in _OURS].append(row)
         baseline, ours = map(_best, sides)
         if baseline or ours:
-            yield Family(model, baseline, ours, next((row.reason or "" for row in sides[1]), ""))
+            first = min(sides[1], key=lambda row: _OURS.index(parse(row.attack).name), default=None)
+            yield Family(model, baseline, ours, (first and first.reason) or "")
 
 
 def _best(rows: Iterable[Row]) -> Row | None:

@@ -7,32 +7,72 @@ image does.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
+
 import torch
 from torch import Tensor
 
 from .chunks import chunks
+from .products import energies, onto, times
 
 _LOOKED_AT = 64  # entries of a column that mostly tell it from all others
 _BITS = {8: torch.int64, 4: torch.int32, 2: torch.int16}  # by the size of a number
 
 
-def without_copies(matrix: Tensor) -> tuple[Tensor, Tensor | None]:
-    """The matrix `[m, n]` with one of each of its rows and columns, and which columns these are; None where all are."""
-    columns = _first_of_each(matrix)
-    few = matrix if columns is None else matrix[:, columns]
-    rows = _first_of_each(few.T)
-    return few if rows is None else few[rows], columns
+@dataclass(frozen=True)
+class Distinct:
+    """A matrix whose rows and columns that are copies of others count as zero; nothing of it is stored anew."""
+
+    matrix: Tensor  # [m, n]
+    rows: Tensor | None = None  # [m, 1] booleans: which are no copies of earlier ones; None where none is
+    columns: Tensor | None = None  # [n, 1], likewise
+
+    @classmethod
+    def of(cls, matrix: Tensor) -> Distinct:
+        return cls(matrix, _first_of_each(matrix.T), _first_of_each(matrix))
+
+    @property
+    def transposed(self) -> Distinct:
+        return Distinct(self.matrix.T, self.columns, self.rows)
+
+    @cached_property
+    def shape(self) -> tuple[int, int]:
+        """How many rows and columns count."""
+        m, n = (
+            size if kept is None else int(kept.sum())
+            for size, kept in zip(self.matrix.shape, (self.rows, self.columns), strict=True)
+        )
+        return m, n
+
+    def times(self, block: Tensor) -> Tensor:
+        """The product `[m, k]` with `[n, k]`, in the precision of the block."""
+        return _only(self.rows, times(self.matrix, _only(self.columns, block)))
+
+    def onto(self, range_: Tensor) -> tuple[Tensor, Tensor]:
+        """As `products.onto`."""
+        return onto(range_, self.matrix, self.rows, self.columns)
+
+    def energies(self) -> tuple[Tensor, Tensor]:
+        """As `products.energies`."""
+        return energies(self.matrix, self.rows, self.columns)
+
+
+def _only(kept: Tensor | None, block: Tensor) -> Tensor:
+    return block if kept is None else block * kept
 
 
 def _first_of_each(matrix: Tensor) -> Tensor | None:
-    """Which columns of `[m, n]` are no copies of an earlier one, in rising order; None where none is a copy."""
+    """Which columns of `[m, n]` are no copies of an earlier one, `[n, 1]` booleans; None where none is a copy."""
     some = matrix[:: max(1, -(-len(matrix) // _LOOKED_AT))]
     if len(torch.unique(_sums(some))) == matrix.shape[1]:
         return None
     different, group = torch.unique(_sums(matrix), return_inverse=True)
     number = torch.arange(len(group), device=matrix.device)
     first = number.new_full((len(different),), len(number)).scatter_reduce(0, group, number, "amin")
-    return None if len(first) == len(number) else first.sort().values
+    if len(first) == len(number):
+        return None
+    return torch.zeros_like(number, dtype=torch.bool).index_fill_(0, first, True)[:, None]
 
 
 def _sums(matrix: Tensor) -> Tensor:

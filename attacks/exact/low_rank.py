@@ -12,8 +12,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from .copies import without_copies
-from .products import onto, times
+from .copies import Distinct
+from .products import times
 from .rank import SEEN, Scale, rank_and_noise
 
 _SPARE = 16  # columns beside the rank
@@ -80,22 +80,22 @@ class Factors:
 class _Sketch:
     """A randomised range of a matrix, in the matrix's precision, float32 at least; it grows on demand."""
 
-    matrix: Tensor  # [m, n]
+    matrix: Distinct
     generator: torch.Generator
     range: Tensor = field(init=False)  # orthonormal [m, k]
 
     def __post_init__(self) -> None:
-        dtype = torch.promote_types(self.matrix.dtype, torch.float32)
-        self.range = torch.zeros(len(self.matrix), 0, dtype=dtype, device=self.matrix.device)
+        whole = self.matrix.matrix
+        dtype = torch.promote_types(whole.dtype, torch.float32)
+        self.range = torch.zeros(len(whole), 0, dtype=dtype, device=whole.device)
 
     def grow(self) -> None:
         """Twice as many columns, by power iterations so that a slowly falling spectrum is caught."""
         size = self.range.shape[1]
         columns = min(max(_FIRST, size), min(self.matrix.shape) - size)
-        probe = torch.randn(
-            self.matrix.shape[1], columns, generator=self.generator, device=self.matrix.device, dtype=self.range.dtype
-        )
-        block = _orthonormal(self._outside(times(self.matrix, probe)))
+        shape = (self.matrix.matrix.shape[1], columns)
+        probe = torch.randn(shape, generator=self.generator, device=self.range.device, dtype=self.range.dtype)
+        block = _orthonormal(self._outside(self.matrix.times(probe)))
         for _ in range(_POWERS):
             block = _orthonormal(self._outside(_power(self.matrix, block)))
         self.range = _orthonormal(torch.cat([self.range, block], dim=1))
@@ -153,16 +153,15 @@ def factorize(weight_gradient: Tensor, bias_gradient: Tensor, generator: torch.G
         The factors, no neuron taken for a copy of another, or None when no singular value stands clear of the noise or
         none of them is noise (no rank gap).
     """
-    few, columns = without_copies(weight_gradient)  # else their rounding, which is the same, counts as a direction
-    found = _settled(few, generator)
+    distinct = Distinct.of(weight_gradient)  # else the rounding of copies, which is the same, counts as a direction
+    found = _settled(distinct, generator)
     if found is None or found.rank in (0, min(weight_gradient.shape)):
         return None
     m, rank, gap = len(weight_gradient), found.rank, found.gap
     left, values, right = found.left[:, :rank], found.values[:rank], found.right[:rank]
-    if few is not weight_gradient:
-        if columns is not None:
-            right = right.new_zeros(rank, weight_gradient.shape[1]).index_copy_(1, columns, right)
-        left, values, right = _turned(weight_gradient, _orthonormal(times(weight_gradient, right.T)))[:3]
+    if distinct.shape != weight_gradient.shape:
+        whole = Distinct(weight_gradient)
+        left, values, right = _turned(whole, _orthonormal(whole.times(right.T)))[:3]
     basis = m**0.5 * left
     ones = basis.T @ bias_gradient.double() / m
     return Factors(
@@ -177,9 +176,9 @@ def factorize(weight_gradient: Tensor, bias_gradient: Tensor, generator: torch.G
     )
 
 
-def _settled(matrix: Tensor, generator: torch.Generator) -> _Reading | None:
+def _settled(matrix: Distinct, generator: torch.Generator) -> _Reading | None:
     """The singular values of a matrix in float64, or None where all its entries are zero."""
-    if not matrix.numel() or (scale := Scale.of(matrix)).entry == 0.0:
+    if not matrix.matrix.numel() or (scale := Scale.of(matrix)).entry == 0.0:
         return None
     sketch, limit, spare = _Sketch(matrix, generator), min(matrix.shape), _SPARE
     while True:
@@ -198,32 +197,33 @@ def leading(matrix: Tensor, count: int, generator: torch.Generator) -> tuple[Ten
     In float64, by subspace iteration with a few vectors more, until the values grow no further.
     """
     size = min(count + _SPARE, *matrix.shape)
-    sketch = _Sketch(matrix, generator)
+    whole = Distinct(matrix)
+    sketch = _Sketch(whole, generator)
     while sketch.range.shape[1] < size:
         sketch.grow()
-    left, values, right, _ = _turned(matrix, sketch.range)
+    left, values, right, _ = _turned(whole, sketch.range)
     range_ = left[:, :size].double()
     for _ in range(_ITERATIONS):
         before = values[:count]
-        left, values, right, _ = _turned(matrix, _orthonormal(range_))
+        left, values, right, _ = _turned(whole, _orthonormal(range_))
         if bool((values[:count] < (1 + _STILL) * before).all()):
             break
         range_ = times(matrix, right.T)
     return left[:, :count], values[:count], right[:count]
 
 
-def _refined(matrix: Tensor, found: _Reading, scale: Scale, spare: int) -> _Reading:
+def _refined(matrix: Distinct, found: _Reading, scale: Scale, spare: int) -> _Reading:
     """What the range holds in float64, with so many spare columns beside the rank at most."""
     found = _read(matrix, _orthonormal(found.left[:, : found.rank + spare].double()), scale)
     for _ in range(_STEPS):
         before = found
-        found = _read(matrix, _orthonormal(times(matrix, before.right.T)), scale)
+        found = _read(matrix, _orthonormal(matrix.times(before.right.T)), scale)
         if found.settled(before) or not found.spare:  # it has to grow then, whatever further steps would change
             break
     return found
 
 
-def _read(matrix: Tensor, range_: Tensor, scale: Scale) -> _Reading:
+def _read(matrix: Distinct, range_: Tensor, scale: Scale) -> _Reading:
     """The singular values that an orthonormal range `[m, k]` has hold of, in its precision, those below it as zero."""
     left, values, right, outside = _turned(matrix, range_)
     shown = values > _BLIND * torch.finfo(values.dtype).eps * values[0]
@@ -234,9 +234,9 @@ def _read(matrix: Tensor, range_: Tensor, scale: Scale) -> _Reading:
     return _Reading(left, values, right, rank, sigma)
 
 
-def _turned(matrix: Tensor, range_: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _turned(matrix: Distinct, range_: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The singular vectors and values of a matrix within an orthonormal range `[m, k]`, and the energy outside it."""
-    coordinates, outside = onto(range_, matrix)
+    coordinates, outside = matrix.onto(range_)
     basis, triangle = torch.linalg.qr(coordinates.T)
     turn, values, mix = torch.linalg.svd(triangle)
     return range_ @ mix.T, values, (basis @ turn).T, outside
@@ -247,9 +247,9 @@ def _orthonormal(block: Tensor) -> Tensor:
     return basis
 
 
-def _power(matrix: Tensor, block: Tensor) -> Tensor:
+def _power(matrix: Distinct, block: Tensor) -> Tensor:
     """`A A^T block`, no square of an entry formed, which may be too small for float32."""
-    return times(matrix, _orthonormal(times(matrix.T, block)))
+    return matrix.times(_orthonormal(matrix.transposed.times(block)))
 
 
 def whiten(matrix: Tensor, rank: int, generator: torch.Generator) -> Tensor:

@@ -37,27 +37,47 @@ def energy(matrix: Tensor) -> Tensor:
     return found
 
 
-def energies(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """The sums of the squares of each row's entries and of each column's, `[m]` and `[n]` in float64."""
+def energies(
+    matrix: Tensor, row_counts: Tensor | None = None, column_counts: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The sums of the squares of each row's entries and of each column's, `[m]` and `[n]` in float64.
+
+    Args:
+        matrix: `[m, n]`.
+        row_counts: `[m, 1]` booleans: which rows are not taken for zero; all if None.
+        column_counts: `[n, 1]`, likewise.
+    """
     wide = matrix.shape[0] < matrix.shape[1]
     rows, columns = (torch.zeros(size, dtype=torch.float64, device=matrix.device) for size in matrix.shape)
     for part, piece in _pieces(matrix, torch.float64):
+        down, across = (slice(None), part) if wide else (part, slice(None))
         squares = piece.square()
-        rows[slice(None) if wide else part] += squares.sum(dim=1)
-        columns[part if wide else slice(None)] += squares.sum(dim=0)
+        if row_counts is not None:
+            squares *= row_counts[down]
+        if column_counts is not None:
+            squares *= column_counts[across, 0]
+        rows[down] += squares.sum(dim=1)
+        columns[across] += squares.sum(dim=0)
     return rows, columns
 
 
-def onto(range_: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
+def onto(
+    range_: Tensor, matrix: Tensor, row_counts: Tensor | None = None, column_counts: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """`range_.T @ matrix` of an orthonormal `[m, k]`, `[k, n]` in its precision, and the energy that this leaves out.
 
-    Both in one passage through the matrix `[m, n]`, of which each piece is converted and read from memory once.
+    Both in one passage through the matrix `[m, n]`, of which each piece is converted and read from memory once. Rows
+    and columns may be taken for zero, as by `energies`.
     """
     m, n = matrix.shape
     coordinates = range_.new_empty(range_.shape[1], n)
     left_out = torch.zeros((), dtype=torch.float64, device=matrix.device)
     for part in chunks(n, _SMALLER * 8 * m, matrix.device):
         piece = matrix[:, part].to(range_.dtype, copy=True)
+        if row_counts is not None:
+            piece *= row_counts
+        if column_counts is not None:
+            piece *= column_counts[part, 0]
         coordinates[:, part] = range_.T @ piece
         piece.addmm_(range_, coordinates[:, part], alpha=-1)
         left_out += torch.linalg.vector_norm(piece, dtype=torch.float64).square()

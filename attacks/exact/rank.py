@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .products import energies
+from .copies import Distinct
 
 SEEN = 4  # values beside the signal's that show the noise
 _GAP = 2.0  # from one singular value to the next: what rounding noise does not show by itself (1.3 at most, measured)
@@ -25,10 +25,10 @@ class Scale:
     longest: float  # sum of the lengths of the longest row and the longest column
 
     @classmethod
-    def of(cls, matrix: Tensor) -> Scale:
-        rows, columns = energies(matrix)
-        few = torch.stack([rows.sum() / matrix.numel(), rows.max(), columns.max()]).sqrt().tolist()
-        return cls((len(matrix), matrix.shape[1]), torch.finfo(matrix.dtype).eps, few[0], few[1] + few[2])
+    def of(cls, matrix: Distinct) -> Scale:
+        rows, columns = matrix.energies()
+        few = torch.stack([rows.sum() / math.prod(matrix.shape), rows.max(), columns.max()]).sqrt().tolist()
+        return cls(matrix.shape, torch.finfo(matrix.matrix.dtype).eps, few[0], few[1] + few[2])
 
     @property
     def stored(self) -> float:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gibench.attacks.exact import low_rank
-from gibench.attacks.exact.copies import without_copies
+from gibench.attacks.exact.copies import Distinct
 from gibench.attacks.exact.low_rank import factorize
 from gibench.datasets.digits import Digits
 from gibench.models.mlp import MLP
@@ -32,15 +32,39 @@ def test_one_of_each_row_and_column_is_left(m, n, kinds, seed, dtype):
     matrix = torch.randn(kinds, kinds, generator=generator)[rows][:, columns].to(dtype)
     matrix[matrix.abs() < 0.2] = 0.0
     matrix = torch.where((matrix == 0) & (torch.rand(m, n, generator=generator) < 0.5), -matrix, matrix)
-    few, kept = without_copies(matrix)
-    different = matrix.unique(dim=1)
-    assert few.shape == (len(matrix.unique(dim=0)), different.shape[1])
-    if kept is None:
+    found, different = Distinct.of(matrix), matrix.unique(dim=1)
+    assert found.shape == (len(matrix.unique(dim=0)), different.shape[1])
+    if found.columns is None:
         assert different.shape[1] == n
     else:
+        kept = found.columns[:, 0].nonzero()[:, 0]
         assert torch.equal(matrix[:, kept].unique(dim=1), different)
         earlier = [matrix[:, :column] == matrix[:, column, None] for column in kept]
         assert not any(bool(same.all(dim=0).any()) for same in earlier)
+
+
+@pytest.mark.parametrize("shape", [(30, 200), (200, 30)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_copies_count_as_zero_in_products_and_nothing_is_stored_anew(shape, dtype):
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.randn(shape, generator=generator).to(dtype)
+    matrix[:, 5:11], matrix[7:9] = matrix[:, :1], matrix[:1]
+    before, found = matrix.clone(), Distinct.of(matrix)
+    assert found.matrix is matrix
+    assert found.shape == (shape[0] - 2, shape[1] - 6)
+    few = matrix.double().clone()
+    few[:, 5:11], few[7:9] = 0, 0
+    wide, high = (torch.randn(size, 3, generator=generator).double() for size in reversed(shape))
+    close = {"rtol": 1e-12, "atol": 1e-12}
+    torch.testing.assert_close(found.times(wide), few @ wide, **close)
+    torch.testing.assert_close(found.transposed.times(high), few.T @ high, **close)
+    for energy, dim in zip(found.energies(), (1, 0), strict=True):
+        torch.testing.assert_close(energy, few.square().sum(dim=dim), **close)
+    range_ = torch.linalg.qr(few @ wide).Q
+    coordinates, outside = found.onto(range_)
+    torch.testing.assert_close(coordinates, range_.T @ few, **close)
+    torch.testing.assert_close(outside, (few - range_ @ coordinates).square().sum(), **close)
+    assert torch.equal(matrix, before)
 
 
 def batch(digits, count, seed, frame=False):

@@ -15,7 +15,7 @@ from gibench.sweep.suite import Suite
 SIDE, WIDTH = 128, 800
 UPDATE = (3 * SIDE**2 + 1) * WIDTH * 4  # bytes of the first layer's gradient, which is nearly all of it
 CLIENT = 5.5  # times the update: a kept network, three copies of it and the gradient, and what images take
-ATTACK = 5.0  # what it is shown is two, the gradient less its copied columns (the background's) one, and its own work
+ATTACK = 4.0  # what it is shown is two, and its own work
 BESIDE = 0.6  # of the update: what comes with other code and data
 
 pytestmark = [

@@ -27,9 +27,9 @@ class FeatureEquations:
 
     @property
     def lengths(self) -> Tensor:
-        """Of each row of features, `[K, 1]`."""
+        """Of each row of features, `[K, 1]`, one where all are zero."""
         lengths: Tensor = self.features.norm(dim=1, keepdim=True)
-        return lengths
+        return lengths.where(lengths > 0, 1.0)
 
     @property
     def count(self) -> Tensor:

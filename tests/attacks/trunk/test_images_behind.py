@@ -35,6 +35,7 @@ def test_behind_an_injective_trunk_images_are_exact_and_certified(see_small, con
 
 @pytest.mark.parametrize("model", [pooled, skipping])
 def test_where_features_do_not_tell_the_image_they_are_claimed_alone(see_small, context, monkeypatch, model):
+    monkeypatch.setattr(prior, "_FIRST_STEPS", 30)
     monkeypatch.setattr(prior, "_STEPS", 3)
     seen = see_small(model(), 3)
     found = SpearPP()(seen.observation, context()).reconstruction
@@ -136,6 +137,32 @@ def test_the_trunks_gradient_tells_what_features_do_not(see_small, context):
         images = images_behind(behind, observation, known(features), context()).images
         errors.append(float((images - seen.truth.images).square().mean()))
     assert errors[0] < 0.5 * errors[1]
+
+
+@pytest.mark.slow
+def test_images_do_not_end_beside_a_texture(see_small, context):
+    stages = [(3, 24), (24, 48)]
+    torch.manual_seed(0)
+    layers = [(nn.Conv2d(*channels, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)) for channels in stages]
+    seen = see_small(network(*(layer for stage in layers for layer in stage), features=192), 2, seed=5)
+    behind = behind_trunk(seen.observation)
+    with torch.no_grad():
+        features = behind.head.trunk(seen.observation.normalize(seen.truth.images))
+    images = images_behind(behind, seen.observation, known(features), context()).images
+    missed = (images - seen.truth.images).square().flatten(1).mean(dim=1)
+    assert bool((-10 * missed.log10() > 40).all())  # least squares alone: 25 and 38 dB
+
+
+def test_of_no_features_at_all_none_is_missed(see_small):
+    seen = see_small(pooled(), 2)
+    behind = behind_trunk(seen.observation)
+    images = seen.observation.normalize(seen.truth.images)
+    with torch.no_grad():
+        features = behind.head.trunk(images)
+        features[0] = 0
+        equations = read_features(behind.trunk, features, torch.full((2,), 1e-7), None)
+        misfit = prior.Joint(equations, None, 1.0).misfit(images.flatten(1).T)
+    assert 0 < float(misfit) < torch.inf
 
 
 def test_the_true_images_suit_all_that_is_known_of_them_though_zeros_have_been_rounded(see_small):

@@ -20,6 +20,14 @@ def two_layers():
     return nn.Sequential(*strided(width=150)[:-1], nn.Linear(150, 60), nn.ReLU(), nn.Linear(60, 4))
 
 
+def parts(seen):
+    """What is behind and before the trunk, the true images as the model takes them, and their features."""
+    behind = behind_trunk(seen.observation)
+    images = seen.observation.normalize(seen.truth.images)
+    with torch.no_grad():
+        return behind, images, behind.head.trunk(images)
+
+
 @pytest.mark.parametrize(("attack", "model"), [(SpearPP(), strided), (LayerPair(), two_layers)])
 def test_behind_an_injective_trunk_images_are_exact_and_certified(see_small, context, attack, model):
     seen = see_small(model(), 4)
@@ -111,9 +119,7 @@ def known(features, error=1e-7):
 def test_wrong_features_give_no_certificate(see_small, context, monkeypatch):
     monkeypatch.setattr(prior, "_STEPS", 1)
     seen = see_small(strided(), 2)
-    behind = behind_trunk(seen.observation)
-    with torch.no_grad():
-        features = behind.head.trunk(seen.observation.normalize(seen.truth.images))
+    behind, _, features = parts(seen)
     right = images_behind(behind, seen.observation, known(features), context())
     assert right.certified.all()
     spoiled = features.clone()
@@ -126,9 +132,7 @@ def test_wrong_features_give_no_certificate(see_small, context, monkeypatch):
 
 def test_the_trunks_gradient_tells_what_features_do_not(see_small, context):
     seen = see_small(pooled(), 2)
-    behind = behind_trunk(seen.observation)
-    with torch.no_grad():
-        features = behind.head.trunk(seen.observation.normalize(seen.truth.images))
+    behind, _, features = parts(seen)
     update = seen.observation.update
     kept = {name: each for name, each in update.tensors.items() if not name.startswith("0.")}
     without = replace(seen.observation, update=replace(update, tensors=kept))
@@ -145,9 +149,7 @@ def test_images_do_not_end_beside_a_texture(see_small, context):
     torch.manual_seed(0)
     layers = [(nn.Conv2d(*channels, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)) for channels in stages]
     seen = see_small(network(*(layer for stage in layers for layer in stage), features=192), 2, seed=5)
-    behind = behind_trunk(seen.observation)
-    with torch.no_grad():
-        features = behind.head.trunk(seen.observation.normalize(seen.truth.images))
+    behind, _, features = parts(seen)
     images = images_behind(behind, seen.observation, known(features), context()).images
     missed = (images - seen.truth.images).square().flatten(1).mean(dim=1)
     assert bool((-10 * missed.log10() > 40).all())  # least squares alone: 25 and 38 dB
@@ -155,10 +157,8 @@ def test_images_do_not_end_beside_a_texture(see_small, context):
 
 def test_of_no_features_at_all_none_is_missed(see_small):
     seen = see_small(pooled(), 2)
-    behind = behind_trunk(seen.observation)
-    images = seen.observation.normalize(seen.truth.images)
+    behind, images, features = parts(seen)
     with torch.no_grad():
-        features = behind.head.trunk(images)
         features[0] = 0
         equations = read_features(behind.trunk, features, torch.full((2,), 1e-7), None)
         misfit = prior.Joint(equations, None, 1.0).misfit(images.flatten(1).T)
@@ -167,10 +167,8 @@ def test_of_no_features_at_all_none_is_missed(see_small):
 
 def test_the_true_images_suit_all_that_is_known_of_them_though_zeros_have_been_rounded(see_small):
     seen = see_small(pooled(), 3)
-    behind = behind_trunk(seen.observation)
-    images = seen.observation.normalize(seen.truth.images)
+    behind, images, features = parts(seen)
     with torch.no_grad():
-        features = behind.head.trunk(images)
         rounded = features + 1e-8 * torch.randn(features.shape, generator=torch.Generator().manual_seed(0))
         equations = read_features(behind.trunk, rounded, torch.full((3,), 1e-7), None)
         shared = _shared(behind, seen.observation, equations)
@@ -182,9 +180,7 @@ def test_the_true_images_suit_all_that_is_known_of_them_though_zeros_have_been_r
 
 def test_where_time_is_short_images_come_back_uncertified(see_small, context):
     seen = see_small(strided(), 3)
-    behind = behind_trunk(seen.observation)
-    with torch.no_grad():
-        features = behind.head.trunk(seen.observation.normalize(seen.truth.images))
+    behind, _, features = parts(seen)
     found = images_behind(behind, seen.observation, known(features), context(deadline=0.0))
     assert len(found.images) == 3
     assert not found.certified.any()
@@ -231,11 +227,9 @@ def test_what_is_sent_in_half_precision_gives_no_certificate(see_small, context,
 
 def test_of_images_that_are_inverted_nothing_more_is_asked(see_small):
     seen = see_small(pooled(), 3)
-    behind = behind_trunk(seen.observation)
-    images = seen.observation.normalize(seen.truth.images)
+    behind, images, features = parts(seen)
     open_ = torch.tensor([True, False, True])
     with torch.no_grad():
-        features = behind.head.trunk(images)
         equations = read_features(behind.trunk, features, torch.full((3,), 1e-7), None)
         shared = _shared(behind, seen.observation, equations)
         left = shared.left(behind.trunk, images, open_)
@@ -250,10 +244,8 @@ def test_of_images_that_are_inverted_nothing_more_is_asked(see_small):
 
 def test_what_is_missed_is_what_the_true_network_misses_though_derivatives_are_of_a_softened_one(see_small):
     seen = see_small(pooled(), 3)
-    behind = behind_trunk(seen.observation)
-    images = seen.observation.normalize(seen.truth.images)
+    behind, images, features = parts(seen)
     with torch.no_grad():
-        features = behind.head.trunk(images)
         equations = read_features(behind.trunk, features, torch.full((3,), 1e-7), None)
         points = images.view(-1, 1) + 0.3 * torch.randn(images.numel(), 1, generator=torch.Generator().manual_seed(0))
         missed = prior.Joint(equations, None, 1.0).at(points)(points)[: features.numel(), 0].view_as(features)

@@ -69,11 +69,15 @@ def test_a_point_among_three_near_duplicates_is_not_certified(part, seed, contex
     truth = batches.draw(images, 20, "iid", 1, seeds.generator(seed, "data"))
     noise = seeds.generator(seed, "defense")
     observation = client.observe(model, images, truth, [NoDefense()], ThreatModel(), noise, 20).observation
-    found = LayerPair()(observation, context(seed)).reconstruction
-    errors = (found.images[:, None] - truth.images).abs().flatten(2).amax(dim=2).amin(dim=1)
-    assert found.diagnostics["solved"] == 20  # one of them is such a point, which satisfies all equations
-    assert int(found.certified.sum()) >= 12
-    assert errors[found.certified].max() < 1 / 510 <= errors.max()
+    largest = []
+    for search in range(8):  # each ends at such a point or at the image beside it, as rounding has it
+        found = LayerPair()(observation, context(search)).reconstruction
+        errors = (found.images[:, None] - truth.images).abs().flatten(2).amax(dim=2).amin(dim=1)
+        assert found.diagnostics["solved"] == 20  # such a point satisfies all equations too
+        assert int(found.certified.sum()) >= 12
+        assert errors[found.certified].max() < 1 / 510
+        largest.append(errors.max())
+    assert max(largest) >= 1 / 510
 
 
 @pytest.mark.parametrize("attack", ["spearpp", "layer-pair"])

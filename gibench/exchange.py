@@ -38,10 +38,13 @@ def receive_file(connection: Connection) -> BinaryIO:
     """The file that `send_file` has handed on, to be read.
 
     Raises:
-        ValueError: something else was sent, or nobody is there any more.
+        EOFError: nobody is there any more.
+        ValueError: something else was sent.
     """
     with socket.socket(fileno=os.dup(connection.fileno())) as line:
-        _, files, _, _ = socket.recv_fds(line, 1, 1)
+        sent, files, _, _ = socket.recv_fds(line, 1, 1)
+    if not sent:
+        raise EOFError
     (file,) = files
     return os.fdopen(file, "rb")
 

@@ -1,5 +1,6 @@
 """What jobs do to the processes they run in costs their own row, and changes no other."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import torch
 
 from gibench import fingerprint, seeds, stages
 from gibench.errors import GibenchError
+from gibench.exchange import receive_file
 from gibench.result import Row
 from gibench.sweep.executors import Local, Processes
 from gibench.sweep.how import How
@@ -247,6 +249,16 @@ def test_a_worker_that_ended_since_its_last_answer_is_replaced_and_no_job_pays_f
         assert worker._process.pid != pid
     finally:
         pair.quit()
+
+
+def test_who_hangs_up_in_place_of_a_file_has_ended_and_who_sends_something_else_has_not():
+    for sent, error in ((b"", EOFError), (b".", ValueError)):
+        ours, theirs = multiprocessing.Pipe()
+        with ours, theirs:
+            os.write(theirs.fileno(), sent)
+            theirs.close()
+            with pytest.raises(error):
+                receive_file(ours)
 
 
 def is_gone(process):

@@ -86,6 +86,7 @@ TABLES: Mapping[str, Table] = {
     "networks-defended": Table(
         "networks", ("network", "defense"), _SIZES, ("attack",), lambda line: not _undefended(line)
     ),
+    "pooling": Table("pooling", ("attack", "budget"), ("PSNR dB", "LPIPS"), ("batch",)),
     "noise": Table("noise", ("defense",), _SIZES, ("attack",)),
     "tuning": Table("tuning", ("attack", "network", "batch"), _SIZES, ("labels",)),
     "paper": Table("paper", ("attack", "batch"), ("exact", "seconds"), ("width",)),
